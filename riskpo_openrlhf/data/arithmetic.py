@@ -1,0 +1,148 @@
+"""Arithmetic problems from reasoning-gym: no download, endless, with answers; the quickstart trains on them.
+
+Every expression belongs to one split for good, by a hash of its text: whatever the seeds and counts, no held-out
+problem is ever trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+DATASOURCE = "arithmetic"
+SPLITS = ("train", "heldout")
+STYLES = ("short", "chat")
+TASKS = ("chain_sum", "products")
+HELDOUT_ONE_IN = 4
+INSTALL_HINT = "pip install reasoning-gym==0.1.25"
+
+
+class Kind(NamedTuple):
+    """One kind of problem: a reasoning-gym task with that many terms of that many digits each.
+
+    `chain_sum` has + and -, `products` has *.
+    """
+
+    task: str
+    terms: int
+    digits: int
+
+    def __str__(self) -> str:
+        return f"{self.task}/{self.terms}x{self.digits}"
+
+
+# From nearly always right to nearly never, for the character-level model after its warm start.
+TINY_KINDS = tuple(Kind("chain_sum", *size) for size in ((2, 1), (2, 2), (2, 3), (3, 1), (3, 2)))
+# The same for SmolLM2-135M-Instruct.
+CHAT_KINDS = (
+    Kind("chain_sum", 2, 1),
+    Kind("chain_sum", 2, 2),
+    Kind("chain_sum", 3, 1),
+    Kind("products", 2, 1),
+    Kind("chain_sum", 2, 3),
+)
+
+
+def problems(
+    kinds: Sequence[Kind], count: int, seed: int, *, split: str = "train", style: str = "short", unique: bool = False
+) -> list[dict[str, str]]:
+    """`count` problems of one split, the kinds taking turns, in an order drawn from `seed`.
+
+    Args:
+        kinds: what to draw from; an equal number of each, to within one.
+        seed: same arguments, same rows, on every machine.
+        split: `train` or `heldout`; an expression is in one of them only, for every seed (one in 4 is held out).
+        style: `short` gives `12+34=`, for a model that reads characters; `chat` gives reasoning-gym's own question
+            with the request to answer by the number alone.
+        unique: no expression twice, as an evaluation by prompt needs it.
+
+    Returns:
+        Rows `{"input": prompt, "label": answer, "datasource": "arithmetic"}`, as OpenRLHF reads them.
+
+    Raises:
+        ValueError: a bad argument, or `unique` asks for more expressions than a kind has.
+        ModuleNotFoundError: reasoning-gym is missing; the message says how to install it.
+    """
+    if not kinds:
+        raise ValueError("kinds is empty: name at least one, e.g. Kind('chain_sum', 2, 1)")
+    if count < 1:
+        raise ValueError(f"count {count} is not allowed: at least 1")
+    for name, value, allowed in (("split", split, SPLITS), ("style", style, STYLES)):
+        if value not in allowed:
+            raise ValueError(f"{name} {value!r} is not known; one of: {', '.join(allowed)}")
+    share, rest = divmod(count, len(kinds))
+    rows = []
+    for place, kind in enumerate(kinds):
+        rows += _of_kind(kind, share + (place < rest), seed, split, style, unique)
+    random.Random(seed).shuffle(rows)
+    return rows
+
+
+def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:
+    """Write rows as JSON lines; the file appears complete or not at all (a temporary file is renamed)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_disjoint(train: Iterable[dict], heldout: Iterable[dict]) -> None:
+    """Raise `ValueError`, naming an example, when a held-out prompt is also trained on."""
+    shared = {row["input"] for row in train} & {row["input"] for row in heldout}
+    if shared:
+        raise ValueError(f"{len(shared)} held-out prompts are in the training set too, e.g. {min(shared)!r}")
+
+
+def _of_kind(kind: Kind, count: int, seed: int, split: str, style: str, unique: bool) -> list[dict[str, str]]:
+    rows, seen, tried, most = [], set(), 0, 1000 + 100 * count
+    # reasoning-gym draws item i from `seed + i`, so nearby seeds would give shifted copies of one another.
+    first = int.from_bytes(hashlib.sha256(f"{seed}/{split}/{kind}".encode()).digest()[:6], "big")
+    source = _reasoning_gym(kind, first, most) if count else None
+    while len(rows) < count:
+        if tried == most:
+            raise ValueError(f"{kind} has too few different {split} problems for {count}: found {len(rows)}")
+        item = source[tried]
+        tried += 1
+        expression = item["metadata"]["expression"].replace(" ", "")
+        if _split_of(expression) != split or (unique and expression in seen):
+            continue
+        seen.add(expression)
+        if style == "short":
+            prompt = f"{expression}="
+        else:
+            prompt = f"{item['question']} Answer with the number only."
+        rows.append({"input": prompt, "label": item["answer"], "datasource": DATASOURCE})
+    return rows
+
+
+def _split_of(expression: str) -> str:
+    digest = hashlib.sha256(expression.encode()).digest()
+    return "heldout" if int.from_bytes(digest[:4], "big") % HELDOUT_ONE_IN == 0 else "train"
+
+
+def _reasoning_gym(kind: Kind, seed: int, size: int):
+    if kind.task not in TASKS:
+        raise ValueError(f"task {kind.task!r} is not known; one of: {', '.join(TASKS)}")
+    try:
+        import reasoning_gym
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"the arithmetic problems need reasoning-gym: {INSTALL_HINT} ({error})") from error
+    return reasoning_gym.create_dataset(
+        kind.task,
+        min_terms=kind.terms,
+        max_terms=kind.terms,
+        min_digits=kind.digits,
+        max_digits=kind.digits,
+        seed=seed,
+        size=size,
+    )

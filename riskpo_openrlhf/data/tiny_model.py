@@ -1,0 +1,181 @@
+"""A language model of a million parameters that a laptop can train: characters in, characters out.
+
+It is a Qwen2 in the ordinary Hugging Face format, so OpenRLHF, DeepSpeed and vLLM treat it as any other model. A short
+supervised warm start leaves it right now and then, which is where reinforcement learning can begin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
+
+from riskpo_openrlhf.data.arithmetic import TINY_KINDS, Kind, problems
+
+PAD, EOS = "<pad>", "<eos>"
+CHARACTERS = "0123456789+-*="
+
+
+@dataclass(frozen=True)
+class TinySettings:
+    """Everything the warm-started model depends on; the cache is keyed by it.
+
+    The size: vLLM's CPU attention takes a head size (hidden_size / heads) of 32, 64, 80, ….
+    """
+
+    hidden_size: int = 128
+    intermediate_size: int = 512
+    layers: int = 4
+    heads: int = 4
+    kinds: tuple[Kind, ...] = TINY_KINDS
+    steps: int = 300
+    batch_size: int = 192
+    lr: float = 1.5e-3
+    seed: int = 0
+
+    def digest(self) -> str:
+        """Twelve hex digits that change with any setting."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character of `0-9 + - * =`, and `<pad>` and `<eos>`; any other character is an error."""
+    vocabulary = {token: i for i, token in enumerate([PAD, EOS, *CHARACTERS])}
+    core = Tokenizer(models.WordLevel(vocabulary))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    core.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=PAD,
+        eos_token=EOS,
+        clean_up_tokenization_spaces=False,
+        model_max_length=64,
+    )
+
+
+def build_model(settings: TinySettings, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """The untrained model, float32, its weights drawn from `settings.seed`."""
+    set_seed(settings.seed)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=settings.hidden_size,
+            intermediate_size=settings.intermediate_size,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            num_key_value_heads=settings.heads,
+            max_position_embeddings=64,
+            tie_word_embeddings=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )
+
+
+def warm_start(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, settings: TinySettings) -> float:
+    """Supervised training on fresh training problems, in place; the last batch's loss in nats a token.
+
+    The loss is on the answer and `<eos>` alone. AdamW, the rate rising over 20 steps and then falling linearly to 0.
+    """
+    rows = problems(settings.kinds, settings.steps * settings.batch_size, settings.seed)
+    inputs, labels = _encode(rows, tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / 20, (settings.steps - step) / max(settings.steps - 20, 1))
+    )
+    model.train()
+    with tqdm(total=settings.steps, desc="Warm start", unit="step") as bar:
+        for x, y in zip(inputs.split(settings.batch_size), labels.split(settings.batch_size), strict=True):
+            # Padding is on the right: causal attention never looks at it, so no attention mask is needed.
+            loss = model(input_ids=x, labels=y).loss
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            bar.update()
+    model.eval()
+    return loss.item()
+
+
+def _encode(rows: Sequence[dict[str, str]], tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows -> input ids and labels `[rows, longest]`, right-padded; labels are -100 on the prompt and the padding."""
+    tokenizer.padding_side = "right"
+    batch = tokenizer([row["input"] + row["label"] + EOS for row in rows], return_tensors="pt", padding=True)
+    labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
+    prompt_lengths = torch.tensor([len(row["input"]) for row in rows])
+    labels[torch.arange(labels.shape[1]) < prompt_lengths[:, None]] = -100
+    return batch.input_ids, labels
+
+
+@torch.no_grad()
+def sample(model, tokenizer, prompts: Sequence[str], n: int, max_new_tokens: int = 8) -> list[list[str]]:
+    """`n` responses to each prompt at temperature 1, without special tokens, drawn from torch's global generator."""
+    tokenizer.padding_side = "left"
+    batch = tokenizer(list(prompts), return_tensors="pt", padding=True)
+    output = model.generate(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        num_return_sequences=n,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    texts = tokenizer.batch_decode(output[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
+    return [texts[i : i + n] for i in range(0, len(texts), n)]
+
+
+def grade(model, tokenizer, rows: Sequence[dict[str, str]], n: int, seed: int = 0) -> np.ndarray:
+    """Which of `n` sampled responses are exactly the label: bool `[rows, n]`."""
+    set_seed(seed)
+    responses = sample(model, tokenizer, [row["input"] for row in rows], n)
+    return np.array([[text == row["label"] for text in texts] for row, texts in zip(rows, responses, strict=True)])
+
+
+def build_once(folder: str | os.PathLike, build: Callable[[Path], None]) -> bool:
+    """Have `build` fill `folder` unless it is there already; True when it was built now.
+
+    The folder is complete or absent: `build` writes to a temporary folder beside it, which is then renamed.
+    """
+    folder = Path(folder)
+    if folder.is_dir():
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        build(temporary)
+        temporary.chmod(0o755)
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not folder.is_dir():  # someone else finished the same folder first: theirs is as good
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
+def save_tiny_model(folder: str | os.PathLike, settings: TinySettings = TinySettings()) -> None:
+    """Build, warm-start and save the model (bfloat16) and its tokenizer into `folder`."""
+    tokenizer = build_tokenizer()
+    model = build_model(settings, tokenizer)
+    warm_start(model, tokenizer, settings)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,33 @@
+"""Unbiased Pass@k of OpenRLHF's evaluation samples, during training."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+
+from riskpo_openrlhf.evaluation.passk import pass_at_k_summary
+
+
+def pass_at_k_metrics(samples, eval_dataloader, n: int) -> dict[str, float]:
+    """`{source}/pass@k` for k = 1, 2, 4 ... n and its standard error over problems, `{source}/pass@k_se`.
+
+    `samples`: OpenRLHF's evaluation experiences, the n responses of a problem together; a response is right when its
+    raw score is positive, and one without a verdict counts as wrong. A problem is its prompt and its label.
+    """
+    source_of = {
+        (prompt, label): source
+        for sources, prompts, labels, _ in eval_dataloader
+        for source, prompt, label in zip(sources, prompts, labels, strict=True)
+    }
+    groups = defaultdict(list)
+    for start in range(0, len(samples) - n + 1, n):
+        problem = (samples[start].prompts[0], samples[start].labels[0])
+        right = [bool((sample.scores if sample.scores is not None else sample.rewards) > 0) for sample in samples[start : start + n]]
+        groups[source_of.get(problem, "unknown")].append(right)
+    ks = [2**i for i in range(n.bit_length()) if 2**i <= n]
+    metrics = {}
+    for source, right in groups.items():
+        for k, (mean, error) in pass_at_k_summary(torch.tensor(right).numpy(), ks).items():
+            metrics[f"{source}/pass@{k}"], metrics[f"{source}/pass@{k}_se"] = float(mean), float(error)
+    return metrics

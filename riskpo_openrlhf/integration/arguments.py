@@ -1,0 +1,155 @@
+"""RiskPO's flags in OpenRLHF's own parser, and the checks that need no GPU.
+
+OpenRLHF builds its parser under `if __name__ == "__main__"`, so there is nothing to import: `extend_parsing` waits
+for that parser's `parse_args` and adds the group there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from types import SimpleNamespace
+
+from riskpo_openrlhf.config import FLAG_PREFIX, PRESETS, RiskPOConfig, bounds_text
+
+ESTIMATOR = "riskpo"
+POLICY_LOSSES = ("riskpo", "gmpo", "gpg")
+DEFAULT_PRESET = "paper"
+_NAMES = [knob.name for knob in fields(RiskPOConfig)]
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: true or false")
+    return text.lower() == "true"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--algo.riskpo.*`, `--riskpo.*` and the new choices to OpenRLHF's parser, in place."""
+    for flag, added in (("--algo.advantage.estimator", (ESTIMATOR,)), ("--actor.policy_loss_type", POLICY_LOSSES)):
+        action = parser._option_string_actions[flag]
+        action.choices = [*action.choices, *(choice for choice in added if choice not in action.choices)]
+    group = parser.add_argument_group(
+        "RiskPO", "Used with --algo.advantage.estimator riskpo. A knob that is not given has its preset's value."
+    )
+    group.add_argument(
+        FLAG_PREFIX + "preset", choices=list(PRESETS), default=DEFAULT_PRESET, help="starting values (default: paper)"
+    )
+    for knob in fields(RiskPOConfig):
+        kind = _boolean if isinstance(knob.default, bool) else type(knob.default)
+        default = f"default: {knob.default}" + "".join(
+            f", {name}: {values[knob.name]}" for name, values in PRESETS.items() if knob.name in values
+        )
+        group.add_argument(
+            FLAG_PREFIX + knob.name,
+            type=kind,
+            default=None,
+            metavar=knob.name.upper(),
+            help=f"{knob.metadata['meaning']}; {bounds_text(knob.metadata)}; {default}".replace("%", "%%"),
+        )
+    group.add_argument(
+        "--riskpo.runtime", choices=["gpu", "cpu"], default="gpu",
+        help="cpu: the same job without a GPU, for development and tests",
+    )  # fmt: skip
+    group.add_argument(
+        "--riskpo.eval_at_start", action="store_true", default=False,
+        help="evaluate once before the first step (synchronous mode)",
+    )  # fmt: skip
+
+
+def config_from_flags(flat: argparse.Namespace) -> RiskPOConfig:
+    """The configuration that dotted flags ask for: the preset, with what was given on the command line."""
+    values = vars(flat)
+    given = {name: values[FLAG_PREFIX[2:] + name] for name in _NAMES if values[FLAG_PREFIX[2:] + name] is not None}
+    return RiskPOConfig.preset(values[FLAG_PREFIX[2:] + "preset"], **given)
+
+
+def config_from_args(args: SimpleNamespace) -> RiskPOConfig:
+    """The configuration inside OpenRLHF's nested `args`, as `resolve` left it."""
+    return RiskPOConfig(**{name: getattr(args.algo.riskpo, name) for name in _NAMES})
+
+
+def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
+    """Check the flags together and put the preset's values into `flat`. Returns None for other estimators.
+
+    Raises `ValueError` that names the flags, before Ray or a GPU is touched.
+    """
+    values = vars(flat)
+    config = config_from_flags(flat)
+    if values["actor.policy_loss_type"] in POLICY_LOSSES and values["actor.entropy_coef"] is None:
+        values["actor.entropy_coef"] = 0.0  # OpenRLHF's way to log the entropy without a bonus
+    if values["algo.advantage.estimator"] == ESTIMATOR:
+        check_combination(config, values)
+        if values["actor.entropy_coef"] is None:
+            values["actor.entropy_coef"] = 0.0
+    else:
+        given = [name for name in _NAMES if values[FLAG_PREFIX[2:] + name] is not None]
+        if given:
+            raise ValueError(
+                f"{FLAG_PREFIX}{given[0]} needs --algo.advantage.estimator {ESTIMATOR}, "
+                f"not {values['algo.advantage.estimator']}"
+            )
+    if values["riskpo.eval_at_start"] and values["train.async_enable"]:
+        raise ValueError(
+            "--riskpo.eval_at_start does not work with --train.async_enable: OpenRLHF's asynchronous generator "
+            "would save a best checkpoint of step 0 that can't be resumed; leave one of them out"
+        )
+    for name in _NAMES:
+        values[FLAG_PREFIX[2:] + name] = getattr(config, name)
+    return config if values["algo.advantage.estimator"] == ESTIMATOR else None
+
+
+def check_combination(config: RiskPOConfig, values: dict) -> None:
+    """Refuse what RiskPO can't honour. `values`: OpenRLHF's flags by dotted name. Raises `ValueError`."""
+    group_size, prompts = values["rollout.n_samples_per_prompt"], values["rollout.batch_size"]
+    config.require_group_size(group_size)
+    if prompts < config.bundle_size:
+        raise ValueError(
+            f"--rollout.batch_size {prompts} is below {FLAG_PREFIX}bundle_size {config.bundle_size}: no full bundle "
+            "could ever be formed and the quantile tracker would never move; raise the one or lower the other"
+        )
+    if values["algo.advantage.gamma"] != 1:
+        raise ValueError(
+            f"--algo.advantage.gamma {values['algo.advantage.gamma']} is not allowed with riskpo: the advantage "
+            "belongs to the whole response; use 1"
+        )
+    penalties = [
+        f"--{name}"
+        for name in ("reward.overlong_buffer_len", "reward.stop_properly_penalty_coef")
+        if values[name] is not None
+    ]
+    if penalties and not config.shaped_rewards:
+        raise ValueError(
+            f"{penalties[0]} changes rewards, and RiskPO's statistics read raw scores, so it would have no effect: "
+            f"add {FLAG_PREFIX}shaped_rewards true to let it enter the advantage, or leave it out"
+        )
+
+
+@contextlib.contextmanager
+def extend_parsing(after: Callable[[argparse.Namespace, RiskPOConfig | None], None]) -> Iterator[None]:
+    """While active, OpenRLHF's parser knows our flags; `after(flat, config)` is called with its checked result.
+
+    A `ValueError` of the checks ends the process as argparse does: message on stderr, exit code 2.
+    """
+    original = argparse.ArgumentParser.parse_args
+
+    def parse_args(self, args=None, namespace=None):
+        if "--algo.advantage.estimator" not in self._option_string_actions:  # somebody else's parser
+            return original(self, args, namespace)
+        argparse.ArgumentParser.parse_args = original
+        add_arguments(self)
+        flat = original(self, args, namespace)
+        try:
+            config = resolve(flat)
+        except ValueError as error:
+            self.exit(2, f"{self.prog}: error: {error}\n")
+        after(flat, config)
+        return flat
+
+    argparse.ArgumentParser.parse_args = parse_args
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.parse_args = original

@@ -1,0 +1,149 @@
+"""Rewards to RiskPO advantages, in OpenRLHF's driver, where the quantile tracker lives."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
+from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
+
+from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
+from riskpo_openrlhf.core.estimator import RiskPOEstimator
+
+
+class VerifierError(RuntimeError):
+    """Too many responses have no verdict; the message carries the verifier's own error."""
+
+
+def _is_verdict(value) -> bool:
+    return value is not None and bool(torch.isfinite(torch.as_tensor(value, dtype=torch.float32)).all())
+
+
+class RiskPOSamplesGenerator(SamplesGenerator):
+    """OpenRLHF's generator; a missing or non-finite reward becomes score NaN (no verdict) and reward 0.
+
+    OpenRLHF logs a reward function's exception at INFO and leaves None behind, which ends in a crash far away.
+    """
+
+    def _process_response_into_experience(self, response, **generate_kwargs) -> Experience:
+        if self.args.reward.remote_url and not (_is_verdict(response["reward"]) and _is_verdict(response["scores"])):
+            response = {**response, "reward": 0.0, "scores": float("nan")}
+        experience = super()._process_response_into_experience(response, **generate_kwargs)
+        if experience.scores is not None and not torch.isfinite(experience.scores).all():
+            experience.info["score"] = torch.zeros_like(experience.scores)  # logged means stay finite
+        return experience
+
+    def generate_samples(self, **generate_kwargs):
+        samples, *rest = super().generate_samples(**generate_kwargs)
+        # OpenRLHF merges `info` key by key across ranks, so every sample must carry the same keys, in one order.
+        keys = sorted(set().union(*(sample.info for sample in samples)))
+        for sample in samples:
+            sample.info = {key: sample.info.get(key, torch.zeros(1)) for key in keys}
+        return samples, *rest
+
+    def generate_eval_samples(self, **generate_kwargs) -> list[Experience]:
+        self.eval_samples = super().generate_eval_samples(**generate_kwargs)
+        return self.eval_samples
+
+
+class RiskPOExperienceMaker(RemoteExperienceMaker):
+    """Advantages by `core.estimator`; everything before (log-probabilities, KL) is OpenRLHF's.
+
+    `verifier_error` returns the last error of the reward function, for the message when too many have failed.
+    """
+
+    def __init__(self, *args, config: RiskPOConfig, verifier_error: Callable[[], str], **kwargs):
+        super().__init__(*args, **kwargs)
+        self.config = config
+        self.verifier_error = verifier_error
+        self.risk_estimator = RiskPOEstimator(config, seed=self.args.train.seed)
+        self.step = 0  # set by the trainer before each batch; shuffles depend on it
+        self.metrics: dict[str, float] = {}
+
+    @torch.no_grad()
+    def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
+        """Fill `advantages` and `returns` [responses, tokens] of every micro-batch, in place."""
+        group_size = self.args.rollout.n_samples_per_prompt
+        for experience in experiences:
+            experience.rewards = experience.rewards.float()
+        raw = [e.rewards if e.scores is None else e.scores.float() for e in experiences]
+        sizes = [len(e.index) for e in experiences]
+        # index: the place of each response in the rollout, where the responses of a prompt stand together
+        index = torch.tensor(list(itertools.chain.from_iterable(e.index for e in experiences)))
+
+        scores = _in_rollout_order(torch.cat(raw).view(-1), index).view(-1, group_size)
+        valid = torch.isfinite(scores)
+        self._stop_on_failed_verifier(valid)
+        result = self.risk_estimator.step(scores.nan_to_num(0.0, 0.0, 0.0), self.step, valid, _keys(experiences, index, group_size))
+        self.metrics = result.metrics
+        advantages = result.advantages
+
+        apply_length_penalties(experiences, self.args)
+        if self.config.shaped_rewards:
+            shaped = _in_rollout_order(torch.cat([e.rewards for e in experiences]), index).view(-1, group_size)
+            advantages = advantages + _centred(shaped - scores, valid)
+        group_std = scores.nan_to_num(0.0, 0.0, 0.0).std(-1, keepdim=True).expand_as(scores)
+
+        parts = advantages.reshape(-1)[index].split(sizes), group_std.reshape(-1)[index].split(sizes)
+        for experience, advantage, std in zip(experiences, *parts, strict=True):
+            experience.rewards = experience.rewards.nan_to_num(0.0, 0.0, 0.0)
+            if group_size > 1:
+                experience.info["group_reward_std"] = std
+            mask = experience.action_mask
+            # What GRPO puts on the last token and sums back over the tokens is constant within a response.
+            experience.returns = advantage.unsqueeze(-1) * mask
+            penalty = self._kl_to_go(experience)
+            experience.info["return"] = advantage.clone()
+            if penalty is not None:
+                experience.returns -= penalty
+                experience.info["return"] -= penalty[:, 0]
+            experience.advantages = experience.returns.clone()
+            experience.kl = None
+        return experiences
+
+    def _kl_to_go(self, experience: Experience) -> torch.Tensor | None:
+        """KL in the reward: sum of coefficient * KL from each response token to the end, [responses, tokens].
+
+        None when the KL is off or enters as a loss. The first column holds the whole response's sum.
+        """
+        if self.args.algo.kl.use_loss or self.initial_model_group is None or self.kl_ctl.value <= 0:
+            return None
+        kl = experience.kl.float() * experience.action_mask
+        return (kl.flip(-1).cumsum(-1).flip(-1)).mul_(self.kl_ctl.value)
+
+    def _stop_on_failed_verifier(self, valid: torch.Tensor) -> None:
+        share = 1 - valid.float().mean().item()
+        if share > self.config.max_error_share:
+            raise VerifierError(
+                f"{share:.0%} of the responses of step {self.step + 1} have no verdict (missing or non-finite reward), "
+                f"more than {FLAG_PREFIX}max_error_share {self.config.max_error_share:g} allows. "
+                f"The verifier's last error: {self.verifier_error()}. Mend the reward function behind "
+                "--reward.remote_url, or raise that share if failures are expected."
+            )
+
+
+def _in_rollout_order(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    ordered = torch.empty_like(values)
+    ordered[index] = values
+    return ordered
+
+
+def _centred(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """`values` [prompts, group] less the group's mean over valid entries; 0 where invalid."""
+    values = values.masked_fill(~valid, 0.0)
+    mean = values.sum(-1, keepdim=True) / valid.sum(-1, keepdim=True).clamp(min=1)
+    return (values - mean) * valid
+
+
+def _keys(experiences: list[Experience], index: torch.Tensor, group_size: int) -> list[str]:
+    """One string a prompt, in rollout order, that does not depend on when it arrived: text, label and images."""
+    prompts, labels, images = (
+        list(itertools.chain.from_iterable(getattr(e, name) for e in experiences))
+        for name in ("prompts", "labels", "images")
+    )
+    first = _in_rollout_order(torch.arange(len(index)), index)[::group_size].tolist()
+    return [f"{prompts[i]}\x1f{labels[i]}\x1f{images[i] if images else ''}" for i in first]

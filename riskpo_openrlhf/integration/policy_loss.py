@@ -1,0 +1,103 @@
+"""RiskPO's policy losses where OpenRLHF's policy workers look for theirs.
+
+`core.losses` computes a loss per token; OpenRLHF's own `PolicyLoss` then weighs it by the rollout-mismatch
+correction and reduces it, so that `--algo.advantage.is_correction_*` and data-parallel averaging work unchanged.
+"""
+
+from __future__ import annotations
+
+import torch
+from openrlhf.models import PolicyLoss
+from openrlhf.models.utils import masked_mean
+from openrlhf.trainer.ray import ppo_actor
+
+from riskpo_openrlhf.core.losses import gmpo_loss, gpg_loss, sequence_clipped_loss
+from riskpo_openrlhf.integration.arguments import POLICY_LOSSES
+from riskpo_openrlhf.integration.contract import plain_class
+
+
+class RiskPOPolicyLoss(PolicyLoss):
+    """`--actor.policy_loss_type riskpo | gmpo | gpg`.
+
+    riskpo: Eq. 3 of arXiv:2510.00911, mean over responses. gmpo: arXiv:2507.20673, mean over responses.
+    gpg: arXiv:2504.02546, aggregated as `--actor.loss_agg_mode` says.
+    After each call `clip_low` and `clip_high` hold the shares of response tokens on which each clip was active.
+    """
+
+    def __init__(self, policy_loss_type: str, dual_clip: float | None = None, token_level_loss: bool = True, **kwargs):
+        # The parent only corrects and reduces: as "ppo" it applies the correction, and it must not clip again.
+        super().__init__(token_level_loss=token_level_loss and policy_loss_type == "gpg", **kwargs)
+        if dual_clip is not None:
+            if policy_loss_type != "riskpo":
+                raise ValueError(f"--actor.dual_clip has no meaning with --actor.policy_loss_type {policy_loss_type}")
+            if dual_clip <= 1:
+                raise ValueError(f"--actor.dual_clip {dual_clip:g} is not allowed: (1, inf)")
+        self.kind = policy_loss_type
+        self.sequence_dual_clip = dual_clip
+        self.clip_low = self.clip_high = torch.zeros(())
+
+    def forward(
+        self,
+        log_probs: torch.Tensor,
+        old_log_probs: torch.Tensor,
+        advantages: torch.Tensor,
+        action_mask: torch.Tensor | None = None,
+        rollout_log_probs: torch.Tensor | None = None,
+        **reduction,
+    ):
+        """All tensors [responses, tokens]. Returns OpenRLHF's five values: loss, clip share, ppo_kl, vllm_kl, filtered."""
+        if self.kind == "gpg":
+            terms = gpg_loss(log_probs, old_log_probs, advantages, action_mask)
+        elif self.kind == "gmpo":
+            terms = gmpo_loss(
+                log_probs, old_log_probs, advantages, action_mask, self.clip_eps_low, self.clip_eps_high
+            )
+        else:
+            terms = sequence_clipped_loss(
+                log_probs, old_log_probs, advantages, action_mask, self.clip_eps_low, self.clip_eps_high,
+                self.sequence_dual_clip,
+            )  # fmt: skip
+        self.clip_low, self.clip_high = terms.clip_low.detach(), terms.clip_high.detach()
+        # At ratio 1 the parent's surrogate is its advantage, here minus our loss: it corrects and reduces, no more.
+        loss, _, _, vllm_kl, is_filter_ratio = super().forward(
+            old_log_probs, old_log_probs, -terms.loss, action_mask, rollout_log_probs, **reduction
+        )
+        ppo_kl = masked_mean((old_log_probs - log_probs).detach(), action_mask)
+        return loss, self.clip_low + self.clip_high, ppo_kl, vllm_kl, is_filter_ratio
+
+
+class RiskPOActorPPOTrainer(ppo_actor.ActorPPOTrainer):
+    """OpenRLHF's policy trainer with our loss when it is asked for; any other loss passes through untouched."""
+
+    def __init__(self, strategy, *args, **kwargs):
+        super().__init__(strategy, *args, **kwargs)
+        if self.args.actor.policy_loss_type in POLICY_LOSSES:
+            theirs = self.actor_loss_fn
+            self.actor_loss_fn = RiskPOPolicyLoss(
+                policy_loss_type=theirs.policy_loss_type,
+                dual_clip=theirs.dual_clip,
+                token_level_loss=theirs.token_level_loss,
+                clip_eps_low=theirs.clip_eps_low,
+                clip_eps_high=theirs.clip_eps_high,
+                is_correction_level=theirs.is_correction_level,
+                is_correction_mode=theirs.is_correction_mode,
+                is_correction_gating=theirs.is_correction_gating,
+                is_correction_threshold=theirs.is_correction_threshold,
+            )
+
+    def training_step(self, *args, **kwargs):
+        status = super().training_step(*args, **kwargs)
+        if isinstance(self.actor_loss_fn, RiskPOPolicyLoss):
+            metrics, weights = status["metrics"], status["weights"]
+            metrics["clip/low"], metrics["clip/high"] = self.actor_loss_fn.clip_low, self.actor_loss_fn.clip_high
+            metrics["entropy"] = metrics["entropy_loss"]
+            weights.update({"clip/low": "token", "clip/high": "token", "entropy": "token"})
+        return status
+
+
+class RiskPOPolicyActor(plain_class(ppo_actor.PolicyModelActor)):
+    """The policy worker. Its parent looks `ActorPPOTrainer` up by name, in this worker's own process."""
+
+    def init_model_from_pretrained(self, *args, **kwargs):
+        ppo_actor.ActorPPOTrainer = RiskPOActorPPOTrainer
+        return super().init_model_from_pretrained(*args, **kwargs)

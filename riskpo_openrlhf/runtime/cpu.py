@@ -1,0 +1,184 @@
+"""OpenRLHF on a machine without a GPU: for development, tests and the quickstart, not for speed.
+
+The real Ray, vLLM (CPU build) and DeepSpeed ZeRO run; only what insists on CUDA is stood in for:
+  - Ray is started with pretend GPUs, because every placement of OpenRLHF asks for some;
+  - flash-attn's modules, imported at the top of OpenRLHF's ring attention, become modules that refuse to be called;
+  - `torch.cuda`'s device calls and OpenRLHF's device mesh mean the CPU;
+  - weights reach vLLM by gloo instead of NCCL, and all at once, since a CPU engine packs weights after loading.
+Three kinds of process need it: the submitting one (`prepare_driver`), Ray's workers (`prepare_worker`, by Ray's
+`worker_process_setup_hook`) and vLLM's engine processes (`prepare_engine`, by vLLM's plugin entry point).
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import sys
+import types
+
+from riskpo_openrlhf.runtime import RUNTIME_VARIABLE
+
+ENVIRONMENT = {
+    RUNTIME_VARIABLE: "cpu",
+    "DS_ACCELERATOR": "cpu",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB of KV cache for each engine
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # engines and ranks share the cores
+    "TORCHDYNAMO_DISABLE": "1",  # compiling takes minutes and gains nothing at this size
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",  # as OpenRLHF sets it when it starts Ray itself
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+_prepared = False
+
+
+class _CpuDevice(str):
+    """What `torch.cuda.current_device()` returns: the device "cpu", or index 0 inside OpenRLHF's f"cuda:{...}"."""
+
+    def __format__(self, spec: str) -> str:
+        return "0"
+
+
+class _GlooGroup:
+    """The part of vLLM's `PyNcclCommunicator` that weight sync uses, over gloo."""
+
+    def __init__(self, group):
+        self.group = group
+
+    def broadcast(self, tensor, src: int, stream=None) -> None:
+        from torch.distributed import BroadcastOptions
+
+        options = BroadcastOptions()
+        options.rootRank, options.rootTensor = src, 0
+        self.group.broadcast([tensor.detach()], options).wait()
+
+
+def _weight_sync_group(master_address, master_port, rank, world_size, device):
+    from vllm.distributed.utils import stateless_init_torch_distributed_process_group
+
+    return _GlooGroup(
+        stateless_init_torch_distributed_process_group(master_address, master_port, rank, world_size, "gloo")
+    )
+
+
+def _stand_in_for_flash_attn() -> None:
+    def refuse(*args, **kwargs):
+        raise RuntimeError("flash-attn does not run on a CPU: leave out --ds.packing_samples and --ds.ring_attn_size")
+
+    contents = {
+        "flash_attn": (),
+        "flash_attn.bert_padding": ("index_first_axis", "pad_input", "rearrange", "unpad_input"),
+        "flash_attn.utils": (),
+        "flash_attn.utils.distributed": ("all_gather",),
+    }
+    for name, functions in contents.items():
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        module.__path__ = []
+        for function in functions:
+            setattr(module, function, refuse)
+        sys.modules[name] = module
+
+
+def prepare_worker() -> None:
+    """Put the stand-ins in place in this process, before OpenRLHF is imported. Safe to call twice."""
+    global _prepared
+    if _prepared:
+        return
+    _prepared = True
+    import torch
+    import torch.distributed.device_mesh as device_mesh
+
+    _stand_in_for_flash_attn()
+    torch.cuda.current_device = lambda: _CpuDevice("cpu")
+    for name in ("set_device", "synchronize", "empty_cache", "current_stream"):
+        setattr(torch.cuda, name, lambda *args, **kwargs: None)
+    real_mesh = device_mesh.init_device_mesh
+    device_mesh.init_device_mesh = lambda device, *args, **kwargs: real_mesh("cpu", *args, **kwargs)
+
+    import openrlhf.utils.distributed_util as distributed_util
+
+    distributed_util.stateless_init_process_group = _weight_sync_group
+
+
+def prepare_engine() -> None:
+    """Let OpenRLHF's weight sync reach a vLLM engine on the CPU. Called in vLLM's own processes."""
+    prepare_worker()
+    import torch
+    from openrlhf.trainer.ray.vllm_worker_wrap import WorkerWrap
+
+    if torch.cpu._is_amx_tile_supported():  # the kernel grants AMX on request only; unasked, the first use is SIGILL
+        torch.cpu._init_amx()
+
+    def update_weight(self, name, dtype, shape, empty_cache=False):
+        weight = torch.empty(shape, dtype=dtype)
+        self._model_update_group.broadcast(weight, src=0)
+        self.__dict__.setdefault("_received_weights", []).append((name, weight))
+        if empty_cache:  # OpenRLHF sets it on the last parameter
+            self.model_runner.reload_weights(weights_iterator=iter(self.__dict__.pop("_received_weights")))
+
+    WorkerWrap.update_weight = update_weight
+
+
+def prepare_driver() -> None:
+    """Prepare the submitting process, before OpenRLHF is imported. Values that the user has set are kept."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ[RUNTIME_VARIABLE] = "cpu"
+    prepare_worker()
+
+
+def pretend_gpus(args) -> int:
+    """How many GPUs OpenRLHF's placements will ask for (`args`: its flags, flat and dotted)."""
+    get = vars(args).get
+    actor = get("actor.num_nodes") * get("actor.num_gpus_per_node")
+    engines = (get("vllm.num_engines") or 0) * get("vllm.tensor_parallel_size")
+    ref = get("ref.num_nodes") * get("ref.num_gpus_per_node") if get("algo.kl.init_coef") > 0 else 0
+    reward = 0 if get("reward.remote_url") or get("train.agent_func_path") else get("reward.num_nodes") * get(
+        "reward.num_gpus_per_node"
+    )
+    critic = get("critic.num_nodes") * get("critic.num_gpus_per_node") if get("critic.model_name_or_path") else 0
+    if get("train.colocate_all"):
+        return actor + reward + critic + (engines if get("train.async_enable") else 0)
+    if get("train.colocate_actor_ref"):
+        ref = 0
+    return actor + engines + ref + reward + critic
+
+
+def start_ray(args) -> None:
+    """Start Ray with pretend GPUs, or join the cluster that RAY_ADDRESS names, so that its workers are prepared.
+
+    A cluster must have been started with pretend GPUs (`ray start --num-gpus N`) on every node.
+    """
+    import ray
+
+    runtime_env = {
+        "worker_process_setup_hook": "riskpo_openrlhf.runtime.cpu.prepare_worker",
+        "env_vars": {name: os.environ[name] for name in ENVIRONMENT},
+    }
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(runtime_env=runtime_env)
+        return
+    gpus = pretend_gpus(args)
+    ray.init(num_gpus=gpus, num_cpus=gpus + 4, include_dashboard=False, runtime_env=runtime_env)
+
+
+def adapt(args) -> None:
+    """Set what a CPU needs in OpenRLHF's final flags (nested), in place, and say what was changed."""
+    changes = []
+
+    def put(group, name, value):
+        if getattr(group, name) != value:
+            changes.append(f"{name} {getattr(group, name)} -> {value}")
+            setattr(group, name, value)
+
+    put(args.ds, "attn_implementation", "sdpa")
+    put(args.ds, "packing_samples", False)
+    put(args.ds, "enable_sleep", False)
+    put(args.vllm, "enforce_eager", True)
+    put(args.vllm, "enable_sleep", False)
+    put(args.vllm, "sync_backend", "gloo")
+    if changes:
+        print("[riskpo] runtime cpu: " + ", ".join(changes), flush=True)
