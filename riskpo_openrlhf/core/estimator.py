@@ -80,8 +80,9 @@ class RiskPOEstimator:
         metrics = self._metrics(layout, A, torch.cat(q, dim=1), scores, full)
         self.tracker.update(full)
         self._first_step = False
-        advantages, bundle = layout.restore(A), layout.bundle_ids()
-        return RiskPOAdvantages(advantages.to(device, dtype), bundle.to(device), scores.to(device), metrics)
+        del q, full  # as is A by the next line: room for the result
+        A = layout.restore(A)
+        return RiskPOAdvantages(A.to(device, dtype), layout.bundle_ids().to(device), scores.to(device), metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain Python values: version, config, tracker."""
@@ -163,7 +164,8 @@ class RiskPOEstimator:
         Statistics of scores are the full bundles', or all bundles' if none is full. riskpo/mvar and rvar_* are Eq. 2
         and Eq. 1 of this batch for either profile, so that runs can be compared.
         """
-        c, valid, n = self.config, layout.valid, max(len(scores), 1)
+        c, valid = self.config, layout.valid
+        n, n_valid = max(len(scores), 1), int(valid.count_nonzero())
         lower = torch.count_nonzero(scores <= q[0]).item()
         upper = torch.count_nonzero(scores > q[1]).item()
         used, coverage, tail, middle, mean, std = [0.0, 0.0], [0.0, 0.0], 0.0, 0.0, 0.0, 0.0
@@ -177,8 +179,8 @@ class RiskPOEstimator:
             mean, std = sample.mean().item(), sample.std(unbiased=False).item()
 
         # A is 0 without a verdict, so sums over the batch are sums over verdicts.
-        a_mean = A.sum(dtype=torch.float64).item() / max(n_valid, 1)
-        a_square = A.square().sum(dtype=torch.float64).item() / max(n_valid, 1)
+        a_mean = A.sum(1).double().sum().item() / max(n_valid, 1)
+        a_square = torch.linalg.vector_norm(A, dim=1).double().square().sum().item() / max(n_valid, 1)
         a_nonzero = torch.count_nonzero(A).item()
         low = layout.rewards.masked_fill(~valid, torch.inf).amin(1)
         high = layout.rewards.masked_fill(~valid, -torch.inf).amax(1)
@@ -203,7 +205,7 @@ class RiskPOEstimator:
             "riskpo/advantage_zero_share": (n_valid - a_nonzero) / max(n_valid, 1),
             "signal/prompts_all_wrong": torch.count_nonzero(equal & (high <= 0)).item() / prompts,
             "signal/prompts_all_right": torch.count_nonzero(equal & (high > 0)).item() / prompts,
-            "signal/grpo_zero_share": int(valid[equal].sum()) / max(n_valid, 1),
+            "signal/grpo_zero_share": int(valid[equal].count_nonzero()) / max(n_valid, 1),
             "verifier/error_share": 1 - n_valid / valid.numel(),
         }
 
@@ -231,7 +233,7 @@ class RiskPOEstimator:
 
     def _warn_of_weak_start(self, layout: Layout) -> None:
         c = self.config
-        passed = torch.count_nonzero(layout.rewards > 0).item() / max(int(layout.valid.sum()), 1)
+        passed = torch.count_nonzero(layout.rewards > 0).item() / max(int(layout.valid.count_nonzero()), 1)
         if (c.mix, c.credit, c.constant, c.profile) == ("paper", "uniform", True, "averse") and passed < WEAK_START:
             logger.warning(
                 "RiskPO starts at a pass rate of %.2f with the paper's advantage, which is never positive: from a "

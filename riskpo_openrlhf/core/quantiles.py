@@ -12,10 +12,8 @@ from torch import Tensor
 
 def empirical_quantile(scores: Tensor, level: float) -> float:
     """The quantile of a sample `scores [n]` at `level`, by linear interpolation between order statistics."""
-    ordered = scores.flatten().sort().values
-    place = level * (ordered.numel() - 1)
-    below = ordered[math.floor(place)].item()
-    above = ordered[math.ceil(place)].item()
+    place = level * (scores.numel() - 1)
+    below, above = (scores.flatten().kthvalue(k + 1).values.item() for k in (math.floor(place), math.ceil(place)))
     return below + (above - below) * (place - math.floor(place))
 
 

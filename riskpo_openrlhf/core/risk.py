@@ -22,9 +22,11 @@ def rvar(x: Tensor, alpha: float, beta: float) -> Tensor:
         raise ValueError(f"levels {alpha:g}, {beta:g} are not allowed: 0 <= alpha < beta <= 1")
     if x.numel() == 0:
         raise ValueError("x is empty: a risk measure needs at least one score")
-    ordered = x.double().flatten().sort().values
-    edges = torch.linspace(0, 1, ordered.numel() + 1, dtype=torch.float64, device=x.device).clamp_(alpha, beta)
-    return (edges.diff() @ ordered) / (beta - alpha)
+    n, ordered = x.numel(), x.flatten().sort().values
+    first, last = int(alpha * n), int(beta * n)
+    total = ordered[first:last].sum(dtype=torch.float64)
+    total = total - (alpha * n - first) * ordered[first] + (beta * n - last) * ordered[min(last, n - 1)]
+    return total / (n * (beta - alpha))
 
 
 def cvar(x: Tensor, alpha: float) -> Tensor:

@@ -29,18 +29,20 @@ CHARACTERS = "0123456789+-*="
 
 @dataclass(frozen=True)
 class TinySettings:
-    """Everything the warm-started model depends on; the cache is keyed by it.
+    """Everything the warm-started model depends on; its folder is named after their digest.
 
-    The size: vLLM's CPU attention takes a head size (hidden_size / heads) of 32, 64, 80, ….
+    vLLM's attention on a CPU takes head sizes (hidden_size / heads) of 32, 64, 80 and more. `version` is raised when
+    the warm start itself changes.
     """
 
+    version: int = 1
     hidden_size: int = 128
-    intermediate_size: int = 512
+    intermediate_size: int = 384
     layers: int = 4
     heads: int = 4
     kinds: tuple[Kind, ...] = TINY_KINDS
-    steps: int = 300
-    batch_size: int = 192
+    steps: int = 650
+    batch_size: int = 64
     lr: float = 1.5e-3
     seed: int = 0
 
@@ -179,3 +181,9 @@ def save_tiny_model(folder: str | os.PathLike, settings: TinySettings = TinySett
     warm_start(model, tokenizer, settings)
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def load(folder: str | os.PathLike) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
+    """The saved model, in float32 for sampling on a CPU, and its tokenizer."""
+    model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, PreTrainedTokenizerFast.from_pretrained(folder)

@@ -78,8 +78,10 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
     """
     values = vars(flat)
     config = config_from_flags(flat)
-    if values["actor.policy_loss_type"] in POLICY_LOSSES and values["actor.entropy_coef"] is None:
-        values["actor.entropy_coef"] = 0.0  # OpenRLHF's way to log the entropy without a bonus
+    if values["actor.policy_loss_type"] in POLICY_LOSSES:
+        check_policy_loss(values)
+        if values["actor.entropy_coef"] is None:
+            values["actor.entropy_coef"] = 0.0  # OpenRLHF's way to log the entropy without a bonus
     if values["algo.advantage.estimator"] == ESTIMATOR:
         check_combination(config, values)
         if values["actor.entropy_coef"] is None:
@@ -125,6 +127,15 @@ def check_combination(config: RiskPOConfig, values: dict) -> None:
             f"{penalties[0]} changes rewards, and RiskPO's statistics read raw scores, so it would have no effect: "
             f"add {FLAG_PREFIX}shaped_rewards true to let it enter the advantage, or leave it out"
         )
+
+
+def check_policy_loss(values: dict) -> None:
+    """Refuse what our policy losses can't honour. `values`: OpenRLHF's flags by dotted name. Raises `ValueError`."""
+    dual_clip, kind = values["actor.dual_clip"], values["actor.policy_loss_type"]
+    if dual_clip is not None and kind != "riskpo":
+        raise ValueError(f"--actor.dual_clip has no meaning with --actor.policy_loss_type {kind}: leave it out")
+    if dual_clip is not None and dual_clip <= 1:
+        raise ValueError(f"--actor.dual_clip {dual_clip:g} is not allowed: (1, inf)")
 
 
 @contextlib.contextmanager

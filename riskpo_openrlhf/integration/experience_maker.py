@@ -13,6 +13,7 @@ from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
+from riskpo_openrlhf.integration.arguments import ESTIMATOR
 
 
 class VerifierError(RuntimeError):
@@ -67,6 +68,8 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
     @torch.no_grad()
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
         """Fill `advantages` and `returns` [responses, tokens] of every micro-batch, in place."""
+        if self.advantage_estimator != ESTIMATOR:
+            return super().compute_advantages_and_returns(experiences)
         group_size = self.args.rollout.n_samples_per_prompt
         for experience in experiences:
             experience.rewards = experience.rewards.float()

@@ -27,11 +27,6 @@ class RiskPOPolicyLoss(PolicyLoss):
     def __init__(self, policy_loss_type: str, dual_clip: float | None = None, token_level_loss: bool = True, **kwargs):
         # The parent only corrects and reduces: as "ppo" it applies the correction, and it must not clip again.
         super().__init__(token_level_loss=token_level_loss and policy_loss_type == "gpg", **kwargs)
-        if dual_clip is not None:
-            if policy_loss_type != "riskpo":
-                raise ValueError(f"--actor.dual_clip has no meaning with --actor.policy_loss_type {policy_loss_type}")
-            if dual_clip <= 1:
-                raise ValueError(f"--actor.dual_clip {dual_clip:g} is not allowed: (1, inf)")
         self.kind = policy_loss_type
         self.sequence_dual_clip = dual_clip
         self.clip_low = self.clip_high = torch.zeros(())

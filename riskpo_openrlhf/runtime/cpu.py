@@ -11,6 +11,7 @@ Three kinds of process need it: the submitting one (`prepare_driver`), Ray's wor
 
 from __future__ import annotations
 
+import importlib.abc
 import importlib.machinery
 import os
 import sys
@@ -29,9 +30,6 @@ ENVIRONMENT = {
     "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",  # as OpenRLHF sets it when it starts Ray itself
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-
-
-_prepared = False
 
 
 class _CpuDevice(str):
@@ -63,6 +61,10 @@ def _weight_sync_group(master_address, master_port, rank, world_size, device):
     )
 
 
+class _StandIn(types.ModuleType):
+    __path__: list[str] = []
+
+
 def _stand_in_for_flash_attn() -> None:
     def refuse(*args, **kwargs):
         raise RuntimeError("flash-attn does not run on a CPU: leave out --ds.packing_samples and --ds.ring_attn_size")
@@ -74,24 +76,30 @@ def _stand_in_for_flash_attn() -> None:
         "flash_attn.utils.distributed": ("all_gather",),
     }
     for name, functions in contents.items():
-        module = types.ModuleType(name)
+        module = _StandIn(name)
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-        module.__path__ = []
         for function in functions:
             setattr(module, function, refuse)
         sys.modules[name] = module
 
 
-def prepare_worker() -> None:
-    """Put the stand-ins in place in this process, before OpenRLHF is imported. Safe to call twice."""
-    global _prepared
-    if _prepared:
-        return
-    _prepared = True
+class _BeforeOpenRLHF(importlib.abc.MetaPathFinder):
+    """Puts the torch stand-ins in place when `openrlhf.trainer` is first imported.
+
+    Ray starts more workers than the run uses, and importing torch in each would cost them seconds.
+    """
+
+    def find_spec(self, name, path, target=None):
+        if name == "openrlhf.trainer":
+            sys.meta_path.remove(self)
+            _stand_in_for_cuda()
+        return None  # the ordinary finders go on
+
+
+def _stand_in_for_cuda() -> None:
     import torch
     import torch.distributed.device_mesh as device_mesh
 
-    _stand_in_for_flash_attn()
     torch.cuda.current_device = lambda: _CpuDevice("cpu")
     for name in ("set_device", "synchronize", "empty_cache", "current_stream"):
         setattr(torch.cuda, name, lambda *args, **kwargs: None)
@@ -101,6 +109,13 @@ def prepare_worker() -> None:
     import openrlhf.utils.distributed_util as distributed_util
 
     distributed_util.stateless_init_process_group = _weight_sync_group
+
+
+def prepare_worker() -> None:
+    """Put the stand-ins in place in this process, before OpenRLHF is imported. Safe to call twice."""
+    if not isinstance(sys.modules.get("flash_attn"), _StandIn):
+        _stand_in_for_flash_attn()
+        sys.meta_path.insert(0, _BeforeOpenRLHF())
 
 
 def prepare_engine() -> None:

@@ -1,0 +1,101 @@
+"""The quickstart's model and problems: `python3 -m riskpo_openrlhf.cli.prepare_quickstart --out DIR`.
+
+Makes DIR/model (a link to a folder named after the model's settings, kept for the next time), DIR/train.jsonl and
+DIR/heldout.jsonl. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from riskpo_openrlhf.data.arithmetic import CHAT_KINDS, TINY_KINDS, check_disjoint, problems, write_jsonl
+
+HELDOUT_SEED = 1
+EVAL_SAMPLES = 16
+BINS = (0, 0.05, 0.2, 0.4, 0.6, 0.8, 1)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--model", choices=("tiny", "smollm2"), default="tiny")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model and the problems")
+    parser.add_argument("--train", type=int, default=4800, help="training problems (default: %(default)s)")
+    parser.add_argument("--heldout", type=int, default=240, help="held-out problems (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="draws the training problems and the model's weights")
+    args = parser.parse_args(argv)
+    if args.seed == HELDOUT_SEED:
+        parser.error(f"--seed {HELDOUT_SEED} is the held-out problems' own; take another")
+    try:
+        heldout = _write_problems(args)
+        prepare = _prepare_tiny if args.model == "tiny" else _prepare_smollm2
+        folder = prepare(args, heldout)
+        _link(args.out / "model", folder)
+    except (ModuleNotFoundError, OSError, ValueError) as error:
+        print(f"prepare_quickstart: {error}", file=sys.stderr)
+        return 2
+    print(f"Ready: {args.out / 'model'}")
+    return 0
+
+
+def _write_problems(args) -> list[dict[str, str]]:
+    kinds, style = (TINY_KINDS, "short") if args.model == "tiny" else (CHAT_KINDS, "chat")
+    train = problems(kinds, args.train, args.seed, split="train", style=style)
+    heldout = problems(kinds, args.heldout, HELDOUT_SEED, split="heldout", style=style, unique=True)
+    check_disjoint(train, heldout)
+    for name, rows in (("train", train), ("heldout", heldout)):
+        write_jsonl(args.out / f"{name}.jsonl", rows)
+        print(f"{len(rows)} problems in {args.out / name}.jsonl, e.g. {rows[0]['input']!r} -> {rows[0]['label']!r}")
+    return heldout
+
+
+def _prepare_tiny(args, heldout: list[dict[str, str]]) -> Path:
+    from riskpo_openrlhf.data.tiny_model import TinySettings, build_once, grade, load, save_tiny_model
+
+    settings = TinySettings(seed=args.seed)
+    folder, start = args.out / f"tiny-{settings.digest()}", time.monotonic()
+    if not build_once(folder, lambda temporary: save_tiny_model(temporary, settings)):
+        print(f"The warm-started model is there already: {folder}")
+        return folder
+    print(f"Warm start took {time.monotonic() - start:.0f} s. Held-out problems, {EVAL_SAMPLES} samples each:")
+    _report(grade(*load(folder), heldout, EVAL_SAMPLES))
+    return folder
+
+
+def _prepare_smollm2(args, heldout: list[dict[str, str]]) -> Path:
+    from riskpo_openrlhf.data.smollm2 import save_smollm2
+    from riskpo_openrlhf.data.tiny_model import build_once
+
+    folder = args.out / "smollm2-135m-instruct"
+    if not build_once(folder, save_smollm2):
+        print(f"The model is there already: {folder}")
+    return folder
+
+
+def _report(correct: np.ndarray) -> None:
+    from riskpo_openrlhf.evaluation.passk import pass_at_k_summary
+
+    summary = pass_at_k_summary(correct, (1, 8, EVAL_SAMPLES))
+    print("  " + ", ".join(f"Pass@{k} {mean:.3f} ± {error:.3f}" for k, (mean, error) in summary.items()))
+    counts, _ = np.histogram(correct.mean(axis=1), BINS)
+    print("  problems by pass rate: " + ", ".join(
+        f"{low:g} to {high:g}: {count}" for low, high, count in zip(BINS, BINS[1:], counts, strict=False)
+    ))  # fmt: skip
+
+
+def _link(link: Path, folder: Path) -> None:
+    """Point `link` at its neighbour `folder`, in one step. Raises `OSError` if something else has that name."""
+    if link.exists() and not link.is_symlink():
+        raise FileExistsError(f"{link} exists and is not a link of ours: move it away or choose another --out")
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.symlink_to(folder.name, target_is_directory=True)
+    os.replace(temporary, link)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

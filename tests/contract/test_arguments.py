@@ -1,0 +1,133 @@
+"""Our flags in OpenRLHF's real parser."""
+
+import runpy
+import sys
+from dataclasses import fields
+from types import SimpleNamespace
+
+import pytest
+
+from riskpo_openrlhf.config import PRESETS, RiskPOConfig
+from riskpo_openrlhf.integration import arguments
+
+RISKPO = ["--algo.advantage.estimator", "riskpo", "--actor.policy_loss_type", "riskpo"]
+GROUP = ["--rollout.n_samples_per_prompt", "8"]
+
+
+class Parsed(BaseException):
+    """Stops OpenRLHF's script right after parsing."""
+
+
+def parse(monkeypatch, *argv):
+    """(flat flags, config) of a command line, by OpenRLHF's own parser."""
+    monkeypatch.setattr(sys, "argv", ["train", *argv])
+    # An earlier import would have bound OpenRLHF's own names; parsing alone does not need them.
+    monkeypatch.delitem(sys.modules, "openrlhf.cli.train_ppo_ray", raising=False)
+
+    def stop(flat, config):
+        raise Parsed(flat, config)
+
+    with pytest.raises(Parsed) as parsed, arguments.extend_parsing(stop):
+        runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
+    return parsed.value.args
+
+
+def refused(monkeypatch, capsys, *argv) -> str:
+    """The message of a command line that must stop with exit code 2."""
+    monkeypatch.setattr(sys, "argv", ["train", *argv])
+    with pytest.raises(SystemExit) as stopped, arguments.extend_parsing(lambda *_: pytest.fail("accepted")):
+        runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_preset_arrives_whole(monkeypatch, preset):
+    flat, config = parse(monkeypatch, *RISKPO, *GROUP, "--algo.riskpo.preset", preset)
+    assert config == RiskPOConfig.preset(preset)
+    nested = SimpleNamespace(algo=SimpleNamespace(riskpo=SimpleNamespace()))
+    for knob in fields(RiskPOConfig):
+        setattr(nested.algo.riskpo, knob.name, vars(flat)[f"algo.riskpo.{knob.name}"])
+    assert arguments.config_from_args(nested) == config
+
+
+def other_value(knob):
+    if isinstance(knob.default, bool):
+        return not knob.default
+    if knob.metadata["choices"]:
+        return knob.metadata["choices"][-1]
+    return {"alpha": 0.3, "beta": 0.7, "omega": 2.0, "bundle_size": 3, "tracker_lr": 0.05, "tracker_decay": 0.5}.get(
+        knob.name, 0.125
+    )
+
+
+@pytest.mark.parametrize("knob", fields(RiskPOConfig), ids=lambda knob: knob.name)
+def test_each_knob_has_a_flag_that_reaches_the_configuration(monkeypatch, knob):
+    value = other_value(knob)
+    _, config = parse(monkeypatch, *RISKPO, *GROUP, f"--algo.riskpo.{knob.name}", str(value).lower() if isinstance(value, bool) else str(value))
+    assert getattr(config, knob.name) == value != knob.default
+    assert config.differences(RiskPOConfig()) == {knob.name: (value, knob.default)}
+
+
+def test_help_shows_the_group_with_defaults_and_bounds(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", "--help"])
+    monkeypatch.setenv("COLUMNS", "119")
+    with pytest.raises(SystemExit) as stopped, arguments.extend_parsing(lambda *_: None):
+        runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
+    assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "RiskPO: Used with --algo.advantage.estimator riskpo" in text
+    for knob in fields(RiskPOConfig):
+        assert f"--algo.riskpo.{knob.name}" in text
+    assert "lower quantile level" in text and "(0, 1); default: 0.2, recommended: 0.4" in text
+
+
+def test_other_estimators_parse_as_before(monkeypatch):
+    flat, config = parse(monkeypatch, "--algo.advantage.estimator", "group_norm", *GROUP)
+    assert config is None
+    assert vars(flat)["actor.entropy_coef"] is None
+    assert vars(flat)["actor.policy_loss_type"] == "ppo"
+
+
+def test_entropy_is_logged_always(monkeypatch):
+    flat, _ = parse(monkeypatch, *RISKPO, *GROUP)
+    assert vars(flat)["actor.entropy_coef"] == 0.0
+    flat, _ = parse(monkeypatch, *RISKPO, *GROUP, "--actor.entropy_coef", "0.01")
+    assert vars(flat)["actor.entropy_coef"] == 0.01
+
+
+WRONG = {
+    "level out of range": (["--algo.riskpo.alpha", "1.5"], r"--algo.riskpo.alpha 1.5 is not allowed: (0, 1)"),
+    "levels crossed": (["--algo.riskpo.alpha", "0.9"], "--algo.riskpo.alpha 0.9 must be below --algo.riskpo.beta"),
+    "bundle of none": (["--algo.riskpo.bundle_size", "0"], "--algo.riskpo.bundle_size 0 is not allowed: [1, inf)"),
+    "unknown preset": (["--algo.riskpo.preset", "best"], "--algo.riskpo.preset"),
+    "unknown credit": (["--algo.riskpo.credit", "all"], "--algo.riskpo.credit 'all' is not allowed: one of: uniform"),
+    "not a boolean": (["--algo.riskpo.constant", "maybe"], "'maybe' is not allowed: true or false"),
+    "no full bundle": (["--rollout.batch_size", "4"], "--rollout.batch_size 4 is below --algo.riskpo.bundle_size 5"),
+    "discount": (["--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma 0.9 is not allowed with riskpo"),
+    "overlong penalty without effect": (["--reward.overlong_buffer_len", "16"], "--algo.riskpo.shaped_rewards true"),
+    "truncation penalty without effect": (["--reward.stop_properly_penalty_coef", "0"], "--algo.riskpo.shaped_rewards"),
+    "evaluation before asynchronous training": (
+        ["--riskpo.eval_at_start", "--train.async_enable"], "--riskpo.eval_at_start does not work with",
+    ),
+    "dual clip with gmpo": (
+        ["--actor.policy_loss_type", "gmpo", "--actor.dual_clip", "3"], "--actor.dual_clip has no meaning with",
+    ),
+    "dual clip below 1": (["--actor.dual_clip", "0.5"], "--actor.dual_clip 0.5 is not allowed: (1, inf)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_flags_stop_before_any_gpu_and_name_the_flag(monkeypatch, capsys, case):
+    argv, message = WRONG[case]
+    assert message in refused(monkeypatch, capsys, *RISKPO, *GROUP, *argv)
+
+
+def test_one_response_a_prompt_is_refused_where_responses_are_compared(monkeypatch, capsys):
+    message = refused(monkeypatch, capsys, *RISKPO, "--algo.riskpo.preset", "recommended")
+    assert "--rollout.n_samples_per_prompt 1 is too small: --algo.riskpo.bundling stratified" in message
+
+
+def test_riskpo_knobs_without_the_estimator_are_refused(monkeypatch, capsys):
+    message = refused(monkeypatch, capsys, "--algo.advantage.estimator", "group_norm", *GROUP, "--algo.riskpo.alpha", "0.3")
+    assert "--algo.riskpo.alpha needs --algo.advantage.estimator riskpo, not group_norm" in message

@@ -1,0 +1,309 @@
+"""Rewards to advantages inside OpenRLHF's experiences."""
+
+import copy
+import itertools
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from openrlhf.models.utils import compute_reward
+from openrlhf.trainer.ppo_utils.experience import Experience, balance_experiences
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
+
+from riskpo_openrlhf.config import RiskPOConfig
+from riskpo_openrlhf.core.estimator import RiskPOEstimator
+from riskpo_openrlhf.integration.experience_maker import (
+    RiskPOExperienceMaker,
+    RiskPOSamplesGenerator,
+    VerifierError,
+)
+
+GROUP, PROMPTS, TOKENS = 4, 12, 7
+
+
+def make_args(**changes):
+    args = SimpleNamespace(
+        train=SimpleNamespace(seed=3, dynamic_batch_enable=False),
+        rollout=SimpleNamespace(n_samples_per_prompt=GROUP, batch_size=PROMPTS, max_new_tokens=TOKENS),
+        reward=SimpleNamespace(
+            remote_url=["reward.py"], clip_range=(-10, 10), overlong_buffer_len=None, overlong_penalty_factor=1.0,
+            stop_properly_penalty_coef=None,
+        ),
+        algo=SimpleNamespace(
+            advantage=SimpleNamespace(estimator="riskpo", gamma=1.0, no_std_norm=False, is_correction_level="off"),
+            kl=SimpleNamespace(use_loss=False),
+        ),
+        actor=SimpleNamespace(num_nodes=1, num_gpus_per_node=2),
+        ds=SimpleNamespace(ring_attn_size=1, tensor_parallel_size=1),
+        data=SimpleNamespace(max_len=64),
+    )  # fmt: skip
+    for path, value in changes.items():
+        *groups, name = path.split("__")
+        node = args
+        for group in groups:
+            node = getattr(node, group)
+        setattr(node, name, value)
+    return args
+
+
+def make_maker(config=None, kl=0.0, args=None, cls=RiskPOExperienceMaker):
+    args = args or make_args()
+    reference = object() if kl else None  # only its presence is asked for
+    extra = {}
+    if cls is RiskPOExperienceMaker:
+        extra = {"config": config or RiskPOConfig(), "verifier_error": lambda: "ValueError: no such key"}
+    return cls(None, None, None, reference, FixedKLController(kl), SimpleNamespace(args=args), None, **extra)
+
+
+def make_experiences(scores, micro_batch=5, order=None, kl=None, lengths=None, **fields):
+    """One experience for each micro-batch; `scores` [prompts, group], `order`: where each response stands."""
+    n = scores.numel()
+    order = torch.arange(n) if order is None else order
+    lengths = torch.arange(n) % TOKENS + 1 if lengths is None else lengths
+    experiences = []
+    for index in order.split(micro_batch):
+        mask = torch.arange(TOKENS).expand(len(index), -1) < lengths[index, None]
+        flat = scores.reshape(-1)[index]
+        experiences.append(
+            Experience(
+                index=index.tolist(),
+                action_mask=mask,
+                rewards=flat.nan_to_num(0.0),
+                scores=flat,
+                response_length=lengths[index],
+                truncated=torch.zeros(len(index), dtype=torch.bool),
+                total_length=lengths[index] + 3,
+                prompts=[f"prompt {i // GROUP}" for i in index.tolist()],
+                labels=[str(i // GROUP) for i in index.tolist()],
+                images=[None] * len(index),
+                kl=torch.zeros(len(index), TOKENS) if kl is None else kl[index],
+                info={"reward": flat.nan_to_num(0.0)},
+                **{name: [value[i] for i in index.tolist()] for name, value in fields.items()},
+            )
+        )
+    return experiences
+
+
+def in_order(experiences, name="advantages"):
+    index = torch.tensor(list(itertools.chain.from_iterable(e.index for e in experiences)))
+    values = torch.cat([e.info[name] if name in e.info else getattr(e, name) for e in experiences])
+    return values[index.argsort()]
+
+
+def random_scores(seed=0):
+    return torch.rand(PROMPTS, GROUP, generator=torch.Generator().manual_seed(seed)).round()
+
+
+def expected_advantages(scores, config, step=0, valid=None):
+    keys = [f"prompt {i}\x1f{i}\x1fNone" for i in range(PROMPTS)]
+    return RiskPOEstimator(config, seed=3).step(scores, step, valid, keys).advantages.reshape(-1)
+
+
+@pytest.mark.parametrize("preset", ["paper", "recommended", "released-dapo"])
+def test_every_response_token_gets_the_estimators_advantage_and_padding_gets_none(preset):
+    config, scores = RiskPOConfig.preset(preset), random_scores()
+    experiences = make_maker(config).compute_advantages_and_returns(make_experiences(scores))
+    mask = in_order(experiences, "action_mask")
+    torch.testing.assert_close(in_order(experiences), expected_advantages(scores, config)[:, None] * mask)
+    torch.testing.assert_close(in_order(experiences, "return"), expected_advantages(scores, config))
+    assert all(e.kl is None for e in experiences)
+
+
+def test_micro_batches_may_come_in_any_order():
+    scores, shuffled = random_scores(), torch.randperm(PROMPTS * GROUP, generator=torch.Generator().manual_seed(1))
+    plain = make_maker().compute_advantages_and_returns(make_experiences(scores))
+    mixed = make_maker().compute_advantages_and_returns(make_experiences(scores, micro_batch=7, order=shuffled))
+    torch.testing.assert_close(in_order(plain), in_order(mixed))
+
+
+def test_arrival_order_of_prompts_does_not_matter():
+    scores, arrival = random_scores(), torch.randperm(PROMPTS, generator=torch.Generator().manual_seed(2))
+    plain = make_maker().compute_advantages_and_returns(make_experiences(scores, lengths=torch.full((48,), 3)))
+    late = make_experiences(scores[arrival], lengths=torch.full((48,), 3))
+    for experience in late:
+        experience.prompts = [f"prompt {arrival[i // GROUP]}" for i in experience.index]
+        experience.labels = [str(arrival[i // GROUP].item()) for i in experience.index]
+    make_maker().compute_advantages_and_returns(late)
+    by_prompt = in_order(late).view(PROMPTS, GROUP, TOKENS)[arrival.argsort()]
+    torch.testing.assert_close(by_prompt, in_order(plain).view(PROMPTS, GROUP, TOKENS))
+
+
+def test_kl_in_the_reward_matches_openrlhfs_token_loop():
+    scores, kl = random_scores(), torch.randn(PROMPTS * GROUP, TOKENS, generator=torch.Generator().manual_seed(4))
+    maker = make_maker(kl=0.3)
+    experiences = maker.compute_advantages_and_returns(make_experiences(scores, kl=kl))
+    mask = in_order(experiences, "action_mask")
+    reward = compute_reward(expected_advantages(scores, maker.config), 0.3, kl, action_mask=mask)
+    theirs = RemoteExperienceMaker.get_cumulative_returns(maker, reward, mask, 1.0)
+    torch.testing.assert_close(in_order(experiences) * mask, theirs * mask)
+    torch.testing.assert_close(in_order(experiences, "return"), (reward * mask).sum(-1))
+
+
+def test_kl_as_loss_leaves_the_advantage_alone():
+    scores, args = random_scores(), make_args(algo__kl__use_loss=True)
+    experiences = make_maker(kl=0.3, args=args).compute_advantages_and_returns(make_experiences(scores))
+    torch.testing.assert_close(in_order(experiences)[:, 0], expected_advantages(scores, RiskPOConfig()))
+
+
+def test_openrlhfs_reward_clip_never_touches_advantages():
+    scores = random_scores() * 100
+    config = RiskPOConfig()
+    args = make_args(reward__clip_range=(-0.01, 0.01))
+    experiences = make_maker(config, args=args).compute_advantages_and_returns(make_experiences(scores))
+    torch.testing.assert_close(in_order(experiences)[:, 0], expected_advantages(scores, config))
+    assert in_order(experiences).abs().max() > 1
+
+
+@pytest.mark.parametrize(
+    "penalty", [{"reward__overlong_buffer_len": 4.0}, {"reward__stop_properly_penalty_coef": -0.5}]
+)
+def test_length_penalties_enter_the_advantage_and_never_the_statistics(penalty):
+    config, scores = RiskPOConfig(shaped_rewards=True), random_scores()
+    experiences = make_experiences(scores)
+    for experience in experiences:
+        experience.truncated = experience.response_length == TOKENS
+    maker = make_maker(config, args=make_args(**penalty))
+    maker.compute_advantages_and_returns(experiences)
+    length = (torch.arange(PROMPTS * GROUP) % TOKENS + 1).float()
+    if "reward__overlong_buffer_len" in penalty:
+        shaping = -(length - 3).clamp(min=0) / 4
+    else:
+        shaping = torch.where(length == TOKENS, -0.5 - scores.reshape(-1), 0.0)
+    shaping = shaping.view(PROMPTS, GROUP)
+    centred = (shaping - shaping.mean(-1, keepdim=True)).reshape(-1)
+    torch.testing.assert_close(in_order(experiences)[:, 0], expected_advantages(scores, config) + centred)
+    plain = make_maker(config)
+    plain.compute_advantages_and_returns(make_experiences(scores))
+    assert maker.metrics == plain.metrics
+
+
+def test_a_response_without_a_verdict_gets_no_advantage_and_is_counted():
+    scores = random_scores()
+    scores[2, 1] = scores[5, 3] = torch.nan
+    maker = make_maker()
+    experiences = maker.compute_advantages_and_returns(make_experiences(scores))
+    advantages = in_order(experiences).view(PROMPTS, GROUP, TOKENS)
+    assert (advantages[2, 1] == 0).all() and (advantages[5, 3] == 0).all()
+    assert torch.isfinite(advantages).all()
+    assert maker.metrics["verifier/error_share"] == pytest.approx(2 / 48)
+    for experience in experiences:
+        for value in experience.info.values():
+            assert torch.isfinite(value).all()
+
+
+def test_too_many_missing_verdicts_stop_the_job_with_the_verifiers_own_error():
+    scores = random_scores()
+    scores[:4] = torch.nan
+    with pytest.raises(VerifierError, match=r"33% .* step 1 .*max_error_share 0\.2.*ValueError: no such key"):
+        make_maker().compute_advantages_and_returns(make_experiences(scores))
+
+
+def test_a_reward_models_scores_are_its_rewards():
+    scores = random_scores() + 0.5
+    experiences = make_experiences(scores)
+    for experience in experiences:
+        experience.scores = None
+    make_maker().compute_advantages_and_returns(experiences)
+    torch.testing.assert_close(in_order(experiences)[:, 0], expected_advantages(scores, RiskPOConfig()))
+
+
+def test_the_step_draws_the_bundles_and_the_tracker_lives_in_the_maker():
+    scores, maker = random_scores(), make_maker()
+    first = in_order(maker.compute_advantages_and_returns(make_experiences(scores)))
+    before = maker.risk_estimator.state_dict()["tracker"]
+    maker.step = 1
+    second = in_order(maker.compute_advantages_and_returns(make_experiences(scores)))
+    assert not torch.equal(first, second)
+    assert maker.risk_estimator.state_dict()["tracker"] != before
+
+
+def test_other_estimators_pass_through_untouched():
+    scores, args = random_scores(), make_args(algo__advantage__estimator="group_norm")
+    ours = make_maker(args=args).compute_advantages_and_returns(make_experiences(scores))
+    theirs = make_maker(args=args, cls=RemoteExperienceMaker).compute_advantages_and_returns(make_experiences(scores))
+    torch.testing.assert_close(in_order(ours), in_order(theirs), rtol=0, atol=0)
+
+
+def test_dynamic_batching_keeps_each_responses_advantage():
+    scores = random_scores()
+    experiences = make_experiences(scores)
+    for experience in experiences:
+        size = len(experience.index)
+        experience.sequences = torch.arange(size * (TOKENS + 1)).view(size, -1)
+        experience.info["place"] = torch.tensor(experience.index, dtype=torch.float)
+    make_maker().compute_advantages_and_returns(experiences)
+    want = in_order(experiences)
+    balanced = balance_experiences(copy.deepcopy(experiences), make_args())
+    got = torch.cat([e.advantages for e in balanced])
+    place = torch.cat([torch.stack(list(e.info["place"])) for e in balanced]).long()
+    assert len(balanced) == 2
+    torch.testing.assert_close(got, want[place])
+
+
+def test_images_are_part_of_the_prompt_and_processor_outputs_survive():
+    scores = random_scores()
+    images = [[f"{i // GROUP}.png"] for i in range(PROMPTS * GROUP)]
+    pixels = [{"pixel_values": torch.full((1, 2), float(i))} for i in range(PROMPTS * GROUP)]
+    experiences = make_experiences(scores, mm_train_inputs=pixels)
+    for experience in experiences:
+        experience.images = [images[i] for i in experience.index]
+        experience.prompts = ["<image>What is shown?"] * len(experience.index)  # the same text for every picture
+        experience.labels = ["a cube"] * len(experience.index)
+        experience.sequences = torch.ones(len(experience.index), TOKENS + 1, dtype=torch.long)
+    make_maker().compute_advantages_and_returns(experiences)
+    keys = [f"<image>What is shown?\x1fa cube\x1f['{i}.png']" for i in range(PROMPTS)]
+    want = RiskPOEstimator(RiskPOConfig(), seed=3).step(scores, 0, None, keys).advantages.reshape(-1)
+    torch.testing.assert_close(in_order(experiences)[:, 0], want)
+    assert [e["pixel_values"][0, 0].item() for x in experiences for e in x.mm_train_inputs] == list(range(48))
+
+
+def response(**changes):
+    return {
+        "prompt": "1+1=", "label": "2", "images": None, "mm_train_inputs": None, "observation_tokens": [5, 6, 7, 8],
+        "action_ranges": [(2, 4)], "rollout_log_probs": None, "truncated": False, "reward": 1.0, "scores": 1.0,
+        "extra_logs": {"parsed": 1.0}, **changes,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [{"reward": None, "scores": None}, {"reward": float("nan")}, {"scores": float("inf")}],
+    ids=["exception", "nan", "inf"],
+)
+def test_a_missing_or_non_finite_reward_is_no_verdict(missing):
+    generator = RiskPOSamplesGenerator(SimpleNamespace(args=make_args()), None, None, None, [])
+    sample = generator._process_response_into_experience(response(**missing))
+    assert torch.isnan(sample.scores).all() and (sample.rewards == 0).all()
+    assert all(torch.isfinite(value).all() for value in sample.info.values())
+    kept = generator._process_response_into_experience(response())
+    assert kept.scores.item() == kept.rewards.item() == kept.info["parsed"].item() == 1.0
+
+
+def test_rewards_for_a_reward_model_to_fill_stay_open():
+    generator = RiskPOSamplesGenerator(SimpleNamespace(args=make_args(reward__remote_url=None)), None, None, None, [])
+    sample = generator._process_response_into_experience(response(reward=None, scores=None))
+    assert sample.rewards is None and sample.scores is None
+
+
+def test_every_sample_carries_the_same_log_keys_in_one_order(monkeypatch):
+    generator = RiskPOSamplesGenerator(SimpleNamespace(args=make_args()), None, None, None, [])
+    failed = generator._process_response_into_experience(response(reward=None, scores=None, extra_logs={}))
+    fine = generator._process_response_into_experience(response())
+    parent = "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator.generate_samples"
+    monkeypatch.setattr(parent, lambda self, **kwargs: ([failed, fine], None, 1, False))
+    samples, *_ = generator.generate_samples()
+    assert list(samples[0].info) == list(samples[1].info) == sorted(fine.info)
+    merged = Experience.concat_experiences(samples, 0)
+    assert merged.info["parsed"].tolist() == [0.0, 1.0]
+
+
+def test_the_papers_formula_warns_at_a_weak_start(caplog):
+    scores = torch.zeros(PROMPTS, GROUP)
+    scores[0] = 1.0
+    with caplog.at_level(logging.WARNING, logger="riskpo_openrlhf"):
+        make_maker(RiskPOConfig.preset("recommended")).compute_advantages_and_returns(make_experiences(scores))
+        assert not caplog.records
+        make_maker().compute_advantages_and_returns(make_experiences(scores))
+    assert "preset recommended" in caplog.text

@@ -1,0 +1,114 @@
+"""Our losses behind OpenRLHF's `PolicyLoss` interface."""
+
+import pytest
+import torch
+from openrlhf.models import PolicyLoss
+
+from riskpo_openrlhf.core.losses import gmpo_loss, gpg_loss, sequence_clipped_loss
+from riskpo_openrlhf.integration.policy_loss import RiskPOPolicyLoss
+
+N, T = 6, 5
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.arange(T).expand(N, -1) < torch.tensor([5, 4, 3, 2, 1, 5])[:, None]
+    old = -torch.rand(N, T, generator=generator) * mask
+    new = (old + 0.5 * torch.randn(N, T, generator=generator)) * mask
+    rollout = (old + 0.4 * torch.randn(N, T, generator=generator)) * mask
+    advantages = torch.randn(N, 1, generator=generator).expand(N, T)
+    return {
+        "log_probs": new.requires_grad_(), "old_log_probs": old, "advantages": advantages, "action_mask": mask,
+        "rollout_log_probs": rollout,
+    }  # fmt: skip
+
+
+def test_riskpo_without_correction_is_openrlhfs_gspo(batch):
+    ours, clipped, kl, vllm_kl, filtered = RiskPOPolicyLoss("riskpo")(**batch)
+    theirs, their_clipped, their_kl, *_ = PolicyLoss(policy_loss_type="gspo")(**batch)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(clipped, their_clipped)
+    torch.testing.assert_close(kl, their_kl)
+    assert vllm_kl is None and filtered is None
+    gradients = [torch.autograd.grad(loss, batch["log_probs"], retain_graph=True)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_low_and_high_clips_are_told_apart(batch):
+    log_ratio = (batch["log_probs"] - batch["old_log_probs"]).detach().sum(-1, keepdim=True)
+    batch["advantages"] = log_ratio.sign().expand(N, T)  # every response has moved the way its advantage asks for
+    loss = RiskPOPolicyLoss("riskpo", clip_eps_low=0.0, clip_eps_high=0.0)
+    _, clipped, *_ = loss(**batch)
+    tokens = batch["action_mask"].sum(-1, keepdim=True)
+    torch.testing.assert_close(loss.clip_low, (tokens * (log_ratio < 0)).sum() / tokens.sum())
+    torch.testing.assert_close(loss.clip_high, (tokens * (log_ratio > 0)).sum() / tokens.sum())
+    assert loss.clip_low > 0 and loss.clip_high > 0
+    torch.testing.assert_close(clipped, loss.clip_low + loss.clip_high)
+
+
+def test_the_mean_is_over_responses_whatever_the_aggregation_flag_says(batch):
+    token, sequence = (RiskPOPolicyLoss("riskpo", token_level_loss=flag)(**batch)[0] for flag in (True, False))
+    torch.testing.assert_close(token, sequence)
+    terms = sequence_clipped_loss(*[batch[k] for k in ("log_probs", "old_log_probs", "advantages", "action_mask")])
+    per_response = (terms.loss * batch["action_mask"]).sum(-1) / batch["action_mask"].sum(-1)
+    torch.testing.assert_close(token, per_response.mean())
+
+
+def test_data_parallel_normalisers_are_honoured(batch):
+    split = {"dp_size": 2, "batch_num_tokens": torch.tensor(40.0), "global_batch_size": torch.tensor(12.0)}
+    whole, part = RiskPOPolicyLoss("riskpo")(**batch)[0], RiskPOPolicyLoss("riskpo")(**batch, **split)[0]
+    torch.testing.assert_close(part, whole * N / 12 * 2)
+
+
+@pytest.mark.parametrize(
+    "correction",
+    [
+        {"is_correction_level": "token", "is_correction_mode": "clip", "is_correction_threshold": [0.8, 1.2]},
+        {"is_correction_level": "token", "is_correction_mode": "mask", "is_correction_threshold": [0.8, 1.2]},
+        {"is_correction_level": "seq", "is_correction_mode": "mask", "is_correction_threshold": [0.9, 1.1]},
+        {"is_correction_level": "seq", "is_correction_gating": "binary_kl", "is_correction_threshold": [0.0, 0.02]},
+        {"is_correction_level": "token", "is_correction_gating": "tv", "is_correction_threshold": [0.0, 0.1]},
+    ],
+    ids=["tis", "icepop", "seq-mask", "trust-region", "tv"],
+)
+def test_rollout_mismatch_correction_is_openrlhfs_own(batch, correction):
+    # On policy every ratio is 1, so OpenRLHF's corrected token loss and ours must weigh each token alike.
+    batch["log_probs"] = batch["old_log_probs"].clone().requires_grad_()
+    ours = RiskPOPolicyLoss("riskpo", **correction)(**batch)
+    theirs = PolicyLoss(policy_loss_type="ppo", token_level_loss=False, **correction)(**batch)
+    for mine, their in zip((ours[0], *ours[3:]), (theirs[0], *theirs[3:]), strict=True):
+        torch.testing.assert_close(mine, their)
+    assert 0 < ours[4] < 1  # the case does filter something
+
+
+def test_dual_clip_is_that_of_openrlhf_on_single_token_responses(batch):
+    one = {name: value[:, :1].detach() for name, value in batch.items()}
+    one["log_probs"] = (one["old_log_probs"] + 2.0).requires_grad_()  # ratio 7.4, beyond the dual clip
+    ours = RiskPOPolicyLoss("riskpo", dual_clip=3.0)(**one)[0]
+    theirs = PolicyLoss(policy_loss_type="ppo", dual_clip=3.0, token_level_loss=False)(**one)[0]
+    torch.testing.assert_close(ours, theirs)
+    assert not torch.isclose(ours, RiskPOPolicyLoss("riskpo")(**one)[0])
+
+
+@pytest.mark.parametrize("kind, function", [("gmpo", gmpo_loss), ("gpg", gpg_loss)])
+def test_gmpo_and_gpg_reach_their_core_functions(batch, kind, function):
+    names = ("log_probs", "old_log_probs", "advantages", "action_mask")
+    clip = (0.2, 0.2) if kind == "gmpo" else ()
+    terms, mask = function(*[batch[name] for name in names], *clip), batch["action_mask"]
+    loss = RiskPOPolicyLoss(kind, token_level_loss=True)(**batch)[0]
+    if kind == "gpg":  # aggregated as --actor.loss_agg_mode says
+        torch.testing.assert_close(loss, (terms.loss * mask).sum() / mask.sum())
+        loss = RiskPOPolicyLoss(kind, token_level_loss=False)(**batch)[0]
+    torch.testing.assert_close(loss, ((terms.loss * mask).sum(-1) / mask.sum(-1)).mean())
+
+
+def test_an_empty_response_and_extreme_ratios_leave_finite_gradients(batch):
+    batch["action_mask"] = batch["action_mask"].clone()
+    batch["action_mask"][0] = False
+    batch["log_probs"] = (batch["old_log_probs"] + 300 * torch.randn(N, 1).sign()).requires_grad_()
+    for kind in ("riskpo", "gmpo", "gpg"):
+        loss, *_ = RiskPOPolicyLoss(kind)(**batch)
+        (gradient,) = torch.autograd.grad(loss, batch["log_probs"])
+        assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+        assert (gradient[0] == 0).all()

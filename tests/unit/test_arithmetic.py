@@ -1,0 +1,163 @@
+import asyncio
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from riskpo_openrlhf.verifiers import Verdict
+from riskpo_openrlhf.verifiers import arithmetic as verifier
+
+pytest.importorskip("reasoning_gym")
+from riskpo_openrlhf.data import arithmetic as data  # noqa: E402
+from riskpo_openrlhf.data.arithmetic import CHAT_KINDS, TINY_KINDS, Kind, check_disjoint, problems  # noqa: E402
+
+TWO_ONES = Kind("chain_sum", 2, 1)
+
+
+def test_every_label_is_the_value_of_its_expression():
+    for row in problems(TINY_KINDS + (Kind("products", 2, 2),), 140, seed=3):
+        assert row["input"].endswith("=") and " " not in row["input"]
+        assert str(eval(row["input"][:-1])) == row["label"]
+        assert row["datasource"] == "arithmetic"
+
+
+def test_the_same_seed_gives_the_same_problems_and_another_seed_gives_others():
+    assert problems(TINY_KINDS, 50, seed=7) == problems(TINY_KINDS, 50, seed=7)
+    first, second = ({row["input"] for row in problems([Kind("chain_sum", 3, 2)], 200, seed)} for seed in (7, 8))
+    assert len(first & second) < 10
+
+
+def test_no_heldout_problem_is_ever_in_a_training_set_whatever_the_seeds():
+    heldout = problems(TINY_KINDS, 240, seed=1, split="heldout", unique=True)
+    for seed in (0, 1, 2):
+        check_disjoint(problems(TINY_KINDS, 3000, seed), heldout)
+    with pytest.raises(ValueError, match="1 held-out prompts are in the training set"):
+        check_disjoint(heldout[:1], heldout)
+
+
+def test_kinds_take_equal_shares_and_unique_problems_do_not_repeat():
+    rows = problems(TINY_KINDS, 240, seed=1, split="heldout", unique=True)
+    assert len({row["input"] for row in rows}) == 240
+    single_digit_pairs = [row for row in rows if len(row["input"]) == 4]
+    assert len(single_digit_pairs) == 40
+
+
+def test_chat_problems_ask_in_words_for_the_number_only():
+    for row in problems(CHAT_KINDS, 20, seed=0, style="chat"):
+        assert row["input"].endswith("Answer with the number only.")
+        assert "=" not in row["input"].split("?")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"kinds": []}, "kinds is empty"),
+        ({"count": 0}, "count 0"),
+        ({"split": "test"}, "train, heldout"),
+        ({"style": "long"}, "short, chat"),
+        ({"kinds": [Kind("calculus", 2, 1)]}, "chain_sum, products"),
+        ({"count": 500, "unique": True}, "too few different"),
+    ],
+)
+def test_bad_requests_are_refused_with_what_is_allowed(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        problems(**{"kinds": [TWO_ONES], "count": 4, "seed": 0, **arguments})
+
+
+def test_a_missing_reasoning_gym_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install reasoning-gym=="):
+        problems([TWO_ONES], 4, 0)
+
+
+def test_write_jsonl_leaves_the_old_file_alone_when_writing_fails(tmp_path):
+    path = tmp_path / "new" / "rows.jsonl"
+    data.write_jsonl(path, [{"input": "1+1=", "label": "2"}])
+    with pytest.raises(TypeError):
+        data.write_jsonl(path, [{"input": "1+1=", "label": "2"}, {"input": object()}])
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"input": "1+1=", "label": "2"}]
+    assert [file.name for file in path.parent.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "verdict"),
+    [
+        ("7", "7", Verdict(True, "ok", "7")),
+        ("The answer is 7.", "7", Verdict(True, "ok", "7")),
+        ("3 + 4 = 7", "7", Verdict(True, "ok", "7")),
+        ("First 5, then -12.", "-12", Verdict(True, "ok", "-12")),
+        ("It is −12", "-12", Verdict(True, "ok", "−12")),
+        ("12-5", "5", Verdict(True, "ok", "5")),
+        ("1,234", "1234", Verdict(True, "ok", "1,234")),
+        ("**1234.0**", "1234", Verdict(True, "ok", "1234.0")),
+        ("7 or 8", "7", Verdict(False, "ok", "8")),
+        ("seven", "7", Verdict(False, "no_answer")),
+        ("", "7", Verdict(False, "no_answer")),
+        ("7", "seven", Verdict(False, "error")),
+    ],
+)
+def test_the_last_number_of_a_response_counts(response, gold, verdict):
+    assert verifier.verify(response, gold) == verdict
+
+
+@pytest.mark.parametrize(
+    ("response", "verdict"),
+    [
+        ("-12", Verdict(True, "ok", "-12")),
+        ("12", Verdict(False, "ok", "12")),
+        ("=-12", Verdict(False, "unparsable", "=-12")),
+        ("--12", Verdict(False, "unparsable", "--12")),
+        ("3-12", Verdict(False, "unparsable", "3-12")),
+        ("-", Verdict(False, "no_answer")),
+    ],
+)
+def test_an_exact_answer_is_the_number_and_nothing_else(response, verdict):
+    assert verifier.verify(response, "-12", exact=True) == verdict
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "label", "reward"),
+    [
+        ("12+34=", "46<eos>", "46", 1.0),
+        ("12+34=", "46", "46", 1.0),
+        ("12+34=", "6+46<eos>", "46", 0.0),
+        ("12+34=", "<eos>", "46", 0.0),
+        ("12+34=", "<pad>46<eos>", "46", 1.0),
+        ("<|im_start|>user\nWhat is 3 + 4?<|im_end|>\n<|im_start|>assistant\n", "It is 7.<|im_end|>", "7", 1.0),
+        ("<|im_start|>user\nWhat is 3 + 4?<|im_end|>\n<|im_start|>assistant\n", "No idea<|im_end|>", "7", 0.0),
+        ("7", " no number of its own", "7", 0.0),
+    ],
+)
+def test_only_the_response_is_graded_without_prompt_and_special_tokens(prompt, response, label, reward):
+    result = verifier.reward_func([prompt + response], [prompt], [label])
+    assert result["rewards"] == result["scores"] == reward
+
+
+def test_the_reward_file_works_loaded_by_path_and_called_in_a_thread_with_equal_keys_for_every_sample():
+    spec = importlib.util.spec_from_file_location("reward_func", verifier.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    async def call(response):
+        return await asyncio.to_thread(module.reward_func, ["1+1=" + response], ["1+1="], ["2"])
+
+    results = [asyncio.run(call(response)) for response in ("2<eos>", "3<eos>", "<eos>")]
+    assert [result["rewards"] for result in results] == [1.0, 0.0, 0.0]
+    assert {tuple(result["extra_logs"]) for result in results} == {("verifier/no_answer",)}
+    for result in results:  # OpenRLHF puts each value in a list and that into a tensor
+        assert all(type(value) is float for value in (result["rewards"], *result["extra_logs"].values()))
+
+
+def test_no_verdict_is_an_error_and_not_a_wrong_answer():
+    with pytest.raises(ValueError, match="label 'two' is not a number"):
+        verifier.reward_func(["1+1=2"], ["1+1="], ["two"])
+    with pytest.raises(ValueError, match="--data.max_len"):
+        verifier.reward_func(["+1=2"], ["1+1="], ["2"])
+
+
+def test_a_verdict_refuses_unknown_statuses_and_correct_answers_without_one():
+    with pytest.raises(ValueError, match="ok, no_answer, unparsable, timeout, error"):
+        Verdict(False, "maybe")
+    with pytest.raises(ValueError, match="can't be correct"):
+        Verdict(True, "timeout")

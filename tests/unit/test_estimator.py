@@ -1,0 +1,391 @@
+import json
+import logging
+import math
+import statistics
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from riskpo_openrlhf.config import PRESETS, RiskPOConfig
+from riskpo_openrlhf.core.estimator import RiskPOEstimator
+
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
+
+METRICS = {
+    *(f"riskpo/{name}" for name in ("q_alpha", "q_beta", "coverage_alpha", "coverage_beta", "mvar", "rvar_lower")),
+    *(f"riskpo/{name}" for name in ("rvar_middle", "score_mean", "score_std", "share_lower", "share_middle")),
+    *(f"riskpo/{name}" for name in ("share_upper", "advantage_mean", "advantage_std", "advantage_abs_max")),
+    "riskpo/advantage_zero_share",
+    *("signal/prompts_all_wrong", "signal/prompts_all_right", "signal/grpo_zero_share", "verifier/error_share"),
+}
+presets = pytest.mark.parametrize("preset", sorted(PRESETS))
+batches = st.tuples(st.integers(1, 14), st.integers(2, 6), st.integers(0, 10**6))
+
+
+def draw(P, G, seed=0, error_share=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    rewards = (torch.rand(P, G, generator=generator) < torch.rand(P, 1, generator=generator)).float()
+    return rewards, torch.rand(P, G, generator=generator) >= error_share
+
+
+def linear_quantile(values, level):
+    place = level * (len(values) - 1)
+    low, high = sorted(values)[math.floor(place)], sorted(values)[math.ceil(place)]
+    return low + (high - low) * (place - math.floor(place))
+
+
+def released_code(rewards, B, alpha, beta, credit, constant, profile, w=1.5, eps=1e-6):
+    """The authors' released advantages, one response at a time, as the table in docs/method.md describes them."""
+    G = len(rewards[0])
+    A = [[0.0] * G for _ in rewards]
+    for start in range(0, len(rewards), B):
+        questions = range(start, min(start + B, len(rewards)))
+        papers = [sum(rewards[q][j] for q in questions) for j in range(G)]
+        q_down, q_up = linear_quantile(papers, alpha), linear_quantile(papers, beta)
+        for j, R in enumerate(papers):
+            a = max(R - q_down, 0) - max(R - q_up, 0) + (q_down - q_up if constant else 0)
+            a /= beta - alpha + eps
+            if profile == "averse":
+                h = -max(q_down - R, 0) / (alpha + eps)
+            else:
+                h = max(R - q_up, 0) / (1 - beta + eps)
+            a = (w * h + a) / (w + 1) / (statistics.stdev(papers) + eps)
+            excess = {q: rewards[q][j] - statistics.fmean(rewards[q]) for q in questions}
+            for q in questions:
+                if credit == "std":
+                    std = statistics.stdev(rewards[q])
+                    A[q][j] = a / ((std if std > 1e-3 else 1) + eps)
+                elif abs(sum(excess.values())) > 1e-6:
+                    A[q][j] = a * excess[q] / sum(excess.values())
+                else:
+                    A[q][j] = a / len(questions)
+    return A
+
+
+RELEASED = {
+    "released-dapo": dict(alpha=0.2, beta=0.8, credit="sum-mean", constant=False, profile="averse"),
+    "released-math": dict(alpha=0.2, beta=0.9, credit="std", constant=True, profile="averse"),
+    "released-seeking": dict(alpha=0.2, beta=0.8, credit="std", constant=True, profile="seeking"),
+}
+
+
+@pytest.mark.parametrize("preset", RELEASED)
+@settings(max_examples=60)
+@given(st.integers(1, 12), st.integers(2, 6), st.integers(1, 5), st.integers(0, 10**6))
+def test_released_presets_are_the_released_code(preset, P, G, B, seed):
+    rewards = draw(P, G, seed)[0].double()
+    result = RiskPOEstimator(RiskPOConfig.preset(preset, bundle_size=B)).step(rewards, 0)
+    expected = torch.tensor(released_code(rewards.tolist(), B, **RELEASED[preset]), dtype=torch.float64)
+    assert torch.allclose(result.advantages, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_released_dapo_by_hand_with_a_short_bundle():
+    rewards = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    # Set 1: R = 1, 0, 2, so q = .4, 1.6 and std 1; question means 2/3 and 1/3.
+    #   R = 1: m = .6/.6 = 1, h = 0, A = 1/2.5 = .4; excess 1/3 - 1/3 = 0: equal shares .2
+    #   R = 0: m = 0, h = -.4/.2 = -2, A = -3/2.5 = -1.2; excess -2/3 - 1/3 = -1: shares 2/3, 1/3
+    #   R = 2: m = 1.2/.6 = 2, h = 0, A = .8; excess 1/3 + 2/3 = 1: shares 1/3, 2/3
+    # Set 2, one question: R = 1, 1, 0, so q = .4, 1 and std 3^-.5; A = .4, .4, -1.2 over it, one whole share.
+    root3 = math.sqrt(3)
+    expected = [[0.2, -0.8, 0.8 / 3], [0.2, -0.4, 1.6 / 3], [0.4 * root3, 0.4 * root3, -1.2 * root3]]
+    result = RiskPOEstimator(RiskPOConfig.preset("released-dapo", bundle_size=2)).step(rewards, 0)
+    assert torch.allclose(result.advantages, torch.tensor(expected), atol=3e-5)
+    assert result.scores.tolist() == [1.0, 0.0, 2.0, 1.0, 1.0, 0.0]
+
+
+def test_released_score_credit_halves_right_and_adds_half_to_wrong_answers():
+    rewards = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    config = RiskPOConfig.preset("released-dapo", bundle_size=2)
+    uniform = RiskPOEstimator(config.replace(credit="uniform")).step(rewards, 0).advantages
+    score = RiskPOEstimator(config.replace(credit="score")).step(rewards, 0).advantages
+    assert torch.allclose(score, uniform * torch.tensor([[0.5, 1.5, 1.5], [1.5, 1.5, 0.5]]))
+    assert uniform.abs().max() > 0
+
+
+def test_paper_gives_every_member_of_a_bundle_the_advantage_of_eq_3():
+    rewards, _ = draw(23, 6, seed=1)
+    estimator = RiskPOEstimator(RiskPOConfig())
+    estimator.tracker.values = [1.7, 3.2]
+    result = estimator.step(rewards, 0)
+    sizes = result.bundle.flatten().bincount()
+    for p in range(23):
+        for j in range(6):
+            b = result.bundle[p, j]
+            R = result.scores[b].item()
+            A = -1.5 * max(1.7 - R, 0) + max(R - 1.7, 0) - max(R - 3.2, 0) + 1.7 - 3.2
+            assert result.advantages[p, j].item() == pytest.approx(A * sizes[b].item() / 5, abs=1e-5)
+
+
+def test_with_single_questions_no_extra_weight_and_all_levels_it_is_the_reward_minus_a_constant():
+    rewards = torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    config = RiskPOConfig(bundle_size=1, omega=0.0, alpha=1e-9, beta=1 - 1e-9)
+    A = RiskPOEstimator(config).step(rewards, 0).advantages
+    assert torch.allclose(A - rewards, (A - rewards).mean().expand_as(A), atol=1e-6)
+
+
+@pytest.mark.parametrize("bundling", ["random", "stratified", "ordered"])
+@pytest.mark.parametrize("mix", ["paper", "released"])
+@pytest.mark.parametrize("profile", ["averse", "seeking"])
+@settings(max_examples=25)
+@given(batches, st.sampled_from(["none", "group-std", "bundle-std"]), st.booleans())
+def test_counterfactual_credit_never_punishes_right_answers_and_is_silent_on_equal_groups(
+    bundling, mix, profile, batch, normalization, awkward_values
+):
+    P, G, seed = batch
+    rewards, valid = draw(P, G, seed, error_share=0.1)
+    right = rewards > 0
+    if awkward_values:
+        rewards = torch.where(right, 0.7, -0.1)  # numbers that are not exact in binary
+    config = RiskPOConfig(
+        bundling=bundling, mix=mix, profile=profile, credit="counterfactual", normalization=normalization
+    )
+    A = RiskPOEstimator(config).step(rewards, 0, valid).advantages
+    assert (A[right & valid] >= 0).all()
+    assert (A[~right & valid] <= 0).all()
+    equal = torch.tensor([row[ok].unique().numel() <= 1 for row, ok in zip(rewards, valid, strict=True)])
+    assert (A[equal] == 0).all()
+
+
+@given(batches)
+def test_counterfactual_credit_of_real_rewards_is_silent_on_equal_groups_and_never_punishes_the_best(batch):
+    P, G, seed = batch
+    rewards = torch.rand(P, G, generator=torch.Generator().manual_seed(seed))
+    rewards[0] = 0.1
+    A = RiskPOEstimator(RiskPOConfig(credit="counterfactual", bundle_size=3)).step(rewards, 0).advantages
+    assert (A[0] == 0).all()
+    assert (A.gather(1, rewards.argmax(1, keepdim=True)) >= 0).all()
+
+
+def test_group_std_leaves_a_binary_group_of_pass_rate_one_half_and_equal_groups_as_they_are():
+    rewards = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0] * 4])
+    plain = RiskPOEstimator(RiskPOConfig(bundle_size=1)).step(rewards, 0).advantages
+    divided = RiskPOEstimator(RiskPOConfig(bundle_size=1, normalization="group-std")).step(rewards, 0).advantages
+    std = math.sqrt(1 / 4 * 3 / 4)
+    assert torch.allclose(divided, plain * torch.tensor([[1.0], [0.5 / std], [1.0]]))
+
+
+def test_bundle_std_divides_by_the_deviation_of_the_question_sets_scores():
+    rewards = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])  # R = 1, 0, 2: std 1; doubled: 2
+    for scale in (1.0, 2.0):
+        config = RiskPOConfig(bundle_size=2, bundling="ordered")
+        plain = RiskPOEstimator(config).step(rewards * scale, 0).advantages
+        divided = RiskPOEstimator(config.replace(normalization="bundle-std")).step(rewards * scale, 0).advantages
+        assert torch.allclose(divided, plain / scale, atol=1e-5)
+
+
+def test_scores_first_and_updates_after():
+    rewards, _ = draw(20, 4)
+    estimator = RiskPOEstimator(RiskPOConfig())
+    first = estimator.step(rewards, 0)
+    q_0 = [torch.quantile(first.scores, level).item() for level in (0.2, 0.8)]
+    assert [first.metrics["riskpo/q_alpha"], first.metrics["riskpo/q_beta"]] == pytest.approx(q_0, abs=1e-6)
+    share = [(first.scores < q).float().mean().item() for q in q_0]
+    q_1 = [q + 0.3 * (level - s) for q, level, s in zip(q_0, (0.2, 0.8), share, strict=True)]
+    second = estimator.step(rewards, 1)
+    assert [second.metrics["riskpo/q_alpha"], second.metrics["riskpo/q_beta"]] == pytest.approx(q_1, abs=1e-6)
+
+
+def test_only_full_bundles_with_all_verdicts_move_the_tracker():
+    rewards, valid = torch.ones(8, 4), torch.ones(8, 4, dtype=torch.bool)
+    config = RiskPOConfig(bundling="ordered", bundle_size=3)
+    clean, dirty = RiskPOEstimator(config), RiskPOEstimator(config)
+    clean.step(rewards[:6], 0)
+    rewards[6:] = 0  # the short set
+    rewards[0, 0], valid[1, 0] = 0, False  # the first bundle lacks a verdict
+    dirty.step(rewards, 0, valid)
+    assert dirty.tracker.state_dict() == clean.tracker.state_dict()
+
+
+def test_a_batch_smaller_than_a_bundle_uses_its_own_quantiles_and_leaves_the_tracker_unstarted():
+    estimator = RiskPOEstimator(RiskPOConfig(bundle_size=5, bundling="ordered"))
+    result = estimator.step(torch.tensor([[1.0, 0.0, 1.0, 0.0]] * 2), 0)
+    assert not estimator.tracker.started
+    level = torch.quantile(result.scores, 0.8).item()
+    assert result.metrics["riskpo/q_beta"] == pytest.approx(level)
+    assert result.advantages.abs().max() > 0
+
+
+@pytest.mark.parametrize("source", ["batch", "bundle"])
+def test_other_quantile_sources_use_this_batchs_scores(source):
+    rewards, _ = draw(12, 6, seed=3)
+    config = RiskPOConfig(bundling="ordered", bundle_size=3, quantile_source=source)
+    estimator = RiskPOEstimator(config)
+    estimator.tracker.values = [-50.0, 50.0]
+    result = estimator.step(rewards, 0)
+    sums = rewards.view(4, 3, 6).sum(1)
+    if source == "batch":
+        q = [torch.quantile(sums, level).expand(4, 1) for level in (0.2, 0.8)]
+    else:
+        q = [torch.quantile(sums, level, dim=1, keepdim=True) for level in (0.2, 0.8)]
+    A = -1.5 * (q[0] - sums).clamp(min=0) + (sums - q[0]).clamp(min=0) - (sums - q[1]).clamp(min=0) + q[0] - q[1]
+    assert torch.allclose(result.advantages, A.repeat_interleave(3, 0), atol=1e-5)
+    assert result.metrics["riskpo/q_alpha"] == pytest.approx(q[0].mean().item(), abs=1e-6)
+
+
+@presets
+@settings(max_examples=30)
+@given(batches, st.sampled_from([0.0, 0.3, 1.0]))
+def test_metrics_are_always_the_same_names_and_finite(preset, batch, error_share):
+    P, G, seed = batch
+    rewards, valid = draw(P, G, seed, error_share)
+    estimator = RiskPOEstimator(RiskPOConfig.preset(preset, bundle_size=3))
+    for k in range(2):
+        result = estimator.step(rewards.masked_fill(~valid, torch.inf), k, valid)
+        assert set(result.metrics) == METRICS
+        assert all(type(value) is float and math.isfinite(value) for value in result.metrics.values())
+        assert torch.isfinite(result.advantages).all()
+        assert torch.isfinite(result.scores).all()
+
+
+def test_metrics_by_hand():
+    rewards = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    valid = torch.ones(4, 4, dtype=torch.bool)
+    valid[3, 3] = False
+    estimator = RiskPOEstimator(RiskPOConfig(bundling="ordered", bundle_size=2, alpha=0.25, beta=0.75, omega=1.0))
+    estimator.tracker.values = [0.5, 1.5]
+    m = estimator.step(rewards, 0, valid).metrics
+    # Scores: 1, 1, 1, 1 and 2, 0, 1, (0 * 2): the last is not full. Full ones in order: 0, 1, 1, 1, 1, 1, 2.
+    assert (m["riskpo/q_alpha"], m["riskpo/q_beta"]) == (0.5, 1.5)
+    assert m["riskpo/coverage_alpha"] == pytest.approx(1 / 7)
+    assert m["riskpo/coverage_beta"] == pytest.approx(6 / 7)
+    assert m["riskpo/score_mean"] == pytest.approx(1.0)
+    assert m["riskpo/score_std"] == pytest.approx(math.sqrt(2 / 7))
+    assert m["riskpo/rvar_lower"] == pytest.approx((1 / 4 - 1 / 7) / 0.25)
+    assert m["riskpo/rvar_middle"] == pytest.approx(1.0)
+    assert m["riskpo/mvar"] == pytest.approx(2 * (1 / 4 - 1 / 7) + 0.5)
+    shares = [m[f"riskpo/share_{name}"] for name in ("lower", "middle", "upper")]
+    assert shares == pytest.approx([2 / 8, 5 / 8, 1 / 8])
+    assert m["signal/prompts_all_wrong"] == m["signal/prompts_all_right"] == 1 / 4
+    assert m["signal/grpo_zero_share"] == pytest.approx(8 / 15)
+    assert m["verifier/error_share"] == pytest.approx(1 / 16)
+    # A: R = 1: .5 - 1 = -.5; R = 2: 0; R = 0: -2 (.5) - 1 = -2. Set 1: 8 x -.5. Set 2: 0 0, -2 -2, -.5 -.5, -2/2.
+    A = [-0.5] * 8 + [0.0] * 2 + [-2.0] * 2 + [-0.5] * 2 + [-1.0]
+    assert m["riskpo/advantage_mean"] == pytest.approx(statistics.fmean(A))
+    assert m["riskpo/advantage_std"] == pytest.approx(statistics.pstdev(A), abs=1e-6)
+    assert m["riskpo/advantage_abs_max"] == 2.0
+    assert m["riskpo/advantage_zero_share"] == pytest.approx(2 / 15)
+
+
+@presets
+@settings(max_examples=10)
+@given(st.integers(0, 10**6))
+def test_a_resumed_run_goes_on_exactly(preset, seed):
+    config = RiskPOConfig.preset(preset, bundle_size=3)
+    whole, first = RiskPOEstimator(config, seed), RiskPOEstimator(config, seed)
+    data = [draw(10, 4, seed + k)[0] for k in range(4)]
+    expected = [whole.step(rewards, k) for k, rewards in enumerate(data)]
+    for k in range(2):
+        first.step(data[k], k)
+    resumed = RiskPOEstimator(config, seed)
+    resumed.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    for k in (2, 3):
+        result = resumed.step(data[k], k)
+        assert torch.equal(result.advantages, expected[k].advantages)
+        assert result.metrics == expected[k].metrics
+    assert resumed.state_dict() == whole.state_dict()
+
+
+CHANGES = [("alpha", 0.3), ("beta", 0.7), ("bundle_size", 4), ("profile", "seeking")]
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGES)
+def test_resuming_with_another_meaning_of_quantiles_is_refused_by_name(name, value):
+    state = RiskPOEstimator(RiskPOConfig()).state_dict()
+    config = RiskPOConfig().replace(**{name: value})
+    with pytest.raises(ValueError) as error:
+        RiskPOEstimator(config).load_state_dict(state)
+    for text in (f"--algo.riskpo.{name}", str(value), str(state["config"][name]), "--algo.riskpo.resume_changed"):
+        assert text in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGES)
+def test_resume_changed_restarts_the_tracker_and_says_so(name, value, caplog):
+    old = RiskPOEstimator(RiskPOConfig())
+    old.step(draw(10, 4)[0], 0)
+    estimator = RiskPOEstimator(RiskPOConfig(resume_changed=True).replace(**{name: value}))
+    with caplog.at_level(logging.WARNING, logger="riskpo_openrlhf"):
+        estimator.load_state_dict(old.state_dict())
+    assert not estimator.tracker.started
+    assert f"--algo.riskpo.{name}" in caplog.text
+    assert "restarts" in caplog.text
+
+
+def test_resume_changed_keeps_the_tracker_where_nothing_of_it_changed():
+    old = RiskPOEstimator(RiskPOConfig())
+    old.step(draw(10, 4)[0], 0)
+    estimator = RiskPOEstimator(RiskPOConfig(resume_changed=True, omega=3.0))
+    estimator.load_state_dict(old.state_dict())
+    assert estimator.tracker.state_dict() == old.tracker.state_dict()
+
+
+def test_state_of_another_version_is_refused():
+    state = RiskPOEstimator(RiskPOConfig()).state_dict()
+    with pytest.raises(ValueError, match="version 2"):
+        RiskPOEstimator(RiskPOConfig()).load_state_dict({**state, "version": 2})
+
+
+def test_rewards_that_are_not_finite_are_refused_unless_marked():
+    rewards = torch.tensor([[1.0, math.nan], [0.0, 1.0]])
+    with pytest.raises(ValueError, match="1 of 4 rewards are not finite"):
+        RiskPOEstimator(RiskPOConfig()).step(rewards, 0)
+    with pytest.raises(ValueError, match="not finite"):
+        RiskPOEstimator(RiskPOConfig()).step(rewards, 0, torch.ones(2, 2, dtype=torch.bool))
+    RiskPOEstimator(RiskPOConfig()).step(rewards, 0, torch.isfinite(rewards))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.ones(4), 0), r"\[prompts, responses a prompt\]"),
+        ((torch.ones(0, 4), 0), r"\[prompts, responses a prompt\]"),
+        ((torch.ones(2, 3), 0, torch.ones(3, 2)), "valid has shape"),
+        ((torch.ones(2, 3), 0, None, ["a"]), "1 keys for 2 prompts"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RiskPOEstimator(RiskPOConfig()).step(*arguments)
+
+
+def test_groups_too_small_for_the_settings_are_refused():
+    with pytest.raises(ValueError, match="n_samples_per_prompt 1"):
+        RiskPOEstimator(RiskPOConfig.preset("recommended")).step(torch.ones(4, 1), 0)
+    RiskPOEstimator(RiskPOConfig()).step(torch.ones(5, 1), 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_advantages_have_the_rewards_dtype(dtype):
+    rewards = draw(6, 4)[0].to(dtype)
+    result = RiskPOEstimator(RiskPOConfig()).step(rewards, 0)
+    assert result.advantages.dtype == dtype
+    assert result.bundle.dtype == torch.long
+
+
+def test_rewards_are_left_as_they_were():
+    rewards, valid = draw(9, 4, error_share=0.3)
+    copy = rewards.clone()
+    RiskPOEstimator(RiskPOConfig.preset("recommended")).step(rewards, 0, valid)
+    assert torch.equal(rewards, copy)
+
+
+def warnings_of(config, rewards, steps=2, caplog=None):
+    estimator = RiskPOEstimator(config)
+    with caplog.at_level(logging.WARNING, logger="riskpo_openrlhf"):
+        for k in range(steps):
+            estimator.step(rewards, k)
+    return [record for record in caplog.records if "weak start" in record.getMessage()]
+
+
+def test_a_weak_start_with_the_papers_offset_is_warned_of_once(caplog):
+    assert len(warnings_of(RiskPOConfig(), torch.zeros(10, 4), caplog=caplog)) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "reward"),
+    [(RiskPOConfig(), 1.0), (RiskPOConfig.preset("recommended"), 0.0), (RiskPOConfig(constant=False), 0.0)],
+)
+def test_no_warning_from_a_strong_start_or_without_the_offset(config, reward, caplog):
+    assert not warnings_of(config, torch.full((10, 4), reward), caplog=caplog)
