@@ -18,6 +18,14 @@ _PASS_AT = re.compile(r"eval/(?P<source>.+)/pass@(?P<k>\d+)$")
 # Okabe and Ito's colours, apart for colour-blind readers too; the pale yellow is left out.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINES = ("-", "--", ":", "-.")
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "svg.hashsalt": "riskpo",
+}
 
 
 class Curve(NamedTuple):
@@ -35,20 +43,25 @@ class Run:
     scalars: dict[str, Curve]
 
     def pass_at(self) -> dict[tuple[str, int], tuple[Curve, np.ndarray]]:
-        """(data source, k) -> the curve of Pass@k and its standard errors, NaN where none was logged."""
+        """(data source, k) -> the curve of Pass@k and its standard errors, NaN where none was logged.
+
+        Of the k's logged: 1, 8, 16 and the largest.
+        """
         found = {}
         for tag, curve in self.scalars.items():
             match = _PASS_AT.match(tag)
             if match:
                 errors = dict(zip(*self.scalars.get(f"{tag}_se", Curve((), ())), strict=True))
                 found[match["source"], int(match["k"])] = curve, np.array([errors.get(s, nan) for s in curve.steps])
-        return dict(sorted(found.items()))
+        largest = max((k for _, k in found), default=0)
+        return {key: found[key] for key in sorted(found) if key[1] in SHOWN_KS or key[1] == largest}
 
 
 def load_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
     """Read every folder that holds TensorBoard event files, at or below `folders`: one run each.
 
-    The event files of a folder belong together (a resumed run writes another); of a step logged twice the later counts.
+    The event files of a folder belong together (a resumed run writes another); of a step logged twice the later value
+    counts.
 
     Raises:
         FileNotFoundError: a folder is missing or has no event files anywhere below it.
@@ -85,8 +98,7 @@ def draw(runs: Sequence[Run], out: str | os.PathLike) -> list[Path]:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
-    with plt.rc_context({**style, "svg.hashsalt": "riskpo"}):
+    with plt.rc_context(_STYLE):
         figure, panels = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
         _pass_at_panel(panels[0, 0], runs)
         for panel, (title, unit, tags) in zip(panels.flat[1:], _PANELS, strict=True):
@@ -171,9 +183,8 @@ def _pass_at_panel(panel, runs: Sequence[Run]) -> None:
         (run.name, f"pass@{k}" if len(sources) == 1 else f"{source} pass@{k}", curve, errors)
         for run in runs
         for (source, k), (curve, errors) in run.pass_at().items()
-        if k in SHOWN_KS
     ]
-    _panel(panel, "Held-out Pass@k", "band: ± 1 standard error", series, len(runs))
+    _panel(panel, "Held-out Pass@k", "share solved (band: ± 1 standard error)", series, len(runs))
 
 
 def _panel(panel, title: str, unit: str, series: list, n_runs: int) -> None:
@@ -187,12 +198,18 @@ def _panel(panel, title: str, unit: str, series: list, n_runs: int) -> None:
     for run, label, curve, errors in series:
         by_run, by_label = runs.index(run), labels.index(label)
         colour = _COLOURS[(by_run if n_runs > 1 else by_label) % len(_COLOURS)]
-        text = label if n_runs == 1 else run if len(labels) == 1 else f"{run}: {label}"
         marker = {"marker": "o", "markersize": 3} if errors is not None or len(curve.steps) < 3 else {}
         line = _LINES[by_label % len(_LINES)]
-        panel.plot(curve.steps, curve.values, line, color=colour, label=text, linewidth=1.5, **marker)
+        panel.plot(curve.steps, curve.values, line, color=colour, linewidth=1.5, **marker)
         if errors is not None:
             band = curve.values - errors, curve.values + errors
             panel.fill_between(curve.steps, *band, color=colour, alpha=0.15, linewidth=0)
+        if n_runs == 1 and len(labels) > 1:
+            panel.plot([], [], line, color=colour, label=label)
+    if n_runs > 1:
+        for place, name in enumerate(runs):
+            panel.plot([], [], "-", color=_COLOURS[place % len(_COLOURS)], label=name)
+        for place, name in enumerate(labels if len(labels) > 1 else []):
+            panel.plot([], [], _LINES[place % len(_LINES)], color="0.4", label=name)
     if n_runs > 1 or len(labels) > 1:
         panel.legend(frameon=False, fontsize=8)

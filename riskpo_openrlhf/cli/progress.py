@@ -42,7 +42,7 @@ def follow(lines: Iterable[str], log: TextIO, out: TextIO) -> bool:
             elif terminal:
                 now, total = int(step[1]), int(step[2]) if step[2] else None
                 if bar is None:
-                    bar = tqdm(total=total, initial=now - 1, desc="Training", unit="step", file=out, dynamic_ncols=True)
+                    bar = tqdm(total=total, initial=now - 1, desc="Training", file=out, dynamic_ncols=True)
                 bar.set_postfix_str(step[3] or "", refresh=False)
                 bar.update(now - bar.n)
                 bar.refresh()

@@ -8,7 +8,6 @@ Exit codes: 0 trained; 1 the run failed; 2 a flag is wrong; 3 OpenRLHF is not th
 from __future__ import annotations
 
 import argparse
-import os
 import runpy
 import sys
 

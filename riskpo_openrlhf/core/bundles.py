@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 
-
 @dataclass
 class Part:
     """The bundles of some of the responses: all of them, or one half when bundles are stratified."""
@@ -110,11 +109,13 @@ def draw_layout(
         int.from_bytes(_digest(blake2b(digest_size=8), f"{seed}/{step}"), "big") >> 1
     )
     xi = torch.arange(G).expand(P, G) if bundling == "ordered" else _permutations(P, G, generator)
-    valid = _arrange(valid, prompts, xi)
+    complete = bool(valid.all())
+    if not complete:
+        valid = _arrange(valid, prompts, xi)
     rewards = _arrange(rewards, prompts, xi).masked_fill_(~valid, 0)
     layout = Layout(prompts, xi, rewards, valid, parts=[])
 
-    size = torch.full(((P + bundle_size - 1) // bundle_size, 1), bundle_size)
+    size = rewards.new_full(((P + bundle_size - 1) // bundle_size, 1), bundle_size)
     target = size.clone()
     if P % bundle_size:
         size[-1] = P % bundle_size
@@ -127,10 +128,8 @@ def draw_layout(
         set_of = torch.empty_like(order)
         set_of[order] = torch.arange(P) // bundle_size
         total = _sum_sets(rewards[:, columns], order, size)
-        n = _sum_sets(valid[:, columns].to(rewards.dtype), order, size)
-        layout.parts.append(
-            Part(columns, order, set_of, first_id, total, n, size.to(rewards.dtype), target.to(rewards.dtype))
-        )
+        n = size.expand_as(total) if complete else _sum_sets(valid[:, columns].to(total.dtype), order, size)
+        layout.parts.append(Part(columns, order, set_of, first_id, total, n, size, target))
         first_id += total.numel()
     return layout
 
@@ -292,4 +291,3 @@ def _digest(seeded: blake2b, text: str) -> bytes:
     digest = seeded.copy()
     digest.update(text.encode())
     return digest.digest()
-

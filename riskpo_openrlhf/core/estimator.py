@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import FLAG_PREFIX, RiskPOConfig
-from . import risk
-from .bundles import Layout, Part, counterfactual, draw_layout, group_std, masked_std, send_back
-from .quantiles import QuantileTracker, empirical_quantile
+from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
+from riskpo_openrlhf.core import risk
+from riskpo_openrlhf.core.bundles import Layout, Part, counterfactual, draw_layout, group_std, masked_std, send_back
+from riskpo_openrlhf.core.quantiles import QuantileTracker, empirical_quantile
 
 logger = logging.getLogger("riskpo_openrlhf")
 
@@ -209,9 +209,7 @@ class RiskPOEstimator:
             "verifier/error_share": 1 - n_valid / valid.numel(),
         }
 
-    def _checked(
-        self, rewards: Tensor, valid: Tensor | None, keys: Sequence[str] | None
-    ) -> tuple[Tensor, Tensor]:
+    def _checked(self, rewards: Tensor, valid: Tensor | None, keys: Sequence[str] | None) -> tuple[Tensor, Tensor]:
         """Rewards as float32 or float64 and valid as bool, on the CPU; raises `ValueError` for what can't be used."""
         if rewards.dim() != 2 or rewards.numel() == 0:
             raise ValueError(f"rewards have shape {list(rewards.shape)}: [prompts, responses a prompt] is expected")

@@ -1,7 +1,7 @@
 """Risk measures of a sample of scores and the advantages whose policy gradients are theirs (Eq. 1, Eq. 2, Theorem 1).
 
-R is a bundle score, q_alpha and q_beta the quantiles F^-1(alpha) and F^-1(beta) of its distribution, (z)^+ = max(z, 0).
-Quantiles may be numbers or tensors that broadcast against the scores.
+R is a bundle score, q_alpha and q_beta the quantiles F^-1(alpha) and F^-1(beta) of its distribution, and
+(z)^+ = max(z, 0). Quantiles may be numbers or tensors that broadcast against the scores.
 """
 
 from __future__ import annotations

@@ -38,14 +38,8 @@ class Kind(NamedTuple):
 
 # From mostly right to nearly never, for the character-level model after its warm start.
 TINY_KINDS = tuple(Kind("chain_sum", *size) for size in ((2, 1), (3, 1), (4, 1), (2, 2), (3, 2), (2, 3)))
-# The same for SmolLM2-135M-Instruct.
-CHAT_KINDS = (
-    Kind("chain_sum", 2, 1),
-    Kind("chain_sum", 2, 2),
-    Kind("chain_sum", 3, 1),
-    Kind("products", 2, 1),
-    Kind("chain_sum", 2, 3),
-)
+# For SmolLM2-135M-Instruct, which is right about one time in ten on one-digit sums at temperature 1.
+CHAT_KINDS = (Kind("chain_sum", 2, 1), Kind("products", 2, 1), Kind("chain_sum", 3, 1))
 
 
 def problems(
@@ -57,8 +51,8 @@ def problems(
         kinds: what to draw from; an equal number of each, to within one.
         seed: same arguments, same rows, on every machine.
         split: `train` or `heldout`; an expression is in one of them only, for every seed (one in 4 is held out).
-        style: `short` gives `12+34=`, for a model that reads characters; `chat` gives reasoning-gym's own question
-            with the request to answer by the number alone.
+        style: `short` gives `12+34=`, for a model that reads characters; `chat` asks for `12 + 34` in words, the
+            answer to be the number only.
         unique: no expression twice, as an evaluation by prompt needs it.
 
     Returns:
@@ -120,7 +114,7 @@ def _of_kind(kind: Kind, count: int, seed: int, split: str, style: str, unique: 
         if style == "short":
             prompt = f"{expression}="
         else:
-            prompt = f"{item['question']} Answer with the number only."
+            prompt = f"What is {item['metadata']['expression']}? Answer with the number only."
         rows.append({"input": prompt, "label": item["answer"], "datasource": DATASOURCE})
     return rows
 

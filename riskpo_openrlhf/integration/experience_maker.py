@@ -81,7 +81,9 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
         scores = _in_rollout_order(torch.cat(raw).view(-1), index).view(-1, group_size)
         valid = torch.isfinite(scores)
         self._stop_on_failed_verifier(valid)
-        result = self.risk_estimator.step(scores.nan_to_num(0.0, 0.0, 0.0), self.step, valid, _keys(experiences, index, group_size))
+        result = self.risk_estimator.step(
+            scores.nan_to_num(0.0, 0.0, 0.0), self.step, valid, _keys(experiences, index, group_size)
+        )
         self.metrics = result.metrics
         advantages = result.advantages
 

@@ -44,9 +44,7 @@ class RiskPOPolicyLoss(PolicyLoss):
         if self.kind == "gpg":
             terms = gpg_loss(log_probs, old_log_probs, advantages, action_mask)
         elif self.kind == "gmpo":
-            terms = gmpo_loss(
-                log_probs, old_log_probs, advantages, action_mask, self.clip_eps_low, self.clip_eps_high
-            )
+            terms = gmpo_loss(log_probs, old_log_probs, advantages, action_mask, self.clip_eps_low, self.clip_eps_high)
         else:
             terms = sequence_clipped_loss(
                 log_probs, old_log_probs, advantages, action_mask, self.clip_eps_low, self.clip_eps_high,

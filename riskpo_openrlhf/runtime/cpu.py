@@ -151,8 +151,10 @@ def pretend_gpus(args) -> int:
     actor = get("actor.num_nodes") * get("actor.num_gpus_per_node")
     engines = (get("vllm.num_engines") or 0) * get("vllm.tensor_parallel_size")
     ref = get("ref.num_nodes") * get("ref.num_gpus_per_node") if get("algo.kl.init_coef") > 0 else 0
-    reward = 0 if get("reward.remote_url") or get("train.agent_func_path") else get("reward.num_nodes") * get(
-        "reward.num_gpus_per_node"
+    reward = (
+        0
+        if get("reward.remote_url") or get("train.agent_func_path")
+        else get("reward.num_nodes") * get("reward.num_gpus_per_node")
     )
     critic = get("critic.num_nodes") * get("critic.num_gpus_per_node") if get("critic.model_name_or_path") else 0
     if get("train.colocate_all"):

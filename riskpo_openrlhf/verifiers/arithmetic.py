@@ -55,7 +55,7 @@ def reward_func(queries: list[str], prompts: list[str], labels: list[str]) -> di
     (query,), (prompt,), (label,) = queries, prompts, labels
     if not query.startswith(prompt):
         raise ValueError(
-            f"the query does not begin with its prompt, so the response can't be told apart; was the prompt cut to fit "
+            "the query does not begin with its prompt, so the response can't be told apart; was the prompt cut to fit "
             f"--data.max_len? prompt {prompt[:80]!r}, query {query[:80]!r}"
         )
     response = _SPECIAL_TOKEN.sub("", query[len(prompt) :])

@@ -14,6 +14,7 @@ import math
 import random
 import time
 import tracemalloc
+from functools import partial
 from hashlib import blake2b
 
 import torch
@@ -48,7 +49,7 @@ def loop_step(rewards, keys, config, seed, step, drawn=None):
         order, xi, orders = drawn
     r = [[rewards[p][g] for g in row] for p, row in zip(order, xi, strict=True)]
     stratified = config.bundling == "stratified"
-    halves = (range(0, G // 2), range(G // 2, G)) if stratified else (range(G),)
+    halves = (range(G // 2), range(G // 2, G)) if stratified else (range(G),)
     parts, sample = [], []
     for half, columns in enumerate(halves):
         by_set = list(range(P))
@@ -102,6 +103,10 @@ def group_std(row):
     return std if std > 1e-6 else 0.5
 
 
+def one_step(config, rewards, keys):
+    return RiskPOEstimator(config).step(rewards, 0, keys=keys)
+
+
 def check_agreement(preset: str) -> None:
     rewards, keys = make_batch(*SHAPES[0])
     config = RiskPOConfig.preset(preset)
@@ -153,14 +158,11 @@ def main() -> None:
         for P, G in SHAPES:
             rewards, keys = make_batch(P, G)
 
-            def work(rewards=rewards, keys=keys, config=config):
-                return RiskPOEstimator(config).step(rewards, 0, keys=keys)
-
+            part = min(P, LOOP_LIMIT // G)
+            work = partial(one_step, config, rewards, keys)
             work()
             taken = seconds(work, 10 if P * G < 10**5 else 5)
-            part = min(P, LOOP_LIMIT // G)
-            rows = rewards[:part].tolist()
-            loop = seconds(lambda: loop_step(rows, keys, config, 0, 0), 2) * P / part
+            loop = seconds(partial(loop_step, rewards[:part].tolist(), keys, config, 0, 0), 2) * P / part
             each = taken / (P * G) * 1e9
             first = first or each
             tensors, python = (size / (rewards.numel() * 4) for size in peak_bytes(work))

@@ -64,7 +64,13 @@ def other_value(knob):
 @pytest.mark.parametrize("knob", fields(RiskPOConfig), ids=lambda knob: knob.name)
 def test_each_knob_has_a_flag_that_reaches_the_configuration(monkeypatch, knob):
     value = other_value(knob)
-    _, config = parse(monkeypatch, *RISKPO, *GROUP, f"--algo.riskpo.{knob.name}", str(value).lower() if isinstance(value, bool) else str(value))
+    _, config = parse(
+        monkeypatch,
+        *RISKPO,
+        *GROUP,
+        f"--algo.riskpo.{knob.name}",
+        str(value).lower() if isinstance(value, bool) else str(value),
+    )
     assert getattr(config, knob.name) == value != knob.default
     assert config.differences(RiskPOConfig()) == {knob.name: (value, knob.default)}
 
@@ -129,5 +135,7 @@ def test_one_response_a_prompt_is_refused_where_responses_are_compared(monkeypat
 
 
 def test_riskpo_knobs_without_the_estimator_are_refused(monkeypatch, capsys):
-    message = refused(monkeypatch, capsys, "--algo.advantage.estimator", "group_norm", *GROUP, "--algo.riskpo.alpha", "0.3")
+    message = refused(
+        monkeypatch, capsys, "--algo.advantage.estimator", "group_norm", *GROUP, "--algo.riskpo.alpha", "0.3"
+    )
     assert "--algo.riskpo.alpha needs --algo.advantage.estimator riskpo, not group_norm" in message

@@ -9,8 +9,8 @@ from riskpo_openrlhf.verifiers import Verdict
 from riskpo_openrlhf.verifiers import arithmetic as verifier
 
 pytest.importorskip("reasoning_gym")
-from riskpo_openrlhf.data import arithmetic as data  # noqa: E402
-from riskpo_openrlhf.data.arithmetic import CHAT_KINDS, TINY_KINDS, Kind, check_disjoint, problems  # noqa: E402
+from riskpo_openrlhf.data import arithmetic as data
+from riskpo_openrlhf.data.arithmetic import CHAT_KINDS, TINY_KINDS, Kind, check_disjoint, problems
 
 TWO_ONES = Kind("chain_sum", 2, 1)
 
@@ -45,8 +45,12 @@ def test_kinds_take_equal_shares_and_unique_problems_do_not_repeat():
 
 def test_chat_problems_ask_in_words_for_the_number_only():
     for row in problems(CHAT_KINDS, 20, seed=0, style="chat"):
-        assert row["input"].endswith("Answer with the number only.")
-        assert "=" not in row["input"].split("?")[0]
+        expression = row["input"].removeprefix("What is ").removesuffix("? Answer with the number only.")
+        assert str(eval(expression)) == row["label"]
+
+
+def test_chat_problems_suffice_for_a_heldout_set():
+    assert len(problems(CHAT_KINDS, 60, seed=1, split="heldout", style="chat", unique=True)) == 60
 
 
 @pytest.mark.parametrize(

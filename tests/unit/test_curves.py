@@ -2,10 +2,10 @@ import pytest
 
 pytest.importorskip("tensorboard")
 pytest.importorskip("matplotlib")
-from torch.utils.tensorboard import SummaryWriter  # noqa: E402
+from torch.utils.tensorboard import SummaryWriter
 
-from riskpo_openrlhf.analysis.curves import draw, load_runs, summary  # noqa: E402
-from riskpo_openrlhf.cli import plot  # noqa: E402
+from riskpo_openrlhf.analysis.curves import draw, load_runs, summary
+from riskpo_openrlhf.cli import plot
 
 
 def write_run(folder, scalars):
@@ -19,6 +19,7 @@ def write_run(folder, scalars):
 EVALUATION = {
     "eval/arithmetic/pass@1": [(0, 0.25), (40, 0.375), (80, 0.5)],
     "eval/arithmetic/pass@1_se": [(0, 0.03), (40, 0.03), (80, 0.04)],
+    "eval/arithmetic/pass@2": [(0, 0.3), (80, 0.6)],
     "eval/arithmetic/pass@16": [(0, 0.5), (80, 0.75)],
     "train/entropy": [(1, 0.7), (80, 0.4)],
 }
@@ -32,6 +33,11 @@ def test_a_run_is_read_with_its_standard_errors(tmp_path):
     assert list(curve.steps) == [0, 40, 80]
     assert list(errors) == pytest.approx([0.03, 0.03, 0.04])
     assert list(run.pass_at()) == [("arithmetic", 1), ("arithmetic", 16)]
+
+
+def test_of_the_ks_logged_one_eight_sixteen_and_the_largest_are_shown(tmp_path):
+    write_run(tmp_path, {f"eval/arithmetic/pass@{k}": [(0, 0.5)] for k in (1, 2, 4, 8, 16, 32)})
+    assert [k for _, k in load_runs([tmp_path])[0].pass_at()] == [1, 8, 16, 32]
 
 
 def test_the_table_shows_before_after_and_gain_with_its_standard_error(tmp_path):

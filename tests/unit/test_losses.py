@@ -127,7 +127,9 @@ def test_dual_clip_bounds_the_loss_of_negative_advantages_alone():
 @pytest.mark.parametrize("dual_clip", [1.0, 0.5])
 def test_a_dual_clip_that_would_bind_on_policy_is_refused(dual_clip):
     with pytest.raises(ValueError, match="dual_clip"):
-        sequence_clipped_loss(torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1), 0.2, 0.2, dual_clip)
+        sequence_clipped_loss(
+            torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1), 0.2, 0.2, dual_clip
+        )
 
 
 @ratio_losses

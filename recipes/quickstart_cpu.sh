@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# RiskPO end to end on a laptop: OpenRLHF, Ray, vLLM and DeepSpeed ZeRO-3, no GPU, no download of a model or a data set.
+#
+#   bash recipes/quickstart_cpu.sh [--model tiny|smollm2] [--out DIR] [--seed N] [--steps N] [-- TRAINING FLAGS]
+#
+# Makes .venv, a small model that is right now and then at arithmetic, trains it by RiskPO with an evaluation on
+# held-out problems before, during and after, and leaves in DIR: the model, checkpoints, TensorBoard logs, the curves
+# as a picture and the log. Flags after -- go to the training command, e.g. -- --algo.riskpo.preset paper
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+model=tiny out="" seed=0 steps=""
+while (($#)); do
+    case $1 in
+        --model) model=${2:?--model takes tiny or smollm2} && shift 2 ;;
+        --out) out=${2:?--out takes a folder} && shift 2 ;;
+        --seed) seed=${2:?--seed takes a number} && shift 2 ;;
+        --steps) steps=${2:?--steps takes a number} && shift 2 ;;
+        --) shift && break ;;
+        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit ;;
+        *) echo "quickstart: $1 is not known; see --help" >&2 && exit 2 ;;
+    esac
+done
+
+# prompts and responses a step, optimizer batch, tokens, learning rate, samples a held-out problem
+case $model in
+    tiny) : "${steps:=80}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64 lr=3e-4 heldout=240 every=20 ;;
+    smollm2) : "${steps:=40}" && batch=10 group=8 train=80 micro=8 tokens=32 length=160 lr=2e-5 heldout=48 every=10 ;;
+    *) echo "quickstart: --model $model is not known; one of: tiny, smollm2" >&2 && exit 2 ;;
+esac
+out=$(realpath -m "${out:-runs/quickstart-$model-seed$seed}")
+data=$(realpath -m "${RISKPO_CACHE:-.cache}/quickstart-$model-seed$seed")
+if [[ -e $out ]]; then
+    echo "quickstart: $out exists: move it away, or choose another folder with --out" >&2
+    exit 2
+fi
+
+source recipes/lib/environment.sh
+ensure_environment cpu
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
+started=$SECONDS
+
+python3 -m riskpo_openrlhf.cli.prepare_quickstart \
+    --model "$model" --out "$data" --seed "$seed" --train $((steps * batch)) --heldout "$heldout"
+
+chat=()
+if [[ $model != tiny ]]; then
+    chat=(--data.apply_chat_template)
+fi
+echo "Training: $steps steps of $batch prompts x $group responses"
+python3 -m riskpo_openrlhf.cli.train --riskpo.runtime cpu --riskpo.eval_at_start \
+    --algo.advantage.estimator riskpo --actor.policy_loss_type riskpo --algo.riskpo.preset recommended \
+    --actor.model_name_or_path "$data/model" \
+    --data.prompt_dataset "$data/train.jsonl" --data.input_key input --data.label_key label "${chat[@]}" \
+    --reward.remote_url "$PWD/riskpo_openrlhf/verifiers/arithmetic.py" \
+    --actor.num_gpus_per_node 1 --vllm.num_engines 1 --ds.zero_stage 3 --algo.kl.init_coef 0 \
+    --rollout.batch_size "$batch" --rollout.n_samples_per_prompt "$group" --rollout.micro_batch_size "$micro" \
+    --rollout.max_new_tokens "$tokens" --data.max_len "$length" --rollout.temperature 1 \
+    --train.batch_size "$train" --train.micro_batch_size "$micro" --train.seed "$seed" \
+    --actor.adam.lr "$lr" --actor.lr_scheduler constant --actor.eps_clip 0.2 \
+    --eval.dataset "$data/heldout.jsonl" --eval.steps "$every" --eval.n_samples_per_prompt 16 --eval.temperature 1 \
+    --ckpt.path "$out/checkpoints" --ckpt.output_dir "$out/model" --ckpt.save_steps "$steps" --ckpt.max_num 1 \
+    --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name riskpo "$@" 2>&1 |
+    python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"
+
+python3 -m riskpo_openrlhf.cli.plot "$out/tensorboard" --out "$out/curves.png"
+echo "Model: $out/model   Checkpoint: $out/checkpoints   Log: $out/train.log"
+echo "Took $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s after installation."

@@ -1,0 +1,111 @@
+"""RiskPO inside OpenRLHF on the real engines: Ray, vLLM and DeepSpeed ZeRO-3. Minutes in all."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from riskpo_openrlhf.config import RiskPOConfig
+from riskpo_openrlhf.core.estimator import RiskPOEstimator
+
+OURS = {*RiskPOEstimator(RiskPOConfig()).step(torch.zeros(5, 2), 0).metrics, "clip/low", "clip/high", "entropy"}
+THEIRS = {"policy_loss", "ppo_kl", "reward", "actor_lr", "rollout/reward_mean", "timing/generation"}
+
+
+def test_a_synchronous_run_trains_evaluates_logs_every_metric_and_keeps_the_engine_in_step(train, material):
+    job = train(
+        "--algo.riskpo.preset", "recommended", "--riskpo.eval_at_start", "--eval.steps", 3,
+        "--eval.dataset", material / "heldout.jsonl", "--actor.adam.lr", 3e-3, "--actor.lr_scheduler", "constant",
+        "--algo.advantage.is_correction_level", "token",
+    ).require_success()  # fmt: skip
+    assert job.steps() == [1, 2, 3]
+    assert "RiskPO preset recommended; differs from the paper in alpha=0.4 (paper 0.2)" in job.output
+    scalars = job.scalars()
+    for name in OURS | THEIRS:
+        assert [step for step, _ in scalars[f"train/{name}"]] == [1, 2, 3], name
+    for k in (1, 2, 4):
+        assert [step for step, _ in scalars[f"eval/arithmetic/pass@{k}"]] == [0, 3]
+    assert scalars["eval/eval_arithmetic_pass4"]  # OpenRLHF's own stays beside ours
+    # At this learning rate stale weights in vLLM would be nats away from the trainer's.
+    assert abs(scalars["train/vllm_kl"][-1][1]) < 0.05
+    before, after = (load_file(folder / "model/model.safetensors") for folder in (material, job.folder))
+    assert any(not torch.equal(before[name], after[name].to(before[name].dtype)) for name in before)
+
+
+def test_an_asynchronous_run_with_two_engines_and_two_ranks_trains_with_kl_as_loss_and_several_epochs(train):
+    job = train(
+        "--train.async_enable", "--actor.num_gpus_per_node", 2, "--vllm.num_engines", 2,
+        "--ref.num_gpus_per_node", 2, "--train.colocate_actor_ref", "--algo.kl.init_coef", 0.01, "--algo.kl.use_loss",
+        "--algo.kl.estimator", "k3", "--train.max_epochs", 2, "--ckpt.save_steps", 3,
+    ).require_success()  # fmt: skip
+    assert job.steps() == [1, 2, 3]
+    scalars = job.scalars()
+    assert all(f"train/{name}" in scalars for name in OURS | THEIRS | {"kl"})
+    state = torch.load(_state_file(job.folder), weights_only=False)
+    assert state["riskpo"]["config"] == RiskPOConfig().to_dict() and state["riskpo"]["tracker"]["updates"] == 3
+
+
+def test_a_colocated_run_trains_with_dynamic_batching_dynamic_filtering_kl_in_the_reward_and_gmpo(train):
+    job = train(
+        "--train.colocate_all", "--actor.policy_loss_type", "gmpo", "--train.dynamic_batch_enable",
+        "--train.max_tokens_per_gpu", 256, "--algo.dynamic_filtering_enable",
+        "--algo.dynamic_filtering_range", 0, 1, "--algo.kl.init_coef", 0.01, "--data.max_samples", 200,
+        "--rollout.batch_size", 6, "--train.num_episodes", 1,
+    ).require_success()  # fmt: skip
+    assert job.steps()[0] == 1
+    scalars = job.scalars()
+    assert all(value > 0 for _, value in scalars["train/dynamic_filtering_pass_rate"])
+    assert all(value == 0 for _, value in scalars["train/signal/prompts_all_wrong"])
+    assert "train/kl" in scalars and "train/clip/high" in scalars
+
+
+def test_a_killed_run_resumes_with_its_tracker_and_refuses_another_bundle_size(train, tmp_path):
+    def kill_after_second_checkpoint(process, log):
+        wait_for(log, process, r"\[riskpo\] step 3")
+        os.killpg(process.pid, signal.SIGKILL)
+
+    flags = ("--ckpt.save_steps", 1, "--data.max_samples", 60)
+    killed = train(*flags, watch=kill_after_second_checkpoint)
+    assert killed.code == -signal.SIGKILL
+    saved = torch.load(_state_file(tmp_path), weights_only=False)
+    assert saved["riskpo"]["tracker"]["updates"] == saved["global_step"] >= 2
+
+    refused = train(*flags, "--ckpt.load_enable", "--algo.riskpo.bundle_size", 4)
+    assert refused.code == 1
+    assert "--algo.riskpo.bundle_size 4 (checkpoint 5)" in refused.output
+
+    resumed = train(*flags, "--ckpt.load_enable").require_success()
+    step = saved["global_step"]
+    assert f"[riskpo] resumed at step {step}" in resumed.output
+    assert resumed.steps() == list(range(step + 1, 6))
+    used = dict(resumed.scalars()["train/riskpo/q_beta"])[step + 1]
+    assert used == pytest.approx(saved["riskpo"]["tracker"]["values"][1], abs=1e-6)
+
+
+def test_a_reward_function_that_fails_stops_the_job_with_its_own_error(train, tmp_path):
+    reward = tmp_path / "reward.py"
+    reward.write_text("def reward_func(queries, prompts, labels):\n    raise KeyError('no gold answer')\n")
+    job = train(reward=reward)
+    assert job.code == 1
+    assert "100% of the responses of step 1 have no verdict" in job.output
+    assert "KeyError: 'no gold answer'" in job.output
+
+
+def wait_for(log: Path, process, pattern: str, seconds: float = 300) -> None:
+    """Wait until the job's log matches; fails when the job ends or the time is up first."""
+    until = time.monotonic() + seconds
+    while not re.search(pattern, log.read_text(errors="replace")):
+        assert process.poll() is None, log.read_text(errors="replace")[-6000:]
+        assert time.monotonic() < until, f"no {pattern!r} within {seconds} s"
+        time.sleep(0.2)
+
+
+def _state_file(folder: Path) -> Path:
+    """The newest DeepSpeed file that holds OpenRLHF's client state."""
+    tag = (folder / "checkpoints/_actor/latest").read_text().strip()
+    return next((folder / "checkpoints/_actor" / tag).glob("*model_states.pt"))
