@@ -81,8 +81,8 @@ class RiskPOConfig:
     )  # fmt: skip
     normalization: str = _knob(
         "none",
-        "divide by a standard deviation: none, bundle-std (of the G scores of a bundle's questions), group-std (of the "
-        "question's own G scores, halved)",
+        "divide by a standard deviation: none, bundle-std (of the G scores of a bundle's questions), group-std (of "
+        "the question's own G scores, halved)",
         "none: " + PAPER + "; bundle-std: " + RELEASED + "; group-std: " + OURS,
         choices=("none", "bundle-std", "group-std"),
     )

@@ -23,10 +23,8 @@ def pass_at_k_metrics(samples, eval_dataloader, n: int) -> dict[str, float]:
     groups = defaultdict(list)
     for start in range(0, len(samples) - n + 1, n):
         problem = (samples[start].prompts[0], samples[start].labels[0])
-        right = [
-            bool((sample.scores if sample.scores is not None else sample.rewards) > 0)
-            for sample in samples[start : start + n]
-        ]
+        group = samples[start : start + n]
+        right = [bool((s.rewards if s.scores is None else s.scores) > 0) for s in group]
         groups[source_of.get(problem, "unknown")].append(right)
     ks = [2**i for i in range(n.bit_length()) if 2**i <= n]
     metrics = {}

@@ -81,9 +81,8 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
         scores = _in_rollout_order(torch.cat(raw).view(-1), index).view(-1, group_size)
         valid = torch.isfinite(scores)
         self._stop_on_failed_verifier(valid)
-        result = self.risk_estimator.step(
-            scores.nan_to_num(0.0, 0.0, 0.0), self.step, valid, _keys(experiences, index, group_size)
-        )
+        scores = scores.nan_to_num(0.0, 0.0, 0.0)
+        result = self.risk_estimator.step(scores, self.step, valid, _keys(experiences, index, group_size))
         self.metrics = result.metrics
         advantages = result.advantages
 
@@ -91,7 +90,7 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
         if self.config.shaped_rewards:
             shaped = _in_rollout_order(torch.cat([e.rewards for e in experiences]), index).view(-1, group_size)
             advantages = advantages + _centred(shaped - scores, valid)
-        group_std = scores.nan_to_num(0.0, 0.0, 0.0).std(-1, keepdim=True).expand_as(scores)
+        group_std = scores.std(-1, keepdim=True).expand_as(scores)
 
         parts = advantages.reshape(-1)[index].split(sizes), group_std.reshape(-1)[index].split(sizes)
         for experience, advantage, std in zip(experiences, *parts, strict=True):
@@ -124,8 +123,8 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
         share = 1 - valid.float().mean().item()
         if share > self.config.max_error_share:
             raise VerifierError(
-                f"{share:.0%} of the responses of step {self.step + 1} have no verdict (missing or non-finite reward), "
-                f"more than {FLAG_PREFIX}max_error_share {self.config.max_error_share:g} allows. "
+                f"{share:.0%} of the responses of step {self.step + 1} have no verdict (missing or non-finite "
+                f"reward), more than {FLAG_PREFIX}max_error_share {self.config.max_error_share:g} allows. "
                 f"The verifier's last error: {self.verifier_error()}. Mend the reward function behind "
                 "--reward.remote_url, or raise that share if failures are expected."
             )

@@ -40,7 +40,7 @@ class RiskPOPolicyLoss(PolicyLoss):
         rollout_log_probs: torch.Tensor | None = None,
         **reduction,
     ):
-        """All tensors [responses, tokens]. Returns OpenRLHF's five values: loss, clip share, ppo_kl, vllm_kl, filtered."""
+        """All tensors [responses, tokens]. Returns OpenRLHF's five: loss, clip share, ppo_kl, vllm_kl, filtered."""
         if self.kind == "gpg":
             terms = gpg_loss(log_probs, old_log_probs, advantages, action_mask)
         elif self.kind == "gmpo":

@@ -57,7 +57,8 @@ def experiences(responses: int, tokens: int, micro_batch: int) -> list[Experienc
         made.append(
             Experience(
                 index=index.tolist(), action_mask=mask[index], rewards=rewards[index].clone(), scores=rewards[index],
-                response_length=lengths[index], kl=kl[index].clone(), prompts=[f"{i // GROUP}" for i in index.tolist()],
+                response_length=lengths[index], kl=kl[index].clone(),
+                prompts=[f"{i // GROUP}" for i in index.tolist()],
                 labels=[""] * len(index), images=[None] * len(index), info={"reward": rewards[index].clone()},
             )
         )  # fmt: skip

@@ -111,8 +111,8 @@ WRONG = {
     "not a boolean": (["--algo.riskpo.constant", "maybe"], "'maybe' is not allowed: true or false"),
     "no full bundle": (["--rollout.batch_size", "4"], "--rollout.batch_size 4 is below --algo.riskpo.bundle_size 5"),
     "discount": (["--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma 0.9 is not allowed with riskpo"),
-    "overlong penalty without effect": (["--reward.overlong_buffer_len", "16"], "--algo.riskpo.shaped_rewards true"),
-    "truncation penalty without effect": (["--reward.stop_properly_penalty_coef", "0"], "--algo.riskpo.shaped_rewards"),
+    "overlong penalty without effect": (["--reward.overlong_buffer_len", "9"], "--algo.riskpo.shaped_rewards true"),
+    "truncation penalty without effect": (["--reward.stop_properly_penalty_coef", "0"], "--algo.riskpo.shaped"),
     "evaluation before asynchronous training": (
         ["--riskpo.eval_at_start", "--train.async_enable"], "--riskpo.eval_at_start does not work with",
     ),

@@ -73,11 +73,12 @@ def train(material, tmp_path):
             "--data.input_key", "input", "--data.label_key", "label", "--reward.remote_url", reward,
             "--actor.num_gpus_per_node", 1, "--vllm.num_engines", 1, "--ds.zero_stage", 3, "--algo.kl.init_coef", 0,
             "--rollout.batch_size", 12, "--rollout.n_samples_per_prompt", 4, "--rollout.micro_batch_size", 8,
-            "--train.batch_size", 24, "--train.micro_batch_size", 8, "--rollout.max_new_tokens", 6,
+            "--train.batch_size", 24, "--train.micro_batch_size", 4, "--rollout.max_new_tokens", 6,
             "--data.max_len", 48, "--data.max_samples", 36, "--actor.adam.lr", 1e-4,
             "--eval.temperature", 1, "--eval.n_samples_per_prompt", 4,
             "--ckpt.path", folder / "checkpoints", "--ckpt.output_dir", folder / "model",
-            "--logger.tensorboard_dir", folder / "tensorboard", "--logger.wandb.run_name", f"run{len(started)}", *flags,
+            "--logger.tensorboard_dir", folder / "tensorboard", "--logger.wandb.run_name", f"run{len(started)}",
+            *flags,
         ]  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "PYTHONUNBUFFERED": "1"}
@@ -107,12 +108,6 @@ def _end(process: subprocess.Popen) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.system)
 
 
 @pytest.fixture(autouse=True)

@@ -54,8 +54,8 @@ def test_a_colocated_run_trains_with_dynamic_batching_dynamic_filtering_kl_in_th
     job = train(
         "--train.colocate_all", "--actor.policy_loss_type", "gmpo", "--train.dynamic_batch_enable",
         "--train.max_tokens_per_gpu", 256, "--algo.dynamic_filtering_enable",
-        "--algo.dynamic_filtering_range", 0, 1, "--algo.kl.init_coef", 0.01, "--data.max_samples", 200,
-        "--rollout.batch_size", 6, "--train.num_episodes", 1,
+        "--algo.dynamic_filtering_range", 0, 1, "--algo.kl.init_coef", 0.01, "--ref.num_gpus_per_node", 1,
+        "--data.max_samples", 200, "--rollout.batch_size", 6,
     ).require_success()  # fmt: skip
     assert job.steps()[0] == 1
     scalars = job.scalars()
