@@ -24,7 +24,7 @@ done
 
 # prompts and responses a step, optimizer batch, tokens, learning rate, samples a held-out problem
 case $model in
-    tiny) : "${steps:=80}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64 lr=3e-4 heldout=240 every=20 ;;
+    tiny) : "${steps:=120}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64 lr=5e-5 heldout=160 every=30 ;;
     smollm2) : "${steps:=40}" && batch=10 group=8 train=80 micro=8 tokens=32 length=160 lr=2e-5 heldout=48 every=10 ;;
     *) echo "quickstart: --model $model is not known; one of: tiny, smollm2" >&2 && exit 2 ;;
 esac
@@ -59,7 +59,7 @@ python3 -m riskpo_openrlhf.cli.train --riskpo.runtime cpu --riskpo.eval_at_start
     --train.batch_size "$train" --train.micro_batch_size "$micro" --train.seed "$seed" \
     --actor.adam.lr "$lr" --actor.lr_scheduler constant --actor.eps_clip 0.2 \
     --eval.dataset "$data/heldout.jsonl" --eval.steps "$every" --eval.n_samples_per_prompt 16 --eval.temperature 1 \
-    --ckpt.path "$out/checkpoints" --ckpt.output_dir "$out/model" --ckpt.save_steps "$steps" --ckpt.max_num 1 \
+    --ckpt.path "$out/checkpoints" --ckpt.output_dir "$out/model" --ckpt.save_steps "$every" --ckpt.max_num 2 \
     --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name riskpo "$@" 2>&1 |
     python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"
 

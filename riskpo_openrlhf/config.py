@@ -14,6 +14,7 @@ FLAG_PREFIX = "--algo.riskpo."
 PAPER = "arXiv:2510.00911"
 RELEASED = "the authors' released code"
 OURS = "this project, docs/method.md"
+OPEN = "; open in " + PAPER
 
 
 def _knob(default, meaning: str, source: str, *, low=None, high=None, open_low=False, open_high=False, choices=None):
@@ -111,11 +112,11 @@ class RiskPOConfig:
         choices=("scale", "as-is"),
     )
     tracker_lr: float = _knob(
-        0.3, "gamma, the step of the quantile tracker, in units of the bundle score", OURS + "; open in " + PAPER,
+        0.3, "gamma, the step of the quantile tracker, in units of the bundle score", OURS + OPEN,
         low=0, high=10, open_low=True,
     )  # fmt: skip
     tracker_decay: float = _knob(
-        0.0, "gamma_k = gamma / (1 + k)^decay after k updates; 0 keeps gamma constant", OURS + "; open in " + PAPER,
+        0.0, "gamma_k = gamma / (1 + k)^decay after k updates; 0 keeps gamma constant", OURS + OPEN,
         low=0, high=1,
     )  # fmt: skip
     shaped_rewards: bool = _knob(
@@ -126,7 +127,9 @@ class RiskPOConfig:
         0.2, "the job stops when more than this share of a batch's responses has no verdict", OURS, low=0, high=1,
     )  # fmt: skip
     resume_changed: bool = _knob(
-        False, "resume although levels, bundle size or profile differ from the checkpoint (the tracker restarts)", OURS
+        False,
+        "resume although levels, bundle size or bundling differ from the checkpoint (the tracker restarts)",
+        OURS,
     )
 
     def __post_init__(self):
@@ -164,7 +167,8 @@ class RiskPOConfig:
     def describe(self, preset: str) -> str:
         """One line for the log: the preset, what the run changes in it, and how it differs from the paper."""
         changed = self.differences(RiskPOConfig.preset(preset))
-        from_paper = self.differences(RiskPOConfig())
+        settled = {k.name for k in fields(self) if PAPER in k.metadata["source"] and OPEN not in k.metadata["source"]}
+        from_paper = {k: v for k, v in self.differences(RiskPOConfig()).items() if k in settled}
         text = f"RiskPO preset {preset}"
         if changed:
             text += "; changed: " + ", ".join(f"{k}={own} (preset {theirs})" for k, (own, theirs) in changed.items())

@@ -36,6 +36,7 @@ def main() -> None:
         _adapt_final_flags(cpu.adapt)
     with arguments.extend_parsing(after_parsing):
         runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
+    print("[riskpo] done", flush=True)
 
 
 def _requested_runtime() -> str:

@@ -89,7 +89,7 @@ class RiskPOEstimator:
         return {"version": STATE_VERSION, "config": self.config.to_dict(), "tracker": self.tracker.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`. The tracker's values mean nothing for other levels, bundle sizes or profiles:
+        """Go on from `state_dict`. The tracker's values mean nothing for other levels, bundle sizes or bundlings:
 
         those raise `ValueError`, unless `resume_changed` is set; then the tracker restarts and the log says so.
         """
@@ -100,7 +100,7 @@ class RiskPOEstimator:
             )
         changed = [
             f"{FLAG_PREFIX}{name} {getattr(self.config, name)} (checkpoint {state['config'][name]})"
-            for name in ("alpha", "beta", "bundle_size", "profile")
+            for name in ("alpha", "beta", "bundle_size", "bundling")
             if state["config"][name] != getattr(self.config, name)
         ]
         if changed and not self.config.resume_changed:

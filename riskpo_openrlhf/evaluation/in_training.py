@@ -13,7 +13,7 @@ def pass_at_k_metrics(samples, eval_dataloader, n: int) -> dict[str, float]:
     """`{source}/pass@k` for k = 1, 2, 4 ... n and its standard error over problems, `{source}/pass@k_se`.
 
     `samples`: OpenRLHF's evaluation experiences, the n responses of a problem together; a response is right when its
-    raw score is positive, and one without a verdict counts as wrong. A problem is its prompt and its label.
+    raw score is positive, and one without a verdict is left out. A problem is its prompt and its label.
     """
     source_of = {
         (prompt, label): source
@@ -24,11 +24,12 @@ def pass_at_k_metrics(samples, eval_dataloader, n: int) -> dict[str, float]:
     for start in range(0, len(samples) - n + 1, n):
         problem = (samples[start].prompts[0], samples[start].labels[0])
         group = samples[start : start + n]
-        right = [bool((s.rewards if s.scores is None else s.scores) > 0) for s in group]
+        scores = torch.cat([s.rewards if s.scores is None else s.scores for s in group]).double()
+        right = torch.where(scores.isfinite(), (scores > 0).double(), torch.nan)
         groups[source_of.get(problem, "unknown")].append(right)
-    ks = [2**i for i in range(n.bit_length()) if 2**i <= n]
+    ks = sorted({*(2**i for i in range(n.bit_length()) if 2**i <= n), n})
     metrics = {}
     for source, right in groups.items():
-        for k, (mean, error) in pass_at_k_summary(torch.tensor(right).numpy(), ks).items():
+        for k, (mean, error) in pass_at_k_summary(torch.stack(right).numpy(), ks).items():
             metrics[f"{source}/pass@{k}"], metrics[f"{source}/pass@{k}_se"] = float(mean), float(error)
     return metrics

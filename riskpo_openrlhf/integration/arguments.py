@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "RiskPO", "Used with --algo.advantage.estimator riskpo. A knob that is not given has its preset's value."
     )
     group.add_argument(
-        FLAG_PREFIX + "preset", choices=list(PRESETS), default=DEFAULT_PRESET, help="starting values (default: paper)"
+        FLAG_PREFIX + "preset",
+        choices=list(PRESETS),
+        default=None,
+        help=f"starting values (default: {DEFAULT_PRESET})",
     )
     for knob in fields(RiskPOConfig):
         kind = _boolean if isinstance(knob.default, bool) else type(knob.default)
@@ -63,7 +66,12 @@ def config_from_flags(flat: argparse.Namespace) -> RiskPOConfig:
     """The configuration that dotted flags ask for: the preset, with what was given on the command line."""
     values = vars(flat)
     given = {name: values[FLAG_PREFIX[2:] + name] for name in _NAMES if values[FLAG_PREFIX[2:] + name] is not None}
-    return RiskPOConfig.preset(values[FLAG_PREFIX[2:] + "preset"], **given)
+    return RiskPOConfig.preset(values[FLAG_PREFIX[2:] + "preset"] or DEFAULT_PRESET, **given)
+
+
+def uses_riskpo(args: SimpleNamespace) -> bool:
+    """Whether OpenRLHF's nested `args` ask for RiskPO advantages."""
+    return args.algo.advantage.estimator == ESTIMATOR
 
 
 def config_from_args(args: SimpleNamespace) -> RiskPOConfig:
@@ -87,7 +95,7 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
         if values["actor.entropy_coef"] is None:
             values["actor.entropy_coef"] = 0.0
     else:
-        given = [name for name in _NAMES if values[FLAG_PREFIX[2:] + name] is not None]
+        given = [name for name in ("preset", *_NAMES) if values[FLAG_PREFIX[2:] + name] is not None]
         if given:
             raise ValueError(
                 f"{FLAG_PREFIX}{given[0]} needs --algo.advantage.estimator {ESTIMATOR}, "
@@ -98,6 +106,7 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
             "--riskpo.eval_at_start does not work with --train.async_enable: OpenRLHF's asynchronous generator "
             "would save a best checkpoint of step 0 that can't be resumed; leave one of them out"
         )
+    values[FLAG_PREFIX[2:] + "preset"] = values[FLAG_PREFIX[2:] + "preset"] or DEFAULT_PRESET
     for name in _NAMES:
         values[FLAG_PREFIX[2:] + name] = getattr(config, name)
     return config if values["algo.advantage.estimator"] == ESTIMATOR else None

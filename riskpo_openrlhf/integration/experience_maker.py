@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import ray
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
@@ -13,7 +14,7 @@ from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
-from riskpo_openrlhf.integration.arguments import ESTIMATOR
+from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 
 
 class VerifierError(RuntimeError):
@@ -24,22 +25,54 @@ def _is_verdict(value) -> bool:
     return value is not None and bool(torch.isfinite(torch.as_tensor(value, dtype=torch.float32)).all())
 
 
+def stop_on_failed_verifier(failed: int, responses: int, config: RiskPOConfig, last_error: Callable[[], str]) -> None:
+    """Raises `VerifierError` when more than the allowed share of `responses` has no verdict."""
+    if failed > config.max_error_share * responses:
+        raise VerifierError(
+            f"{failed} of {responses} responses of this rollout have no verdict (missing or non-finite reward), more "
+            f"than {FLAG_PREFIX}max_error_share {config.max_error_share:g} allows. The verifier's last error: "
+            f"{last_error()}. Mend the reward function behind --reward.remote_url, or raise that share if failures "
+            "are expected."
+        )
+
+
+def last_reward_error(vllm_engines) -> str:
+    """The last exception of the reward function in any engine (`RiskPORolloutActor` remembers it)."""
+    errors = ray.get([engine.last_reward_error.remote() for engine in vllm_engines or []])
+    return next((error for error in errors if error), "none was raised: the rewards themselves were not finite")
+
+
 class RiskPOSamplesGenerator(SamplesGenerator):
     """OpenRLHF's generator; a missing or non-finite reward becomes score NaN (no verdict) and reward 0.
 
-    OpenRLHF logs a reward function's exception at INFO and leaves None behind, which ends in a crash far away.
+    OpenRLHF logs a reward function's exception at INFO and leaves None behind, which ends in a crash far away or,
+    with dynamic filtering, in a job that trains on nothing. `eval_samples` holds the latest evaluation's responses.
     """
 
+    def __init__(self, strategy, *args, **kwargs):
+        super().__init__(strategy, *args, **kwargs)
+        self._config = config_from_args(strategy.args) if uses_riskpo(strategy.args) else None
+        self._responses = self._failed = 0
+        self.eval_samples: list[Experience] = []
+
     def _process_response_into_experience(self, response, **generate_kwargs) -> Experience:
-        if self.args.reward.remote_url and not (_is_verdict(response["reward"]) and _is_verdict(response["scores"])):
-            response = {**response, "reward": 0.0, "scores": float("nan")}
+        if self._config is None or not self.args.reward.remote_url:
+            return super()._process_response_into_experience(response, **generate_kwargs)
+        reward, score = response.get("reward"), response.get("scores")
+        score = reward if score is None else score
+        failed = not (_is_verdict(reward) and _is_verdict(score))
+        self._responses, self._failed = self._responses + 1, self._failed + failed
+        response = {**response, "reward": 0.0 if failed else reward, "scores": float("nan") if failed else score}
         experience = super()._process_response_into_experience(response, **generate_kwargs)
-        if experience.scores is not None and not torch.isfinite(experience.scores).all():
-            experience.info["score"] = torch.zeros_like(experience.scores)  # logged means stay finite
+        if failed:
+            experience.info["score"] = torch.zeros(1)  # logged means stay finite
         return experience
 
     def generate_samples(self, **generate_kwargs):
         samples, *rest = super().generate_samples(**generate_kwargs)
+        if self._config is None:
+            return samples, *rest
+        self._check_verdicts()
         # OpenRLHF merges `info` key by key across ranks, so every sample must carry the same keys, in one order.
         keys = sorted(set().union(*(sample.info for sample in samples)))
         for sample in samples:
@@ -48,19 +81,22 @@ class RiskPOSamplesGenerator(SamplesGenerator):
 
     def generate_eval_samples(self, **generate_kwargs) -> list[Experience]:
         self.eval_samples = super().generate_eval_samples(**generate_kwargs)
+        self._check_verdicts()
         return self.eval_samples
+
+    def _check_verdicts(self) -> None:
+        """Over all responses since the last call, those that dynamic filtering dropped included."""
+        responses, failed, self._responses, self._failed = self._responses, self._failed, 0, 0
+        if failed:
+            stop_on_failed_verifier(failed, responses, self._config, lambda: last_reward_error(self.vllm_engines))
 
 
 class RiskPOExperienceMaker(RemoteExperienceMaker):
-    """Advantages by `core.estimator`; everything before (log-probabilities, KL) is OpenRLHF's.
+    """Advantages by `core.estimator`; everything before (log-probabilities, KL) is OpenRLHF's."""
 
-    `verifier_error` returns the last error of the reward function, for the message when too many have failed.
-    """
-
-    def __init__(self, *args, config: RiskPOConfig, verifier_error: Callable[[], str], **kwargs):
+    def __init__(self, *args, config: RiskPOConfig, **kwargs):
         super().__init__(*args, **kwargs)
         self.config = config
-        self.verifier_error = verifier_error
         self.risk_estimator = RiskPOEstimator(config, seed=self.args.train.seed)
         self.step = 0  # set by the trainer before each batch; shuffles depend on it
         self.metrics: dict[str, float] = {}
@@ -68,7 +104,7 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
     @torch.no_grad()
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
         """Fill `advantages` and `returns` [responses, tokens] of every micro-batch, in place."""
-        if self.advantage_estimator != ESTIMATOR:
+        if not uses_riskpo(self.args):
             return super().compute_advantages_and_returns(experiences)
         group_size = self.args.rollout.n_samples_per_prompt
         for experience in experiences:
@@ -80,7 +116,8 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
 
         scores = _in_rollout_order(torch.cat(raw).view(-1), index).view(-1, group_size)
         valid = torch.isfinite(scores)
-        self._stop_on_failed_verifier(valid)
+        failed = int((~valid).sum())
+        stop_on_failed_verifier(failed, valid.numel(), self.config, lambda: "the rewards are not finite")
         scores = scores.nan_to_num(0.0, 0.0, 0.0)
         result = self.risk_estimator.step(scores, self.step, valid, _keys(experiences, index, group_size))
         self.metrics = result.metrics
@@ -118,16 +155,6 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
             return None
         kl = experience.kl.float() * experience.action_mask
         return (kl.flip(-1).cumsum(-1).flip(-1)).mul_(self.kl_ctl.value)
-
-    def _stop_on_failed_verifier(self, valid: torch.Tensor) -> None:
-        share = 1 - valid.float().mean().item()
-        if share > self.config.max_error_share:
-            raise VerifierError(
-                f"{share:.0%} of the responses of step {self.step + 1} have no verdict (missing or non-finite "
-                f"reward), more than {FLAG_PREFIX}max_error_share {self.config.max_error_share:g} allows. "
-                f"The verifier's last error: {self.verifier_error()}. Mend the reward function behind "
-                "--reward.remote_url, or raise that share if failures are expected."
-            )
 
 
 def _in_rollout_order(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

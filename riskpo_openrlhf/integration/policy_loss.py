@@ -10,6 +10,7 @@ import torch
 from openrlhf.models import PolicyLoss
 from openrlhf.models.utils import masked_mean
 from openrlhf.trainer.ray import ppo_actor
+from openrlhf.utils.loss_utils import get_loss_batch_info
 
 from riskpo_openrlhf.core.losses import gmpo_loss, gpg_loss, sequence_clipped_loss
 from riskpo_openrlhf.integration.arguments import POLICY_LOSSES
@@ -78,13 +79,21 @@ class RiskPOActorPPOTrainer(ppo_actor.ActorPPOTrainer):
                 is_correction_threshold=theirs.is_correction_threshold,
             )
 
-    def training_step(self, *args, **kwargs):
-        status = super().training_step(*args, **kwargs)
+    def training_step(self, experience, kl_ctl, step, loss_batch_info=None):
+        if loss_batch_info is None:  # dynamic batching: what the parent would compute
+            loss_batch_info = get_loss_batch_info(
+                self.strategy, experience.action_mask, replay_buffer=self.replay_buffer, step=step, dynamic_batch=True
+            )
+        status = super().training_step(experience, kl_ctl, step, loss_batch_info)
+        metrics, weights = status["metrics"], status["weights"]
         if isinstance(self.actor_loss_fn, RiskPOPolicyLoss):
-            metrics, weights = status["metrics"], status["weights"]
             metrics["clip/low"], metrics["clip/high"] = self.actor_loss_fn.clip_low, self.actor_loss_fn.clip_high
-            metrics["entropy"] = metrics["entropy_loss"]
-            weights.update({"clip/low": "token", "clip/high": "token", "entropy": "token"})
+            weights["clip/low"] = weights["clip/high"] = "token"
+        if "entropy_loss" in metrics:
+            # entropy_loss is scaled for the gradient, by the tokens of the whole optimizer step; here is the mean.
+            scale = loss_batch_info["batch_num_tokens"] / loss_batch_info["dp_size"]
+            metrics["entropy"] = metrics["entropy_loss"] * scale / experience.action_mask.sum().clamp(min=1)
+            weights["entropy"] = "token"
         return status
 
 

@@ -1,6 +1,7 @@
 """OpenRLHF's drivers with RiskPO's experience maker, tracker state in every checkpoint, and metrics.
 
-`install` puts these classes where OpenRLHF's `train()` looks for its own. With any other estimator they pass through.
+`install` puts these classes where OpenRLHF's `train()` looks for its own. With any other estimator they train as
+OpenRLHF does and only report more: a line a step, unbiased Pass@k, the entropy.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import ray
 
 from riskpo_openrlhf.evaluation.in_training import pass_at_k_metrics
 from riskpo_openrlhf.integration import contract
-from riskpo_openrlhf.integration.arguments import ESTIMATOR, config_from_args
+from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.experience_maker import RiskPOExperienceMaker, RiskPOSamplesGenerator
 from riskpo_openrlhf.integration.policy_loss import RiskPOPolicyActor
@@ -32,14 +33,11 @@ def say(message: str) -> None:
 class _RiskPODriver:
     """What the synchronous and the asynchronous driver share. Comes before OpenRLHF's class in the bases."""
 
-    experience_maker: RiskPOExperienceMaker
-
-    @property
-    def _active(self) -> bool:
-        return self.args.algo.advantage.estimator == ESTIMATOR
-
     def _take_over(self) -> None:
-        """Replace the experience maker that OpenRLHF's constructor made."""
+        """Replace the experience maker that OpenRLHF's constructor made, if RiskPO is asked for."""
+        self._riskpo = uses_riskpo(self.args)
+        if not self._riskpo:
+            return
         theirs = self.experience_maker
         self.experience_maker = RiskPOExperienceMaker(
             theirs.actor_model_group,
@@ -50,46 +48,36 @@ class _RiskPODriver:
             theirs.strategy,
             theirs.tokenizer,
             config=config_from_args(self.args),
-            verifier_error=self._verifier_error,
         )
         say(self.experience_maker.config.describe(self.args.algo.riskpo.preset))
 
-    def _verifier_error(self) -> str:
-        errors = ray.get([engine.last_reward_error.remote() for engine in self.vllm_engines or []])
-        return next((error for error in errors if error), "none was raised: the rewards themselves were not finite")
-
     def train_step(self, rollout_samples, global_step: int):
-        if not self._active:
-            return super().train_step(rollout_samples, global_step)
         self.experience_maker.step = global_step
         status, global_step = super().train_step(rollout_samples, global_step)
-        status.update(self.experience_maker.metrics)
-        say(_step_line(status, global_step, getattr(self, "total_steps", None)))
+        if self._riskpo:
+            status.update(self.experience_maker.metrics)
         return status, global_step
 
-    def _with_state(self, client_states: dict | None) -> dict:
+    def _with_state(self, client_states: dict | None) -> dict | None:
+        if not self._riskpo:
+            return client_states
         return {**(client_states or {}), STATE_KEY: self.experience_maker.risk_estimator.state_dict()}
 
     def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None):
-        if self._active:
-            client_states = self._with_state(client_states)
-        super().save_logs_and_checkpoints(global_step, logs_dict, client_states)
+        say(_step_line(logs_dict or {}, global_step, getattr(self, "total_steps", None)))
+        super().save_logs_and_checkpoints(global_step, logs_dict, self._with_state(client_states))
 
     def save_best_checkpoint(self, eval_metrics, global_step, client_states=None):
-        if self._active:
-            client_states = self._with_state(client_states)
-        super().save_best_checkpoint(eval_metrics, global_step, client_states)
+        super().save_best_checkpoint(eval_metrics, global_step, self._with_state(client_states))
 
     def init_checkpoint_states(self) -> dict:
         states = super().init_checkpoint_states()
-        if self._active and states.get(STATE_KEY):
-            self.experience_maker.risk_estimator.load_state_dict(states[STATE_KEY])
+        if states.get("global_step"):
             say(f"resumed at step {states['global_step']}")
-        elif self._active and states.get("global_step"):
-            say(
-                f"resumed at step {states['global_step']} of a run without RiskPO's state: "
-                "the quantile tracker starts afresh"
-            )
+            if self._riskpo and states.get(STATE_KEY):
+                self.experience_maker.risk_estimator.load_state_dict(states[STATE_KEY])
+            elif self._riskpo:
+                say("the checkpoint is of a run without RiskPO: the quantile tracker starts afresh")
         return states
 
 
@@ -98,15 +86,14 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if self._active:
-            self._take_over()
-            self.samples_generator = _own_generator(self.samples_generator)
-            steps = -(-len(self.prompts_dataloader) // self.args.rollout.batch_size)
-            self.total_steps = steps * self.args.train.num_episodes
+        self._take_over()
+        self.samples_generator = _own_generator(self.samples_generator)
+        steps = -(-len(self.prompts_dataloader) // self.args.rollout.batch_size)
+        self.total_steps = steps * self.args.train.num_episodes
 
     def fit(self, global_step: int = 0) -> None:
         resuming = self.args.ckpt.load_enable and os.path.exists(os.path.join(self.args.ckpt.path, "_actor"))
-        if self._active and self.args.riskpo.eval_at_start and self.eval_dataloader and not resuming:
+        if self.args.riskpo.eval_at_start and self.eval_dataloader and not resuming:
             eval_kwargs = {
                 **self.generate_kwargs,
                 "temperature": self.args.eval.temperature,
@@ -114,20 +101,14 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
             }
             self.evaluate(0, **eval_kwargs)
         super().fit(global_step)
-        if self._active:
-            say("done")
 
     def evaluate(self, global_step, **generate_kwargs):
         logs = super().evaluate(global_step, **generate_kwargs)
-        if self._active:
-            ours = pass_at_k_metrics(
-                self.samples_generator.eval_samples, self.eval_dataloader, generate_kwargs["n_samples_per_prompt"]
-            )
-            for logger in filter(None, (self.wandb_logger, self.tensorboard_logger)):
-                logger.log_eval(global_step, ours)
-            say(_eval_line(ours, global_step))
-            logs.update(ours)
-        return logs
+        ours = _pass_at_k(self, generate_kwargs["n_samples_per_prompt"])
+        for logger in filter(None, (self.wandb_logger, self.tensorboard_logger)):
+            logger.log_eval(global_step, ours)
+        say(_eval_line(ours, global_step))
+        return {**logs, **ours}
 
 
 class RiskPOTrainingActor(_RiskPODriver, plain_class(ppo_trainer_async.TrainingActor)):
@@ -135,13 +116,7 @@ class RiskPOTrainingActor(_RiskPODriver, plain_class(ppo_trainer_async.TrainingA
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if self._active:
-            self._take_over()
-
-    def fit(self, global_step: int = 0) -> None:
-        super().fit(global_step)
-        if self._active:
-            say("done")
+        self._take_over()
 
 
 class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesActor)):
@@ -149,19 +124,13 @@ class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesAc
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._active = self.args.algo.advantage.estimator == ESTIMATOR
-        if self._active:
-            self.samples_generator = _own_generator(self.samples_generator)
+        self.samples_generator = _own_generator(self.samples_generator)
 
     def _run_eval(self):
         logs = super()._run_eval()
-        if self._active:
-            ours = pass_at_k_metrics(
-                self.samples_generator.eval_samples, self.eval_dataloader, self.args.eval.n_samples_per_prompt
-            )
-            say(_eval_line(ours))
-            logs.update(ours)
-        return logs
+        ours = _pass_at_k(self, self.args.eval.n_samples_per_prompt)
+        say(_eval_line(ours))
+        return {**logs, **ours}
 
 
 class RiskPOTrainerAsync(plain_class(ppo_trainer_async.PPOTrainerAsync)):
@@ -218,14 +187,18 @@ def _own_generator(theirs) -> RiskPOSamplesGenerator:
     )
 
 
+def _pass_at_k(owner, n: int) -> dict[str, float]:
+    return pass_at_k_metrics(owner.samples_generator.eval_samples, owner.eval_dataloader, n)
+
+
 def _step_line(status: dict, step: int, total: int | None) -> str:
-    signal = 1 - status["signal/prompts_all_wrong"] - status["signal/prompts_all_right"]
-    seconds = sum(value for name, value in status.items() if name.startswith("timing/"))
-    return (
-        f"step {step}{f'/{total}' if total else ''} | reward {status['rollout/reward_mean']:.3f} | "
-        f"q {status['riskpo/q_alpha']:.2f} {status['riskpo/q_beta']:.2f} | signal {signal:.2f} | "
-        f"entropy {status.get('entropy', float('nan')):.3f} | {seconds:.1f} s"
-    )
+    parts = [f"step {step}{f'/{total}' if total else ''}", f"reward {status.get('rollout/reward_mean', 0):.3f}"]
+    if "riskpo/q_alpha" in status:
+        signal = 1 - status["signal/prompts_all_wrong"] - status["signal/prompts_all_right"]
+        parts += [f"q {status['riskpo/q_alpha']:.2f} {status['riskpo/q_beta']:.2f}", f"signal {signal:.2f}"]
+    if "entropy" in status:
+        parts.append(f"entropy {status['entropy']:.3f}")
+    return " | ".join([*parts, f"{status.get('timing/step_total', 0):.1f} s"])
 
 
 def _eval_line(metrics: dict, step: int | None = None) -> str:

@@ -116,6 +116,9 @@ WRONG = {
     "evaluation before asynchronous training": (
         ["--riskpo.eval_at_start", "--train.async_enable"], "--riskpo.eval_at_start does not work with",
     ),
+    "preset of another estimator": (
+        ["--algo.advantage.estimator", "rloo", "--algo.riskpo.preset", "paper"], "--algo.riskpo.preset needs",
+    ),
     "dual clip with gmpo": (
         ["--actor.policy_loss_type", "gmpo", "--actor.dual_clip", "3"], "--actor.dual_clip has no meaning with",
     ),

@@ -53,7 +53,7 @@ def make_maker(config=None, kl=0.0, args=None, cls=RiskPOExperienceMaker):
     reference = object() if kl else None  # only its presence is asked for
     extra = {}
     if cls is RiskPOExperienceMaker:
-        extra = {"config": config or RiskPOConfig(), "verifier_error": lambda: "ValueError: no such key"}
+        extra = {"config": config or RiskPOConfig()}
     return cls(None, None, None, reference, FixedKLController(kl), SimpleNamespace(args=args), None, **extra)
 
 
@@ -193,10 +193,10 @@ def test_a_response_without_a_verdict_gets_no_advantage_and_is_counted():
             assert torch.isfinite(value).all()
 
 
-def test_too_many_missing_verdicts_stop_the_job_with_the_verifiers_own_error():
+def test_too_many_non_finite_rewards_of_a_reward_model_stop_the_job():
     scores = random_scores()
     scores[:4] = torch.nan
-    with pytest.raises(VerifierError, match=r"33% .* step 1 .*max_error_share 0\.2.*ValueError: no such key"):
+    with pytest.raises(VerifierError, match=r"16 of 48 .*max_error_share 0\.2.*the rewards are not finite"):
         make_maker().compute_advantages_and_returns(make_experiences(scores))
 
 
@@ -267,13 +267,41 @@ def response(**changes):
     }  # fmt: skip
 
 
+class Engine:
+    """Answers as a `RiskPORolloutActor` handle does."""
+
+    class last_reward_error:
+        @staticmethod
+        def remote():
+            return "ValueError: no such key"
+
+
+def make_generator(monkeypatch=None, responses=(), **changes):
+    """A generator; its parent's vLLM part, if asked for, yields these responses as one rollout."""
+    args = make_args(**changes)
+    args.algo.riskpo = SimpleNamespace(**RiskPOConfig().to_dict())
+    generator = RiskPOSamplesGenerator(SimpleNamespace(args=args), None, None, None, [Engine()])
+    if monkeypatch is not None:
+        monkeypatch.setattr("ray.get", lambda refs: refs)
+        parent = "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator."
+        for name, wrap in (
+            ("generate_samples", lambda x: (x, None, 1, False)),
+            ("generate_eval_samples", lambda x: x),
+        ):
+            monkeypatch.setattr(
+                parent + name,
+                lambda self, wrap=wrap: wrap([self._process_response_into_experience(r) for r in responses]),
+            )
+    return generator
+
+
 @pytest.mark.parametrize(
     "missing",
     [{"reward": None, "scores": None}, {"reward": float("nan")}, {"scores": float("inf")}],
     ids=["exception", "nan", "inf"],
 )
 def test_a_missing_or_non_finite_reward_is_no_verdict(missing):
-    generator = RiskPOSamplesGenerator(SimpleNamespace(args=make_args()), None, None, None, [])
+    generator = make_generator()
     sample = generator._process_response_into_experience(response(**missing))
     assert torch.isnan(sample.scores).all() and (sample.rewards == 0).all()
     assert all(torch.isfinite(value).all() for value in sample.info.values())
@@ -281,22 +309,44 @@ def test_a_missing_or_non_finite_reward_is_no_verdict(missing):
     assert kept.scores.item() == kept.rewards.item() == kept.info["parsed"].item() == 1.0
 
 
+@pytest.mark.parametrize("scores", [{"scores": None}, {}], ids=["none", "absent"])
+def test_an_agents_reward_without_scores_is_its_score(scores):
+    given = response(reward=0.5)
+    del given["scores"]
+    sample = make_generator()._process_response_into_experience({**given, **scores})
+    assert sample.scores.item() == sample.rewards.item() == 0.5
+
+
 def test_rewards_for_a_reward_model_to_fill_stay_open():
-    generator = RiskPOSamplesGenerator(SimpleNamespace(args=make_args(reward__remote_url=None)), None, None, None, [])
+    generator = make_generator(reward__remote_url=None)
     sample = generator._process_response_into_experience(response(reward=None, scores=None))
     assert sample.rewards is None and sample.scores is None
 
 
 def test_every_sample_carries_the_same_log_keys_in_one_order(monkeypatch):
-    generator = RiskPOSamplesGenerator(SimpleNamespace(args=make_args()), None, None, None, [])
-    failed = generator._process_response_into_experience(response(reward=None, scores=None, extra_logs={}))
-    fine = generator._process_response_into_experience(response())
-    parent = "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator.generate_samples"
-    monkeypatch.setattr(parent, lambda self, **kwargs: ([failed, fine], None, 1, False))
+    failed = response(reward=None, scores=None, extra_logs={})
+    generator = make_generator(monkeypatch, [failed, *[response()] * 9])
     samples, *_ = generator.generate_samples()
-    assert list(samples[0].info) == list(samples[1].info) == sorted(fine.info)
+    assert list(samples[0].info) == list(samples[1].info) == sorted(samples[1].info)
     merged = Experience.concat_experiences(samples, 0)
-    assert merged.info["parsed"].tolist() == [0.0, 1.0]
+    assert merged.info["parsed"].tolist() == [0.0] + [1.0] * 9
+
+
+@pytest.mark.parametrize("kind", ["generate_samples", "generate_eval_samples"])
+def test_too_many_missing_verdicts_stop_the_job_with_the_verifiers_own_error(monkeypatch, kind):
+    failed = response(reward=None, scores=None)
+    message = r"3 of 10 responses .*max_error_share 0\.2.*ValueError: no such key"
+    with pytest.raises(VerifierError, match=message):
+        getattr(make_generator(monkeypatch, [failed] * 3 + [response()] * 7), kind)()
+    getattr(make_generator(monkeypatch, [failed] * 2 + [response()] * 8), kind)()
+
+
+def test_responses_that_dynamic_filtering_dropped_count_too(monkeypatch):
+    generator = make_generator(monkeypatch, [])
+    for _ in range(5):
+        generator._process_response_into_experience(response(reward=None, scores=None))
+    with pytest.raises(VerifierError, match="5 of 5 responses"):
+        generator.generate_samples()
 
 
 def test_the_papers_formula_warns_at_a_weak_start(caplog):

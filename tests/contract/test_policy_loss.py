@@ -112,3 +112,31 @@ def test_an_empty_response_and_extreme_ratios_leave_finite_gradients(batch):
         (gradient,) = torch.autograd.grad(loss, batch["log_probs"])
         assert torch.isfinite(loss) and torch.isfinite(gradient).all()
         assert (gradient[0] == 0).all()
+
+
+def test_the_entropy_is_the_mean_over_tokens_however_the_batch_is_cut(monkeypatch):
+    from types import SimpleNamespace
+
+    from openrlhf.models import aggregate_loss
+    from openrlhf.trainer.ray import ppo_actor
+
+    from riskpo_openrlhf.integration.policy_loss import RiskPOActorPPOTrainer
+
+    entropies, lengths = torch.rand(4, 8), [1, 8, 3, 2]
+
+    def parents_step(self, experience, kl_ctl, step, info):
+        loss = aggregate_loss(experience.entropy, experience.action_mask, **info)
+        return {"metrics": {"entropy_loss": loss}, "weights": {"entropy_loss": "token"}}
+
+    monkeypatch.setattr(ppo_actor.ActorPPOTrainer, "training_step", parents_step)
+    trainer = object.__new__(RiskPOActorPPOTrainer)
+    trainer.actor_loss_fn = PolicyLoss()
+    window = {"dp_size": 2, "batch_num_tokens": torch.tensor(sum(lengths) / 2.0)}  # the tokens of the step over gas
+    total = 0.0
+    for entropy, length in zip(entropies, lengths, strict=True):
+        mask = torch.arange(8)[None] < length
+        status = trainer.training_step(SimpleNamespace(entropy=entropy[None], action_mask=mask), 0, 0, window)
+        torch.testing.assert_close(status["metrics"]["entropy"], entropy[:length].mean())
+        total += status["metrics"]["entropy"] * length
+    expected = torch.cat([e[:n] for e, n in zip(entropies, lengths, strict=True)]).mean()
+    torch.testing.assert_close(total / sum(lengths), expected)

@@ -92,7 +92,7 @@ def test_a_reward_function_that_fails_stops_the_job_with_its_own_error(train, tm
     reward.write_text("def reward_func(queries, prompts, labels):\n    raise KeyError('no gold answer')\n")
     job = train(reward=reward)
     assert job.code == 1
-    assert "100% of the responses of step 1 have no verdict" in job.output
+    assert "48 of 48 responses of this rollout have no verdict" in job.output
     assert "KeyError: 'no gold answer'" in job.output
 
 

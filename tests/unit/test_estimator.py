@@ -288,7 +288,7 @@ def test_a_resumed_run_goes_on_exactly(preset, seed):
     assert resumed.state_dict() == whole.state_dict()
 
 
-CHANGES = [("alpha", 0.3), ("beta", 0.7), ("bundle_size", 4), ("profile", "seeking")]
+CHANGES = [("alpha", 0.3), ("beta", 0.7), ("bundle_size", 4), ("bundling", "stratified")]
 
 
 @pytest.mark.parametrize(("name", "value"), CHANGES)
