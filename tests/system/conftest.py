@@ -81,7 +81,7 @@ def train(material, tmp_path):
             *flags,
         ]  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "WANDB_MODE": "offline"}
         environment.pop("RAY_ADDRESS", None)
         log = folder / f"job{len(started)}.log"
         with open(log, "wb") as output:

@@ -41,11 +41,13 @@ def test_an_asynchronous_run_with_two_engines_and_two_ranks_trains_with_kl_as_lo
     job = train(
         "--train.async_enable", "--actor.num_gpus_per_node", 2, "--vllm.num_engines", 2,
         "--ref.num_gpus_per_node", 2, "--train.colocate_actor_ref", "--algo.kl.init_coef", 0.01, "--algo.kl.use_loss",
-        "--algo.kl.estimator", "k3", "--train.max_epochs", 2, "--ckpt.save_steps", 3,
+        "--algo.kl.estimator", "k3", "--train.max_epochs", 2, "--ckpt.save_steps", 3, "--logger.wandb.key", "0" * 40,
     ).require_success()  # fmt: skip
     assert job.steps() == [1, 2, 3]
     scalars = job.scalars()
     assert all(f"train/{name}" in scalars for name in OURS | THEIRS | {"kl"})
+    (wandb,) = job.folder.glob("**/offline-run-*/run-*.wandb")
+    assert all(f"train/{name}".encode() in wandb.read_bytes() for name in OURS | THEIRS)
     state = torch.load(_state_file(job.folder), weights_only=False)
     assert state["riskpo"]["config"] == RiskPOConfig().to_dict() and state["riskpo"]["tracker"]["updates"] == 3
 
