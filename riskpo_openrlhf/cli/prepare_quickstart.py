@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=("tiny", "smollm2"), default="tiny")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and the problems")
     parser.add_argument("--train", type=int, help="training problems (default: 4800, with smollm2 960)")
-    parser.add_argument("--heldout", type=int, help="held-out problems (default: 240, with smollm2 60)")
+    parser.add_argument("--heldout", type=int, help="held-out problems (default: 160, with smollm2 60)")
     parser.add_argument("--seed", type=int, default=0, help="draws the training problems and the model's weights")
     args = parser.parse_args(argv)
     try:
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _write_problems(args) -> list[dict[str, str]]:
     kinds, style = (TINY_KINDS, "short") if args.model == "tiny" else (CHAT_KINDS, "chat")
-    n_train, n_heldout = (4800, 240) if args.model == "tiny" else (960, 60)
+    n_train, n_heldout = (4800, 160) if args.model == "tiny" else (960, 60)
     train = problems(kinds, n_train if args.train is None else args.train, args.seed, style=style)
     n_heldout = n_heldout if args.heldout is None else args.heldout
     heldout = problems(kinds, n_heldout, HELDOUT_SEED, split="heldout", style=style, unique=True)

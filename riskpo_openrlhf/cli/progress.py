@@ -21,6 +21,8 @@ TAIL = 25
 EVERY = 10
 _STEP = re.compile(r"step (\d+)(?:/(\d+))?(?: \| (.*))?$")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# Empty but for Ray's name of the process, or another program's bar: they would crowd the error out of the tail.
+_NOISE = re.compile(r"(\([^()]*pid=[^()]*\))?\s*$|.*\d%\|")
 
 
 def follow(lines: Iterable[str], log: TextIO, out: TextIO) -> bool:
@@ -70,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     if done:
         return 0
     with open(path, encoding="utf-8") as log:
-        tail = deque(log, maxlen=TAIL)
+        plain = (_COLOUR.sub("", line) for line in log)
+        tail = deque((line for line in plain if not _NOISE.match(line)), maxlen=TAIL)
     print(f"\nThe job ended before it was done. The last lines of its output:\n\n{''.join(tail)}", file=sys.stderr)
     print(f"The full log: {path}", file=sys.stderr)
     return 1

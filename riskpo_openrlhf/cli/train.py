@@ -2,7 +2,8 @@
 
     python3 -m riskpo_openrlhf.cli.train --algo.advantage.estimator riskpo --actor.policy_loss_type riskpo ...
 
-Exit codes: 0 trained; 1 the run failed; 2 a flag is wrong; 3 OpenRLHF is not the version this was written for.
+Exit codes: 0 trained (the last line is `[riskpo] done`); 1 the run failed; 2 a flag is wrong; 3 OpenRLHF is not the
+version that this was written for.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ def build_model(settings: TinySettings, tokenizer: PreTrainedTokenizerFast) -> Q
 def warm_start(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, settings: TinySettings) -> float:
     """Supervised training on fresh training problems, in place; the last batch's loss in nats a token.
 
-    The loss is on the answer and `<eos>` alone. AdamW, its rate constant after 20 steps: a rate that falls to 0 leaves a
-    model that reinforcement learning first disturbs before it gains.
+    The loss is on the answer and `<eos>` alone. AdamW, its rate constant after 20 steps: a rate that falls to 0 leaves
+    a model that reinforcement learning first disturbs before it gains.
     """
     rows = problems(settings.kinds, settings.steps * settings.batch_size, settings.seed)
     inputs, labels = _encode(rows, tokenizer)

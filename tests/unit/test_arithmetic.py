@@ -29,7 +29,7 @@ def test_the_same_seed_gives_the_same_problems_and_another_seed_gives_others():
 
 
 def test_no_heldout_problem_is_ever_in_a_training_set_whatever_the_seeds():
-    heldout = problems(TINY_KINDS, 240, seed=1, split="heldout", unique=True)
+    heldout = problems(TINY_KINDS, 160, seed=1, split="heldout", unique=True)
     for seed in (0, 1, 2):
         check_disjoint(problems(TINY_KINDS, 3000, seed), heldout)
     with pytest.raises(ValueError, match="1 held-out prompts are in the training set"):
@@ -37,8 +37,8 @@ def test_no_heldout_problem_is_ever_in_a_training_set_whatever_the_seeds():
 
 
 def test_kinds_take_equal_shares_and_unique_problems_do_not_repeat():
-    rows = problems(TINY_KINDS, 240, seed=1, split="heldout", unique=True)
-    assert len({row["input"] for row in rows}) == 240
+    rows = problems(TINY_KINDS, 160, seed=1, split="heldout", unique=True)
+    assert len({row["input"] for row in rows}) == 160
     single_digit_pairs = [row for row in rows if len(row["input"]) == 4]
     assert len(single_digit_pairs) == 40
 

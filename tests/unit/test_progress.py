@@ -51,6 +51,14 @@ def test_a_job_that_ends_early_shows_the_last_lines_of_its_log_and_fails(tmp_pat
     assert log.read_text().count("\n") == 101
 
 
+def test_the_bars_of_other_programs_do_not_crowd_the_error_out(tmp_path):
+    bar = "\x1b[36m(RiskPOTrainer pid=7)\x1b[0m \nGenerate samples:  40%|████      | 24/60 [00:01<00:01]\x1b[A\n"
+    result = run("(RiskPOTrainer pid=7) ValueError: boom\n" + bar * 40, tmp_path / "train.log")
+    assert result.returncode == 1
+    assert "ValueError: boom" in result.stderr and "Generate samples" not in result.stderr
+    assert (tmp_path / "train.log").read_text().count("Generate samples") == 40
+
+
 def test_a_job_that_is_done_succeeds(tmp_path):
     result = run("".join(STEPS) + "[riskpo] done\n", tmp_path / "train.log")
     assert result.returncode == 0, result.stderr
