@@ -31,8 +31,8 @@ case $model in
         lr=5e-5 heldout=160 every=20 threads=1
         ;;
     smollm2)
-        : "${steps:=40}" && batch=10 group=8 train=80 micro=8 tokens=32 length=160
-        lr=2e-5 heldout=48 every=10 threads=$(nproc)
+        : "${steps:=24}" && batch=10 group=8 train=80 micro=8 tokens=32 length=160
+        lr=3e-5 heldout=36 every=8 threads=$(nproc)
         ;;
     *) echo "quickstart: --model $model is not known; one of: tiny, smollm2" >&2 && exit 2 ;;
 esac

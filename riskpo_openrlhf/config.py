@@ -195,6 +195,14 @@ class RiskPOConfig:
                 f"--rollout.n_samples_per_prompt {group_size} is too small: {needs_two[0]} compares the responses of "
                 "one prompt and needs at least 2"
             )
+        halves = [f"{FLAG_PREFIX}quantile_source bundle"] if self.quantile_source == "bundle" else []
+        halves += [f"{FLAG_PREFIX}normalization bundle-std"] if self.normalization == "bundle-std" else []
+        if group_size < 4 and self.bundling == "stratified" and halves:
+            raise ValueError(
+                f"--rollout.n_samples_per_prompt {group_size} is too small: {FLAG_PREFIX}bundling stratified bundles "
+                f"half of a prompt's responses at a time, and {halves[0]} compares those of a half; at least 4 are "
+                "needed"
+            )
 
 
 def _check(knob, value) -> None:

@@ -26,6 +26,7 @@ ensure_environment() {
         ) 9>"$state/lock" || return 1
     fi
     export VIRTUAL_ENV=$venv
+    export TORCH_EXTENSIONS_DIR=$venv/torch_extensions
     case ":$PATH:" in
         *":$venv/bin:"*) ;;
         *) export PATH=$venv/bin:$PATH ;;
@@ -118,6 +119,11 @@ _riskpo_install() {
                 "$riskpo_root/.venv and run again"
             return 1
         fi
+        if ! _riskpo_step "operators of DeepSpeed, compiled" _riskpo_operators; then
+            _riskpo_error "DeepSpeed's CPU operators do not compile (the compiler's output is above): install a C++" \
+                "compiler (Debian and Ubuntu: g++) and the headers of Python, and run again"
+            return 1
+        fi
         _riskpo_stamp cpu >"$state/cpu.done"
     fi
 }
@@ -192,6 +198,16 @@ _riskpo_pip() {
     "$python" -m pip --disable-pip-version-check --no-input "$@" || status=$?
     rm -f "$state/unfinished"
     return "$status"
+}
+
+# DeepSpeed would compile these two in the first training job. A job killed then leaves a lock behind that every later
+# one waits for; and in torch's common folder, environments undo each other's work.
+_riskpo_operators() {
+    rm -rf "$riskpo_root/.venv/torch_extensions"
+    DS_ACCELERATOR=cpu TORCH_EXTENSIONS_DIR=$riskpo_root/.venv/torch_extensions PATH=$riskpo_root/.venv/bin:$PATH \
+        "$python" -c 'from deepspeed.ops.op_builder.cpu import FusedAdamBuilder, ShareMemCommBuilder
+FusedAdamBuilder().load()
+ShareMemCommBuilder().load()'
 }
 
 _riskpo_import_check() {

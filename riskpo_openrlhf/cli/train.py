@@ -23,6 +23,7 @@ def main() -> None:
             from riskpo_openrlhf.runtime import cpu
 
             cpu.prepare_driver()
+        contract.check()
         from riskpo_openrlhf.integration.trainers import install
 
         install()

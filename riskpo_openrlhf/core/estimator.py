@@ -106,7 +106,7 @@ class RiskPOEstimator:
         if changed and not self.config.resume_changed:
             raise ValueError(
                 f"cannot resume: {', '.join(changed)} would give the tracked quantiles another meaning; restore the "
-                f"checkpoint's value, or set {FLAG_PREFIX}resume_changed to restart the tracker"
+                f"checkpoint's value, or set {FLAG_PREFIX}resume_changed true to restart the tracker"
             )
         self.tracker = self._new_tracker()
         if changed:

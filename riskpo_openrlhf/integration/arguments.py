@@ -101,6 +101,8 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
                 f"{FLAG_PREFIX}{given[0]} needs --algo.advantage.estimator {ESTIMATOR}, "
                 f"not {values['algo.advantage.estimator']}"
             )
+    if values["riskpo.eval_at_start"] and not values["eval.dataset"]:
+        raise ValueError("--riskpo.eval_at_start needs --eval.dataset: there is nothing to evaluate on")
     if values["riskpo.eval_at_start"] and values["train.async_enable"]:
         raise ValueError(
             "--riskpo.eval_at_start does not work with --train.async_enable: OpenRLHF's asynchronous generator "

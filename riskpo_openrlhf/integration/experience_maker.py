@@ -13,6 +13,7 @@ from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
+from riskpo_openrlhf.core.bundles import masked_std
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 
@@ -21,8 +22,13 @@ class VerifierError(RuntimeError):
     """Too many responses have no verdict; the message carries the verifier's own error."""
 
 
-def _is_verdict(value) -> bool:
-    return value is not None and bool(torch.isfinite(torch.as_tensor(value, dtype=torch.float32)).all())
+def _number(value) -> float | None:
+    """A reward as reward functions give it (a number, a list or tensor of one) -> float; None if it is not finite."""
+    try:
+        number = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return number.item() if number.numel() == 1 and bool(number.isfinite()) else None
 
 
 def stop_on_failed_verifier(failed: int, responses: int, config: RiskPOConfig, last_error: Callable[[], str]) -> None:
@@ -31,15 +37,15 @@ def stop_on_failed_verifier(failed: int, responses: int, config: RiskPOConfig, l
         raise VerifierError(
             f"{failed} of {responses} responses of this rollout have no verdict (missing or non-finite reward), more "
             f"than {FLAG_PREFIX}max_error_share {config.max_error_share:g} allows. The verifier's last error: "
-            f"{last_error()}. Mend the reward function behind --reward.remote_url, or raise that share if failures "
-            "are expected."
+            f"{last_error()}. Mend the reward function (--reward.remote_url, --train.agent_func_path) or the reward "
+            "model, or raise that share if failures are expected."
         )
 
 
 def last_reward_error(vllm_engines) -> str:
     """The last exception of the reward function in any engine (`RiskPORolloutActor` remembers it)."""
     errors = ray.get([engine.last_reward_error.remote() for engine in vllm_engines or []])
-    return next((error for error in errors if error), "none was raised: the rewards themselves were not finite")
+    return next((error for error in errors if error), "it raised none; rewards were missing or not finite")
 
 
 class RiskPOSamplesGenerator(SamplesGenerator):
@@ -59,13 +65,18 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         if self._config is None or not self.args.reward.remote_url:
             return super()._process_response_into_experience(response, **generate_kwargs)
         reward, score = response.get("reward"), response.get("scores")
-        score = reward if score is None else score
-        failed = not (_is_verdict(reward) and _is_verdict(score))
-        self._responses, self._failed = self._responses + 1, self._failed + failed
-        response = {**response, "reward": 0.0 if failed else reward, "scores": float("nan") if failed else score}
-        experience = super()._process_response_into_experience(response, **generate_kwargs)
+        reward, score = _number(reward), _number(reward if score is None else score)
+        failed = reward is None or score is None
+        logs = {name: _number(value) or 0.0 for name, value in (response.get("extra_logs") or {}).items()}
+        verdict = {"reward": 0.0, "scores": float("nan")} if failed else {"reward": reward, "scores": score}
+        experience = super()._process_response_into_experience(
+            {**response, **verdict, "extra_logs": logs}, **generate_kwargs
+        )
         if failed:
             experience.info["score"] = torch.zeros(1)  # logged means stay finite
+        self._responses, self._failed = self._responses + 1, self._failed + failed
+        if self._responses == self.args.rollout.batch_size * self.args.rollout.n_samples_per_prompt:
+            self._check_verdicts()  # dynamic filtering may go on replacing failed groups until the data is used up
         return experience
 
     def generate_samples(self, **generate_kwargs):
@@ -107,17 +118,18 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
         if not uses_riskpo(self.args):
             return super().compute_advantages_and_returns(experiences)
         group_size = self.args.rollout.n_samples_per_prompt
-        for experience in experiences:
-            experience.rewards = experience.rewards.float()
-        raw = [e.rewards if e.scores is None else e.scores.float() for e in experiences]
+        raw = [(e.rewards if e.scores is None else e.scores).float() for e in experiences]
         sizes = [len(e.index) for e in experiences]
         # index: the place of each response in the rollout, where the responses of a prompt stand together
         index = torch.tensor(list(itertools.chain.from_iterable(e.index for e in experiences)))
 
         scores = _in_rollout_order(torch.cat(raw).view(-1), index).view(-1, group_size)
         valid = torch.isfinite(scores)
-        failed = int((~valid).sum())
-        stop_on_failed_verifier(failed, valid.numel(), self.config, lambda: "the rewards are not finite")
+        if self.reward_model_group is not None:  # verdicts of reward functions were counted where they came in
+            failed = int((~valid).sum())
+            stop_on_failed_verifier(failed, valid.numel(), self.config, lambda: "the reward model's are not finite")
+        for experience in experiences:
+            experience.rewards = experience.rewards.float().nan_to_num(0.0, 0.0, 0.0)
         scores = scores.nan_to_num(0.0, 0.0, 0.0)
         result = self.risk_estimator.step(scores, self.step, valid, _keys(experiences, index, group_size))
         self.metrics = result.metrics
@@ -127,11 +139,10 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
         if self.config.shaped_rewards:
             shaped = _in_rollout_order(torch.cat([e.rewards for e in experiences]), index).view(-1, group_size)
             advantages = advantages + _centred(shaped - scores, valid)
-        group_std = scores.std(-1, keepdim=True).expand_as(scores)
+        group_std = masked_std(scores, valid, unbiased=True).expand_as(scores)
 
         parts = advantages.reshape(-1)[index].split(sizes), group_std.reshape(-1)[index].split(sizes)
         for experience, advantage, std in zip(experiences, *parts, strict=True):
-            experience.rewards = experience.rewards.nan_to_num(0.0, 0.0, 0.0)
             if group_size > 1:
                 experience.info["group_reward_std"] = std
             mask = experience.action_mask

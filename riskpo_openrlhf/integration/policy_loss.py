@@ -52,11 +52,15 @@ class RiskPOPolicyLoss(PolicyLoss):
                 self.sequence_dual_clip,
             )  # fmt: skip
         self.clip_low, self.clip_high = terms.clip_low.detach(), terms.clip_high.detach()
+        old_log_probs = torch.where(
+            action_mask.bool(), old_log_probs, 0
+        )  # what padding holds must not enter here either
         # At ratio 1 the parent's surrogate is its advantage, here minus our loss: it corrects and reduces, no more.
         loss, _, _, vllm_kl, is_filter_ratio = super().forward(
             old_log_probs, old_log_probs, -terms.loss, action_mask, rollout_log_probs, **reduction
         )
-        ppo_kl = masked_mean((old_log_probs - log_probs).detach(), action_mask)
+        moved = torch.where(action_mask.bool(), old_log_probs - log_probs.detach(), 0)
+        ppo_kl = masked_mean(moved, action_mask)
         return loss, self.clip_low + self.clip_high, ppo_kl, vllm_kl, is_filter_ratio
 
 

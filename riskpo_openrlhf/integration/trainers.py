@@ -15,12 +15,14 @@ import openrlhf.trainer.ray.ppo_actor as ppo_actor
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 import ray
 
+from riskpo_openrlhf import __version__
 from riskpo_openrlhf.evaluation.in_training import pass_at_k_metrics
 from riskpo_openrlhf.integration import contract
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.experience_maker import RiskPOExperienceMaker, RiskPOSamplesGenerator
 from riskpo_openrlhf.integration.policy_loss import RiskPOPolicyActor
+from riskpo_openrlhf.integration.rollout_actor import RiskPORolloutActor
 
 STATE_KEY = "riskpo"  # in the client state of OpenRLHF's checkpoints
 
@@ -61,7 +63,8 @@ class _RiskPODriver:
     def _with_state(self, client_states: dict | None) -> dict | None:
         if not self._riskpo:
             return client_states
-        return {**(client_states or {}), STATE_KEY: self.experience_maker.risk_estimator.state_dict()}
+        state = self.experience_maker.risk_estimator.state_dict()
+        return {**(client_states or {}), STATE_KEY: {**state, "package_version": __version__}}
 
     def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None):
         say(_step_line(logs_dict or {}, global_step, getattr(self, "total_steps", None)))
@@ -88,8 +91,9 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
         super().__init__(*args, **kwargs)
         self._take_over()
         self.samples_generator = _own_generator(self.samples_generator)
-        steps = -(-len(self.prompts_dataloader) // self.args.rollout.batch_size)
-        self.total_steps = steps * self.args.train.num_episodes
+        if not self.args.algo.dynamic_filtering_enable:  # which draws more prompts than it keeps
+            steps = -(-len(self.prompts_dataloader) // self.args.rollout.batch_size)
+            self.total_steps = steps * self.args.train.num_episodes
 
     def fit(self, global_step: int = 0) -> None:
         resuming = self.args.ckpt.load_enable and os.path.exists(os.path.join(self.args.ckpt.path, "_actor"))
@@ -142,30 +146,6 @@ class RiskPOTrainerAsync(plain_class(ppo_trainer_async.PPOTrainerAsync)):
         super().__init__(*args, **kwargs)
 
 
-class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
-    """A vLLM engine that remembers the reward function's last error, which OpenRLHF only logs."""
-
-    async def __init__(self, *args, **kwargs):
-        await super().__init__(*args, **kwargs)
-        self._reward_error = ""
-        for name in ("_fetch_rewards_via_func", "_fetch_rewards_via_http"):
-            if hasattr(self.executor, name):
-                setattr(self.executor, name, self._remembering(getattr(self.executor, name)))
-
-    def _remembering(self, fetch):
-        async def fetch_rewards(*args):
-            try:
-                return await fetch(*args)
-            except Exception as error:
-                self._reward_error = f"{type(error).__name__}: {error}"
-                raise
-
-        return fetch_rewards
-
-    def last_reward_error(self) -> str:
-        return self._reward_error
-
-
 def install() -> None:
     """Put our classes where OpenRLHF's `train()` imports its own from, in the submitting process.
 
@@ -188,7 +168,8 @@ def _own_generator(theirs) -> RiskPOSamplesGenerator:
 
 
 def _pass_at_k(owner, n: int) -> dict[str, float]:
-    return pass_at_k_metrics(owner.samples_generator.eval_samples, owner.eval_dataloader, n)
+    samples, owner.samples_generator.eval_samples = owner.samples_generator.eval_samples, []
+    return pass_at_k_metrics(samples, owner.eval_dataloader, n)
 
 
 def _step_line(status: dict, step: int, total: int | None) -> str:

@@ -156,7 +156,9 @@ def pretend_gpus(args) -> int:
         if get("reward.remote_url") or get("train.agent_func_path")
         else get("reward.num_nodes") * get("reward.num_gpus_per_node")
     )
-    critic = get("critic.num_nodes") * get("critic.num_gpus_per_node") if get("critic.model_name_or_path") else 0
+    critic = (
+        get("critic.num_nodes") * get("critic.num_gpus_per_node") if get("algo.advantage.estimator") == "gae" else 0
+    )
     if get("train.colocate_all"):
         return actor + reward + critic + (engines if get("train.async_enable") else 0)
     if get("train.colocate_actor_ref"):

@@ -94,9 +94,7 @@ def run(name: str, given: list[Experience]) -> float:
     if name == "group_norm":
         maker = RemoteExperienceMaker(*common, strategy(name), None)
     else:
-        maker = RiskPOExperienceMaker(
-            *common, strategy("riskpo"), None, config=RiskPOConfig.preset(name), verifier_error=str
-        )
+        maker = RiskPOExperienceMaker(*common, strategy("riskpo"), None, config=RiskPOConfig.preset(name))
     start = time.perf_counter()
     maker.compute_advantages_and_returns(given)
     return time.perf_counter() - start

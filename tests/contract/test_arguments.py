@@ -113,8 +113,14 @@ WRONG = {
     "discount": (["--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma 0.9 is not allowed with riskpo"),
     "overlong penalty without effect": (["--reward.overlong_buffer_len", "9"], "--algo.riskpo.shaped_rewards true"),
     "truncation penalty without effect": (["--reward.stop_properly_penalty_coef", "0"], "--algo.riskpo.shaped"),
+    "evaluation on nothing": (["--riskpo.eval_at_start"], "--riskpo.eval_at_start needs --eval.dataset"),
+    "halves too small": (
+        ["--algo.riskpo.bundling", "stratified", "--algo.riskpo.quantile_source", "bundle",
+         "--rollout.n_samples_per_prompt", "3"], "at least 4 are needed",
+    ),
     "evaluation before asynchronous training": (
-        ["--riskpo.eval_at_start", "--train.async_enable"], "--riskpo.eval_at_start does not work with",
+        ["--riskpo.eval_at_start", "--train.async_enable", "--eval.dataset", "x"],
+        "--riskpo.eval_at_start does not work with",
     ),
     "preset of another estimator": (
         ["--algo.advantage.estimator", "rloo", "--algo.riskpo.preset", "paper"], "--algo.riskpo.preset needs",

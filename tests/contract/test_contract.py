@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from riskpo_openrlhf.integration import contract
+
+PACKAGES = {distribution.name.lower().replace("_", "-") for distribution in distributions()}
 
 
 def test_the_installed_openrlhf_honours_the_contract():
@@ -82,6 +85,41 @@ else:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_an_engines_process_does_not_import_deepspeed():
+    code = """
+import torch, sys
+from riskpo_openrlhf.runtime import cpu
+if not torch.cuda.is_available():
+    cpu.prepare_driver()
+import riskpo_openrlhf.integration.rollout_actor
+assert not any(name.split(".")[0] == "deepspeed" for name in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.skipif("flash-attn" in PACKAGES, reason="flash-attn is installed")
+def test_without_flash_attn_the_command_says_what_to_do():
+    command = [sys.executable, "-m", "riskpo_openrlhf.cli.train", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 3
+    assert "the package flash_attn is missing" in done.stderr and "add --riskpo.runtime cpu" in done.stderr
+
+
+def test_the_benchmark_of_the_experience_maker_runs(tmp_path):
+    script = Path(__file__).parents[1] / "benchmarks/bench_experience_maker.py"
+    command = [sys.executable, str(script), "--responses", "200", "--repeats", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len([line for line in done.stdout.splitlines() if line.rstrip().endswith(" x")]) == 2
+
+
+def test_a_missing_module_is_named(monkeypatch):
+    monkeypatch.setitem(contract.SEAMS, "openrlhf.trainer.gone", {})
+    with pytest.raises(contract.ContractError, match=r"openrlhf\.trainer\.gone is gone"):
+        contract.check()
 
 
 def test_openrlhfs_own_test_suite_passes_with_our_classes_installed(tmp_path):

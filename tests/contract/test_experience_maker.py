@@ -188,7 +188,23 @@ def test_a_response_without_a_verdict_gets_no_advantage_and_is_counted():
     assert (advantages[2, 1] == 0).all() and (advantages[5, 3] == 0).all()
     assert torch.isfinite(advantages).all()
     assert maker.metrics["verifier/error_share"] == pytest.approx(2 / 48)
+    # group_reward_std is of the verdicts alone
+    expected = scores.nan_to_num(2.0)
+    for i, row in enumerate(expected):
+        kept = row[row <= 1]
+        torch.testing.assert_close(in_order(experiences, "group_reward_std").view(PROMPTS, GROUP)[i, 0], kept.std())
+
+
+def test_a_reward_models_nan_never_reaches_the_logs():
+    scores = random_scores()
+    scores[2, 1] = torch.nan
+    experiences = make_experiences(scores)
     for experience in experiences:
+        experience.rewards, experience.scores = experience.scores, None
+        experience.info["reward"] = experience.rewards
+    make_maker().compute_advantages_and_returns(experiences)
+    for experience in experiences:
+        assert experience.rewards.isfinite().all()
         for value in experience.info.values():
             assert torch.isfinite(value).all()
 
@@ -196,8 +212,10 @@ def test_a_response_without_a_verdict_gets_no_advantage_and_is_counted():
 def test_too_many_non_finite_rewards_of_a_reward_model_stop_the_job():
     scores = random_scores()
     scores[:4] = torch.nan
-    with pytest.raises(VerifierError, match=r"16 of 48 .*max_error_share 0\.2.*the rewards are not finite"):
-        make_maker().compute_advantages_and_returns(make_experiences(scores))
+    maker = make_maker()
+    maker.reward_model_group = object()  # only its presence is asked for
+    with pytest.raises(VerifierError, match=r"16 of 48 .*max_error_share 0\.2.*the reward model's are not finite"):
+        maker.compute_advantages_and_returns(make_experiences(scores))
 
 
 def test_a_reward_models_scores_are_its_rewards():
@@ -317,6 +335,25 @@ def test_an_agents_reward_without_scores_is_its_score(scores):
     assert sample.scores.item() == sample.rewards.item() == 0.5
 
 
+@pytest.mark.parametrize("one", [lambda x: [x], lambda x: torch.tensor([x]), lambda x: torch.tensor(x)])
+def test_lists_and_tensors_of_one_number_merge_with_failed_verdicts(one):
+    generator = make_generator()
+    given = response(reward=one(1.0), scores=one(0.5), extra_logs={"parsed": one(1.0)})
+    samples = [generator._process_response_into_experience(r) for r in (given, response(reward=None, scores=None))]
+    merged = Experience.concat_experiences(samples, 0)
+    assert merged.rewards.tolist() == [1.0, 0.0]
+    assert merged.scores[0] == 0.5 and merged.scores[1].isnan()
+    assert merged.info["parsed"].tolist() == [1.0, 1.0] and merged.info["score"].tolist() == [0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    "junk", ["right", [1.0, 0.0], {"a": 1}, torch.zeros(2)], ids=["text", "two", "dict", "tensor"]
+)
+def test_what_is_no_number_is_no_verdict(junk):
+    sample = make_generator()._process_response_into_experience(response(reward=junk))
+    assert sample.scores.isnan().all() and (sample.rewards == 0).all()
+
+
 def test_rewards_for_a_reward_model_to_fill_stay_open():
     generator = make_generator(reward__remote_url=None)
     sample = generator._process_response_into_experience(response(reward=None, scores=None))
@@ -347,6 +384,14 @@ def test_responses_that_dynamic_filtering_dropped_count_too(monkeypatch):
         generator._process_response_into_experience(response(reward=None, scores=None))
     with pytest.raises(VerifierError, match="5 of 5 responses"):
         generator.generate_samples()
+
+
+def test_a_verifier_that_always_fails_stops_dynamic_filtering_after_one_rollouts_worth(monkeypatch):
+    generator, failed = make_generator(monkeypatch), response(reward=None, scores=None)
+    for _ in range(PROMPTS * GROUP - 1):
+        generator._process_response_into_experience(failed)
+    with pytest.raises(VerifierError, match="48 of 48 responses"):
+        generator._process_response_into_experience(failed)
 
 
 def test_the_papers_formula_warns_at_a_weak_start(caplog):

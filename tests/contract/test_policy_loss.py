@@ -103,6 +103,22 @@ def test_gmpo_and_gpg_reach_their_core_functions(batch, kind, function):
     torch.testing.assert_close(loss, ((terms.loss * mask).sum(-1) / mask.sum(-1)).mean())
 
 
+def test_what_padding_holds_never_enters(batch):
+    padding = ~batch["action_mask"]
+    clean = {name: value.detach().clone() for name, value in batch.items()}
+    dirty = {name: value.detach().clone() for name, value in batch.items()}
+    for name in ("log_probs", "old_log_probs", "advantages"):
+        dirty[name] = torch.where(padding, torch.nan, dirty[name])
+    for kind in ("riskpo", "gmpo", "gpg"):
+        results = []
+        for given in (clean, dirty):
+            given["log_probs"].requires_grad_()
+            loss, clipped, kl, *_ = RiskPOPolicyLoss(kind)(**given)
+            results.append((loss, clipped, kl, torch.autograd.grad(loss, given["log_probs"])[0]))
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other)
+
+
 def test_an_empty_response_and_extreme_ratios_leave_finite_gradients(batch):
     batch["action_mask"] = batch["action_mask"].clone()
     batch["action_mask"][0] = False

@@ -6,10 +6,12 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from riskpo_openrlhf import __version__
 from riskpo_openrlhf.config import RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 
@@ -33,6 +35,7 @@ def test_a_synchronous_run_trains_evaluates_logs_every_metric_and_keeps_the_engi
     assert scalars["eval/eval_arithmetic_pass4"]  # OpenRLHF's own stays beside ours
     # At this learning rate stale weights in vLLM would be nats away from the trainer's.
     assert abs(scalars["train/vllm_kl"][-1][1]) < 0.05
+    assert _client_state(job.folder, "best_global_step")["riskpo"]["tracker"]["updates"] == 3
     before, after = (load_file(folder / "model/model.safetensors") for folder in (material, job.folder))
     assert any(not torch.equal(before[name], after[name].to(before[name].dtype)) for name in before)
 
@@ -48,8 +51,9 @@ def test_an_asynchronous_run_with_two_engines_and_two_ranks_trains_with_kl_as_lo
     assert all(f"train/{name}" in scalars for name in OURS | THEIRS | {"kl"})
     (wandb,) = job.folder.glob("**/offline-run-*/run-*.wandb")
     assert all(f"train/{name}".encode() in wandb.read_bytes() for name in OURS | THEIRS)
-    state = torch.load(_state_file(job.folder), weights_only=False)
-    assert state["riskpo"]["config"] == RiskPOConfig().to_dict() and state["riskpo"]["tracker"]["updates"] == 3
+    state = _client_state(job.folder, "global_step")["riskpo"]
+    assert state["config"] == RiskPOConfig().to_dict() and state["tracker"]["updates"] == 3
+    assert state["package_version"] == __version__
 
 
 def test_a_colocated_run_trains_with_dynamic_batching_dynamic_filtering_kl_in_the_reward_and_gmpo(train):
@@ -63,28 +67,35 @@ def test_a_colocated_run_trains_with_dynamic_batching_dynamic_filtering_kl_in_th
     scalars = job.scalars()
     assert all(value > 0 for _, value in scalars["train/dynamic_filtering_pass_rate"])
     assert all(value == 0 for _, value in scalars["train/signal/prompts_all_wrong"])
-    assert "train/kl" in scalars and "train/clip/high" in scalars
+    assert "train/clip/high" in scalars and all(value > 0 for _, value in scalars["train/entropy"])
+    # The KL against the start is 0 at first and enters the return as soon as the policy has moved.
+    kl, gap = (dict(scalars["train/kl"]), _difference(scalars, "train/return", "train/riskpo/advantage_mean"))
+    assert abs(gap[1]) < 1e-4
+    assert any(abs(gap[step]) > 1e-6 for step in kl if step > 1)
 
 
-def test_a_killed_run_resumes_with_its_tracker_and_refuses_another_bundle_size(train, tmp_path):
+@pytest.mark.parametrize("mode", [(), ("--train.async_enable",)], ids=["synchronous", "asynchronous"])
+def test_a_killed_run_resumes_with_its_tracker_and_refuses_another_bundle_size(train, tmp_path, mode):
     def kill_after_second_checkpoint(process, log):
         wait_for(log, process, r"\[riskpo\] step 3")
         os.killpg(process.pid, signal.SIGKILL)
 
-    flags = ("--ckpt.save_steps", 1, "--data.max_samples", 60)
+    flags = (*mode, "--ckpt.save_steps", 1, "--data.max_samples", 72)
     killed = train(*flags, watch=kill_after_second_checkpoint)
     assert killed.code == -signal.SIGKILL
-    saved = torch.load(_state_file(tmp_path), weights_only=False)
+    saved = _client_state(tmp_path, "global_step")
     assert saved["riskpo"]["tracker"]["updates"] == saved["global_step"] >= 2
 
-    refused = train(*flags, "--ckpt.load_enable", "--algo.riskpo.bundle_size", 4)
-    assert refused.code == 1
-    assert "--algo.riskpo.bundle_size 4 (checkpoint 5)" in refused.output
+    if not mode:
+        refused = train(*flags, "--ckpt.load_enable", "--algo.riskpo.bundle_size", 4)
+        assert refused.code == 1
+        assert "--algo.riskpo.bundle_size 4 (checkpoint 5)" in refused.output
 
     resumed = train(*flags, "--ckpt.load_enable").require_success()
     step = saved["global_step"]
     assert f"[riskpo] resumed at step {step}" in resumed.output
-    assert resumed.steps() == list(range(step + 1, 6))
+    assert resumed.steps()[0] == step + 1
+    assert mode or resumed.steps() == list(range(step + 1, 7))  # asynchronously, prompts in flight are not drawn again
     used = dict(resumed.scalars()["train/riskpo/q_beta"])[step + 1]
     assert used == pytest.approx(saved["riskpo"]["tracker"]["values"][1], abs=1e-6)
 
@@ -98,6 +109,21 @@ def test_a_reward_function_that_fails_stops_the_job_with_its_own_error(train, tm
     assert "KeyError: 'no gold answer'" in job.output
 
 
+@pytest.mark.parametrize("mode", [(), ("--train.async_enable",)], ids=["synchronous", "asynchronous"])
+def test_a_dead_engine_ends_the_job_with_an_error(train, mode):
+    def kill_engine(process, log):
+        wait_for(log, process, r"\[riskpo\] step 2")
+        cores = [p for p in psutil.Process(process.pid).children(recursive=True) if "EngineCore" in p.name()]
+        assert cores, "no engine process found"
+        for core in cores:
+            core.kill()
+
+    job = train(*mode, "--data.max_samples", 240, watch=kill_engine)
+    assert job.code == 1
+    assert "EngineDeadError" in job.output
+    assert "[riskpo] done" not in job.output
+
+
 def wait_for(log: Path, process, pattern: str, seconds: float = 300) -> None:
     """Wait until the job's log matches; fails when the job ends or the time is up first."""
     until = time.monotonic() + seconds
@@ -107,7 +133,12 @@ def wait_for(log: Path, process, pattern: str, seconds: float = 300) -> None:
         time.sleep(0.2)
 
 
-def _state_file(folder: Path) -> Path:
-    """The newest DeepSpeed file that holds OpenRLHF's client state."""
-    tag = (folder / "checkpoints/_actor/latest").read_text().strip()
-    return next((folder / "checkpoints/_actor" / tag).glob("*model_states.pt"))
+def _client_state(folder: Path, prefix: str) -> dict:
+    """OpenRLHF's client state in the newest checkpoint of that kind."""
+    folders = (folder / "checkpoints/_actor").glob(f"{prefix}*")
+    newest = max(folders, key=lambda path: int(re.search(r"\d+$", path.name)[0]))
+    return torch.load(next(newest.glob("*model_states.pt")), weights_only=False)
+
+
+def _difference(scalars: dict, one: str, other: str) -> dict[int, float]:
+    return {step: value - dict(scalars[other])[step] for step, value in scalars[one]}

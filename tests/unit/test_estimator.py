@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from riskpo_openrlhf.config import PRESETS, RiskPOConfig
@@ -135,6 +135,7 @@ def test_counterfactual_credit_never_punishes_right_answers_and_is_silent_on_equ
     bundling, mix, profile, batch, normalization, awkward_values
 ):
     P, G, seed = batch
+    assume(G >= 4 or bundling != "stratified" or normalization != "bundle-std")  # refused, see config.py
     rewards, valid = draw(P, G, seed, error_share=0.1)
     right = rewards > 0
     if awkward_values:
@@ -389,3 +390,11 @@ def test_a_weak_start_with_the_papers_offset_is_warned_of_once(caplog):
 )
 def test_no_warning_from_a_strong_start_or_without_the_offset(config, reward, caplog):
     assert not warnings_of(config, torch.full((10, 4), reward), caplog=caplog)
+
+
+def test_halves_too_small_to_compare_are_refused():
+    for changes in ({"quantile_source": "bundle"}, {"normalization": "bundle-std"}):
+        config = RiskPOConfig(bundling="stratified", **changes)
+        config.require_group_size(4)
+        with pytest.raises(ValueError, match="n_samples_per_prompt 3 .* at least 4 are needed"):
+            config.require_group_size(3)

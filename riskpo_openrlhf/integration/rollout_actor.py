@@ -1,0 +1,31 @@
+"""The vLLM engine's actor, in a module of its own: OpenRLHF keeps DeepSpeed out of the engines' processes."""
+
+from __future__ import annotations
+
+import openrlhf.trainer.ray.vllm_engine as vllm_engine
+
+from riskpo_openrlhf.integration.contract import plain_class
+
+
+class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
+    """A vLLM engine that remembers the reward function's last error, which OpenRLHF only logs."""
+
+    async def __init__(self, *args, **kwargs):
+        await super().__init__(*args, **kwargs)
+        self._reward_error = ""
+        for name in ("_fetch_rewards_via_func", "_fetch_rewards_via_http"):
+            if hasattr(self.executor, name):
+                setattr(self.executor, name, self._remembering(getattr(self.executor, name)))
+
+    def _remembering(self, fetch):
+        async def fetch_rewards(*args):
+            try:
+                return await fetch(*args)
+            except Exception as error:
+                self._reward_error = f"{type(error).__name__}: {error}"
+                raise
+
+        return fetch_rewards
+
+    def last_reward_error(self) -> str:
+        return self._reward_error
