@@ -36,7 +36,17 @@ case $model in
         ;;
     *) echo "quickstart: --model $model is not known; one of: tiny, smollm2" >&2 && exit 2 ;;
 esac
-out=$(realpath -m "${out:-runs/quickstart-$model-seed$seed}")
+if [[ ! $seed =~ ^[0-9]+$ || ! $steps =~ ^[1-9][0-9]*$ ]]; then
+    echo "quickstart: --seed $seed, --steps $steps: whole numbers, steps at least 1" >&2
+    exit 2
+fi
+if [[ -z $out ]]; then
+    out=runs/quickstart-$model-seed$seed number=2
+    while [[ -e $out ]]; do
+        out=runs/quickstart-$model-seed$seed-$((number++))
+    done
+fi
+out=$(realpath -m "$out")
 data=$(realpath -m "${RISKPO_CACHE:-.cache}/quickstart-$model-seed$seed")
 if [[ -e $out ]]; then
     echo "quickstart: $out exists: move it away, or choose another folder with --out" >&2
