@@ -35,7 +35,7 @@ def test_a_synchronous_run_trains_evaluates_logs_every_metric_and_keeps_the_engi
     assert scalars["eval/eval_arithmetic_pass4"]  # OpenRLHF's own stays beside ours
     # At this learning rate weights that never reach vLLM leave it 0.7 nats a token away from the trainer's.
     assert abs(scalars["train/vllm_kl"][-1][1]) < 0.05
-    assert _client_state(job.folder, "best_global_step")["riskpo"]["tracker"]["updates"] == 3
+    assert _client_state(job.folder, "best_global_step3")["riskpo"]["tracker"]["updates"] == 3
     before, after = (load_file(folder / "model/model.safetensors") for folder in (material, job.folder))
     assert any(not torch.equal(before[name], after[name].to(before[name].dtype)) for name in before)
 
@@ -51,7 +51,7 @@ def test_an_asynchronous_run_with_two_engines_and_two_ranks_trains_with_kl_as_lo
     assert all(f"train/{name}" in scalars for name in OURS | THEIRS | {"kl"})
     (wandb,) = job.folder.glob("**/offline-run-*/run-*.wandb")
     assert all(f"train/{name}".encode() in wandb.read_bytes() for name in OURS | THEIRS)
-    state = _client_state(job.folder, "global_step")["riskpo"]
+    state = _client_state(job.folder)["riskpo"]
     assert state["config"] == RiskPOConfig().to_dict() and state["tracker"]["updates"] == 3
     assert state["package_version"] == __version__
 
@@ -83,7 +83,7 @@ def test_a_killed_run_resumes_with_its_tracker_and_refuses_another_bundle_size(t
     flags = (*mode, "--ckpt.save_steps", 1, "--data.max_samples", 72)
     killed = train(*flags, watch=kill_after_second_checkpoint)
     assert killed.code == -signal.SIGKILL
-    saved = _client_state(tmp_path, "global_step")
+    saved = _client_state(tmp_path)
     assert saved["riskpo"]["tracker"]["updates"] == saved["global_step"] >= 2
 
     if not mode:
@@ -133,11 +133,11 @@ def wait_for(log: Path, process, pattern: str, seconds: float = 300) -> None:
         time.sleep(0.2)
 
 
-def _client_state(folder: Path, prefix: str) -> dict:
-    """OpenRLHF's client state in the newest checkpoint of that kind."""
-    folders = (folder / "checkpoints/_actor").glob(f"{prefix}*")
-    newest = max(folders, key=lambda path: int(re.search(r"\d+$", path.name)[0]))
-    return torch.load(next(newest.glob("*model_states.pt")), weights_only=False)
+def _client_state(folder: Path, tag: str | None = None) -> dict:
+    """OpenRLHF's client state in a checkpoint; without a tag, in the one that a resumed run would load."""
+    checkpoints = folder / "checkpoints/_actor"
+    tag = tag or (checkpoints / "latest").read_text().strip()  # DeepSpeed writes it when a checkpoint is complete
+    return torch.load(next((checkpoints / tag).glob("*model_states.pt")), weights_only=False)
 
 
 def _difference(scalars: dict, one: str, other: str) -> dict[int, float]:
