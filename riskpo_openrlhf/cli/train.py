@@ -18,8 +18,8 @@ from riskpo_openrlhf.integration import arguments, contract
 def main() -> None:
     try:
         contract.check_version()
-        runtime = _requested_runtime()
-        if runtime == "cpu":
+        runtime, dry_run = _requested_runtime()
+        if runtime == "cpu" or (dry_run and not _has_gpu()):
             from riskpo_openrlhf.runtime import cpu
 
             cpu.prepare_driver()
@@ -31,21 +31,44 @@ def main() -> None:
         sys.exit(_fail(error, 3))
 
     def after_parsing(flat: argparse.Namespace, config) -> None:
-        if runtime == "cpu":
+        if runtime == "cpu" and not dry_run:
             cpu.start_ray(flat)
 
     if runtime == "cpu":
         _adapt_final_flags(cpu.adapt)
+    if dry_run:
+        _stop_before_ray()
     with arguments.extend_parsing(after_parsing):
         runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
     print("[riskpo] done", flush=True)
 
 
-def _requested_runtime() -> str:
-    """`--riskpo.runtime` is needed before OpenRLHF, and so its parser, can be imported."""
+def _requested_runtime() -> tuple[str, bool]:
+    """`--riskpo.runtime` and `--riskpo.dry_run` are needed before OpenRLHF, and so its parser, can be imported."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--riskpo.runtime", dest="runtime", default="gpu")
-    return early.parse_known_args()[0].runtime
+    early.add_argument("--riskpo.dry_run", dest="dry_run", action="store_true")
+    known = early.parse_known_args()[0]
+    return known.runtime, known.dry_run
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _stop_before_ray() -> None:
+    """End the process with `dry_run.report` where OpenRLHF has its final flags, before it starts Ray."""
+    import ray
+
+    from riskpo_openrlhf.integration import dry_run
+
+    def stop(args):
+        sys.exit(dry_run.report(args))
+
+    ray.is_initialized = lambda: True  # `train` starts Ray otherwise, one line before it asks for the strategy
+    _adapt_final_flags(stop)
 
 
 def _adapt_final_flags(adapt) -> None:

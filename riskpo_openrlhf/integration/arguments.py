@@ -17,7 +17,9 @@ from riskpo_openrlhf.config import FLAG_PREFIX, PRESETS, RiskPOConfig, bounds_te
 ESTIMATOR = "riskpo"
 POLICY_LOSSES = ("riskpo", "gmpo", "gpg")
 DEFAULT_PRESET = "paper"
+FOR_ALL = ("max_error_share",)  # knobs that hold for every estimator
 _NAMES = [knob.name for knob in fields(RiskPOConfig)]
+_GROUP = FLAG_PREFIX.removeprefix("--")  # the flags' names in the parser's result
 
 
 def _boolean(text: str) -> bool:
@@ -60,13 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--riskpo.eval_at_start", action="store_true", default=False,
         help="evaluate once before the first step (synchronous mode)",
     )  # fmt: skip
+    group.add_argument(
+        "--riskpo.dry_run", action="store_true", default=False,
+        help="check everything that needs no GPU, print the final settings and end",
+    )  # fmt: skip
 
 
 def config_from_flags(flat: argparse.Namespace) -> RiskPOConfig:
     """The configuration that dotted flags ask for: the preset, with what was given on the command line."""
     values = vars(flat)
-    given = {name: values[FLAG_PREFIX[2:] + name] for name in _NAMES if values[FLAG_PREFIX[2:] + name] is not None}
-    return RiskPOConfig.preset(values[FLAG_PREFIX[2:] + "preset"] or DEFAULT_PRESET, **given)
+    given = {name: values[_GROUP + name] for name in _NAMES if values[_GROUP + name] is not None}
+    return RiskPOConfig.preset(values[_GROUP + "preset"] or DEFAULT_PRESET, **given)
 
 
 def uses_riskpo(args: SimpleNamespace) -> bool:
@@ -86,21 +92,19 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
     """
     values = vars(flat)
     config = config_from_flags(flat)
-    if values["actor.policy_loss_type"] in POLICY_LOSSES:
+    own_estimator = values["algo.advantage.estimator"] == ESTIMATOR
+    own_loss = values["actor.policy_loss_type"] in POLICY_LOSSES
+    if own_loss:
         check_policy_loss(values)
-        if values["actor.entropy_coef"] is None:
-            values["actor.entropy_coef"] = 0.0  # OpenRLHF's way to log the entropy without a bonus
-    if values["algo.advantage.estimator"] == ESTIMATOR:
+    if own_estimator:
         check_combination(config, values)
-        if values["actor.entropy_coef"] is None:
-            values["actor.entropy_coef"] = 0.0
-    else:
-        given = [name for name in ("preset", *_NAMES) if values[FLAG_PREFIX[2:] + name] is not None]
-        if given:
-            raise ValueError(
-                f"{FLAG_PREFIX}{given[0]} needs --algo.advantage.estimator {ESTIMATOR}, "
-                f"not {values['algo.advantage.estimator']}"
-            )
+    elif given := [name for name in ("preset", *_NAMES) if values[_GROUP + name] is not None and name not in FOR_ALL]:
+        raise ValueError(
+            f"{FLAG_PREFIX}{given[0]} needs --algo.advantage.estimator {ESTIMATOR}, "
+            f"not {values['algo.advantage.estimator']}"
+        )
+    if (own_estimator or own_loss) and values["actor.entropy_coef"] is None:
+        values["actor.entropy_coef"] = 0.0  # OpenRLHF's way to log the entropy without a bonus
     if values["riskpo.eval_at_start"] and not values["eval.dataset"]:
         raise ValueError("--riskpo.eval_at_start needs --eval.dataset: there is nothing to evaluate on")
     if values["riskpo.eval_at_start"] and values["train.async_enable"]:
@@ -108,10 +112,10 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
             "--riskpo.eval_at_start does not work with --train.async_enable: OpenRLHF's asynchronous generator "
             "would save a best checkpoint of step 0 that can't be resumed; leave one of them out"
         )
-    values[FLAG_PREFIX[2:] + "preset"] = values[FLAG_PREFIX[2:] + "preset"] or DEFAULT_PRESET
+    values[_GROUP + "preset"] = values[_GROUP + "preset"] or DEFAULT_PRESET
     for name in _NAMES:
-        values[FLAG_PREFIX[2:] + name] = getattr(config, name)
-    return config if values["algo.advantage.estimator"] == ESTIMATOR else None
+        values[_GROUP + name] = getattr(config, name)
+    return config if own_estimator else None
 
 
 def check_combination(config: RiskPOConfig, values: dict) -> None:

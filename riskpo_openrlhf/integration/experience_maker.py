@@ -57,18 +57,21 @@ class RiskPOSamplesGenerator(SamplesGenerator):
 
     def __init__(self, strategy, *args, **kwargs):
         super().__init__(strategy, *args, **kwargs)
-        self._config = config_from_args(strategy.args) if uses_riskpo(strategy.args) else None
+        known = hasattr(strategy.args.algo, "riskpo")  # not in a launch script that parses its flags by itself
+        self._config = config_from_args(strategy.args) if known else RiskPOConfig()
         self._responses = self._failed = 0
         self.eval_samples: list[Experience] = []
 
     def _process_response_into_experience(self, response, **generate_kwargs) -> Experience:
-        if self._config is None or not self.args.reward.remote_url:
+        if not self.args.reward.remote_url:
             return super()._process_response_into_experience(response, **generate_kwargs)
         reward, score = response.get("reward"), response.get("scores")
         reward, score = _number(reward), _number(reward if score is None else score)
         failed = reward is None or score is None
         logs = {name: _number(value) or 0.0 for name, value in (response.get("extra_logs") or {}).items()}
-        verdict = {"reward": 0.0, "scores": float("nan")} if failed else {"reward": reward, "scores": score}
+        # Other estimators know no missing verdict: to them the response is wrong.
+        no_score = float("nan") if uses_riskpo(self.args) else 0.0
+        verdict = {"reward": 0.0, "scores": no_score} if failed else {"reward": reward, "scores": score}
         experience = super()._process_response_into_experience(
             {**response, **verdict, "extra_logs": logs}, **generate_kwargs
         )
@@ -81,8 +84,6 @@ class RiskPOSamplesGenerator(SamplesGenerator):
 
     def generate_samples(self, **generate_kwargs):
         samples, *rest = super().generate_samples(**generate_kwargs)
-        if self._config is None:
-            return samples, *rest
         self._check_verdicts()
         # OpenRLHF merges `info` key by key across ranks, so every sample must carry the same keys, in one order.
         keys = sorted(set().union(*(sample.info for sample in samples)))

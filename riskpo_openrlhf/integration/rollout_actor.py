@@ -20,10 +20,14 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
     def _remembering(self, fetch):
         async def fetch_rewards(*args):
             try:
-                return await fetch(*args)
+                rewards = await fetch(*args)
             except Exception as error:
                 self._reward_error = f"{type(error).__name__}: {error}"
                 raise
+            for reward in rewards:  # a verifier service tells its error beside the missing verdict
+                if isinstance(reward, dict) and isinstance(reward.get("error"), str):
+                    self._reward_error = reward["error"]
+            return rewards
 
         return fetch_rewards
 

@@ -18,6 +18,7 @@ import sys
 import types
 
 from riskpo_openrlhf.runtime import RUNTIME_VARIABLE
+from riskpo_openrlhf.runtime.placement import gpus_needed
 
 ENVIRONMENT = {
     RUNTIME_VARIABLE: "cpu",
@@ -145,27 +146,6 @@ def prepare_driver() -> None:
     prepare_worker()
 
 
-def pretend_gpus(args) -> int:
-    """How many GPUs OpenRLHF's placements will ask for (`args`: its flags, flat and dotted)."""
-    get = vars(args).get
-    actor = get("actor.num_nodes") * get("actor.num_gpus_per_node")
-    engines = (get("vllm.num_engines") or 0) * get("vllm.tensor_parallel_size")
-    ref = get("ref.num_nodes") * get("ref.num_gpus_per_node") if get("algo.kl.init_coef") > 0 else 0
-    reward = (
-        0
-        if get("reward.remote_url") or get("train.agent_func_path")
-        else get("reward.num_nodes") * get("reward.num_gpus_per_node")
-    )
-    critic = (
-        get("critic.num_nodes") * get("critic.num_gpus_per_node") if get("algo.advantage.estimator") == "gae" else 0
-    )
-    if get("train.colocate_all"):
-        return actor + reward + critic + (engines if get("train.async_enable") else 0)
-    if get("train.colocate_actor_ref"):
-        ref = 0
-    return actor + engines + ref + reward + critic
-
-
 def start_ray(args) -> None:
     """Start Ray with pretend GPUs, or join the cluster that RAY_ADDRESS names, so that its workers are prepared.
 
@@ -180,7 +160,7 @@ def start_ray(args) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(runtime_env=runtime_env)
         return
-    gpus = pretend_gpus(args)
+    gpus = gpus_needed(vars(args))
     ray.init(num_gpus=gpus, num_cpus=gpus + 4, include_dashboard=False, runtime_env=runtime_env)
 
 

@@ -9,10 +9,10 @@ import re
 from decimal import Decimal
 
 from riskpo_openrlhf.verifiers import Verdict
+from riskpo_openrlhf.verifiers.response import response_of
 
 # 1,234 and 12.50; a minus right after a digit or a bracket is the operator, not the sign.
 _NUMBER = re.compile(r"(?<![\d.)])[-−]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?<![\d.)])[-−]?\d+(?:\.\d+)?|\d+(?:\.\d+)?")
-_SPECIAL_TOKEN = re.compile(r"<\|\w+\|>|<(?:eos|pad)>|</s>")
 
 
 def verify(response: str, gold: str, *, exact: bool = False) -> Verdict:
@@ -53,12 +53,7 @@ def reward_func(queries: list[str], prompts: list[str], labels: list[str]) -> di
         ValueError: no verdict is possible (a label that is not a number, or a query without its prompt).
     """
     (query,), (prompt,), (label,) = queries, prompts, labels
-    if not query.startswith(prompt):
-        raise ValueError(
-            "the query does not begin with its prompt, so the response can't be told apart; was the prompt cut to fit "
-            f"--data.max_len? prompt {prompt[:80]!r}, query {query[:80]!r}"
-        )
-    response = _SPECIAL_TOKEN.sub("", query[len(prompt) :])
+    response = response_of(query, prompt)
     verdict = verify(response, label, exact=prompt.endswith("="))
     if verdict.status == "error":
         raise ValueError(f"the label {label!r} is not a number")

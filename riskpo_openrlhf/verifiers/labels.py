@@ -13,7 +13,10 @@ DEFAULT_VERIFIER = "math"
 
 
 def write_label(verifier: str, gold: str) -> str:
-    """`{"verifier": …, "gold": …}`. Raises `ValueError` for an unknown verifier or a gold that is empty or no string."""
+    """`{"verifier": …, "gold": …}`. Raises `ValueError` for an unknown verifier and a gold that is empty or no string.
+
+    The gold of `math` and `geometry` is the right answer, that of `code` a test set or the path of its file.
+    """
     if verifier not in VERIFIERS:
         raise ValueError(f"verifier {verifier!r} is not known; one of: {', '.join(VERIFIERS)}")
     if not isinstance(gold, str) or not gold.strip():

@@ -354,6 +354,15 @@ def test_what_is_no_number_is_no_verdict(junk):
     assert sample.scores.isnan().all() and (sample.rewards == 0).all()
 
 
+def test_to_other_estimators_a_missing_verdict_is_a_wrong_answer_and_too_many_stop_the_job(monkeypatch):
+    other = dict(algo__advantage__estimator="group_norm")
+    failed = response(reward=None, scores=None)
+    sample = make_generator(**other)._process_response_into_experience(failed)
+    assert sample.scores.item() == sample.rewards.item() == 0.0
+    with pytest.raises(VerifierError, match="3 of 10 responses"):
+        make_generator(monkeypatch, [failed] * 3 + [response()] * 7, **other).generate_samples()
+
+
 def test_rewards_for_a_reward_model_to_fill_stay_open():
     generator = make_generator(reward__remote_url=None)
     sample = generator._process_response_into_experience(response(reward=None, scores=None))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from riskpo_openrlhf.runtime import cpu
+from riskpo_openrlhf.runtime.placement import gpus_needed
 
 
 def flags(**changes):
@@ -35,7 +36,7 @@ def flags(**changes):
     ],
 )
 def test_ray_is_given_as_many_pretend_gpus_as_openrlhf_will_place(changes, gpus):
-    assert cpu.pretend_gpus(flags(**changes)) == gpus
+    assert gpus_needed(vars(flags(**changes))) == gpus
 
 
 def test_what_a_cpu_cannot_do_is_turned_off_and_said(capsys):

@@ -1,0 +1,225 @@
+# A library to source, not to run: what the recipes of the paper's tasks share. A recipe sets
+#   task         its name: the folder of its runs and of its smoke material
+#   model        hub name of the model that the paper trains
+#   train_sets   names of prepared data sets (python3 -m riskpo_openrlhf.cli.prepare_data --list)
+#   test_sets    the same, for the evaluation during training
+#   task_flags   training flags that are special about the task
+# and calls `launch "$@"`. Flags are put together in this order, and the last one wins:
+#   shared_flags, task_flags, recipes/methods/METHOD.sh, recipes/machines/MACHINES.sh, what follows -- on the command line
+
+launch_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+
+# Settings of the paper (B.1): 512 prompts x 10 responses a rollout, mini-batches of 128 prompts (1280 responses),
+# temperature 0.8, top_p 1, responses of at most 3072 tokens, no KL, no entropy bonus (0 logs the entropy).
+# Not given there, so ours: learning rate, prompts of at most 1024 tokens, evaluation and checkpoints.
+shared_flags=(
+    --rollout.batch_size 512 --rollout.n_samples_per_prompt 10 --train.batch_size 1280
+    --rollout.temperature 0.8 --rollout.top_p 1.0 --rollout.max_new_tokens 3072 --data.max_len 4096
+    --algo.kl.init_coef 0 --actor.entropy_coef 0
+    --actor.adam.lr 1e-6 --actor.lr_scheduler constant_with_warmup
+    --ds.zero_stage 3 --ds.param_dtype bf16 --actor.gradient_checkpointing_enable
+    --vllm.enable_prefix_caching --vllm.sync_backend nccl
+    --data.input_key prompt --data.label_key label --data.apply_chat_template
+    --eval.steps 20 --eval.temperature 0.6 --eval.n_samples_per_prompt 16
+    --ckpt.save_steps 20 --ckpt.max_num 3
+)
+
+# Text only: samples are packed into micro-batches of so many tokens. (OpenRLHF can't pack images.)
+packed_flags=(
+    --ds.packing_samples --train.dynamic_batch_enable
+    --train.max_tokens_per_gpu 16384 --rollout.max_tokens_per_gpu 32768
+)
+
+# What --smoke changes: the same recipe with a tiny model and embedded data on a CPU, one rank and one engine, 2 steps.
+smoke_flags=(
+    --riskpo.runtime cpu --actor.num_nodes 1 --actor.num_gpus_per_node 1
+    --vllm.num_engines 1 --vllm.tensor_parallel_size 1
+    --rollout.batch_size 10 --rollout.n_samples_per_prompt 4 --train.batch_size 20
+    --rollout.micro_batch_size 4 --train.micro_batch_size 4 --rollout.max_new_tokens 24 --data.max_len 2048
+    --train.num_episodes 1 --data.max_samples 20 --eval.steps 2 --eval.n_samples_per_prompt 2 --ckpt.save_steps -1
+)
+
+launch() {
+    local method=recommended machines=8gpu data="" out="" submit="" seed=42 mode=train resume="" without=()
+    while (($#)); do
+        case $1 in
+            --method | --machines | --model | --data | --out | --seed | --submit | --without)
+                [[ -n ${2:-} ]] || _launch_stop "$1 takes a value; see --help"
+                ;;&
+            --method) method=$2 && shift 2 ;;
+            --machines) machines=$2 && shift 2 ;;
+            --model) model=$2 && shift 2 ;;
+            --data) data=$2 && shift 2 ;;
+            --out) out=$2 && shift 2 ;;
+            --seed) seed=$2 && shift 2 ;;
+            --submit) submit=$2 && shift 2 ;;
+            --without) without+=("$2") && shift 2 ;;
+            --resume) resume=yes && shift ;;
+            --dry-run) mode=dry-run && shift ;;
+            --smoke) mode=smoke && shift ;;
+            --print) mode=print && shift ;;
+            --) shift && break ;;
+            -h | --help) _launch_usage && exit ;;
+            *) _launch_stop "$1 is not known; see --help" ;;
+        esac
+    done
+    _launch_source method "$method"
+    _launch_source machines "$machines"
+    [[ $seed =~ ^[0-9]+$ ]] || _launch_stop "--seed $seed is not a whole number"
+
+    data=$(realpath -m "${data:-${RISKPO_DATA:-$launch_root/data}}")
+    local kind=runs
+    if [[ $mode == smoke ]]; then
+        kind=runs/smoke
+        source "$launch_root/recipes/lib/environment.sh"
+        ensure_environment cpu
+        data=$(realpath -m "${RISKPO_CACHE:-$launch_root/.cache}/smoke-$task")
+        model=$data/model
+        without+=(--vllm.enable_sleep --ds.enable_sleep --ds.packing_samples --train.dynamic_batch_enable)
+        without+=(--actor.gradient_checkpointing_enable)
+        python3 -m riskpo_openrlhf.cli.prepare_smoke --task "$task" --out "$data"
+    fi
+    out=$(realpath -m "${out:-$launch_root/$kind/$task-$method-seed$seed}")
+
+    local name command
+    command=(
+        python3 -m riskpo_openrlhf.cli.train
+        --actor.model_name_or_path "$model"
+        --data.prompt_dataset "$(_launch_files "$data" "${train_sets[@]}")"
+        --eval.dataset "$(_launch_files "$data" "${test_sets[@]}")"
+        --reward.remote_url "${RISKPO_REWARD:-$launch_root/riskpo_openrlhf/verifiers/reward_func.py}"
+        --ckpt.path "$out/checkpoints" --ckpt.output_dir "$out/model"
+        --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name "$task-$method-seed$seed"
+        --train.seed "$seed"
+        "${shared_flags[@]}" "${task_flags[@]}" "${method_flags[@]}" "${machine_flags[@]}"
+    )
+    [[ -z $resume ]] || command+=(--ckpt.load_enable)
+    [[ $mode != smoke ]] || command+=("${smoke_flags[@]}")
+    for name in "${without[@]}"; do
+        _launch_remove "$name"
+    done
+    command+=("$@")
+
+    case $mode in
+        print) printf '%s\n' "${command[@]}" && exit ;;
+        dry-run)
+            _launch_python
+            exec "${command[@]}" --riskpo.dry_run
+            ;;
+        smoke) ;;
+        train)
+            _launch_need_data "$data"
+            if [[ -n $submit ]]; then
+                command=(ray job submit --address "$submit" -- "${command[@]}")
+            else
+                _launch_need_gpus
+            fi
+            ;;
+    esac
+    if [[ -z $resume && -e $out/tensorboard ]]; then
+        _launch_stop "$out holds a run already: go on with it by --resume, or choose another folder with --out"
+    fi
+    if [[ -n $resume && ! -e $out/checkpoints ]]; then
+        _launch_stop "--resume: there are no checkpoints in $out; leave it out, or name the run's folder with --out"
+    fi
+    mkdir -p "$out"
+    printf '%q ' "${command[@]}" >"$out/command.sh"
+    "${command[@]}" 2>&1 | python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"
+    echo "Model: $out/model   Checkpoints: $out/checkpoints   TensorBoard: $out/tensorboard   Log: $out/train.log"
+}
+
+_launch_stop() {
+    echo "recipe: $*" >&2
+    exit 2
+}
+
+_launch_usage() {
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    cat <<END
+
+  --method NAME     one of: $(_launch_names methods) (default: recommended)
+  --machines NAME   one of: $(_launch_names machines) (default: 8gpu)
+  --model MODEL     hub name or folder (default: $model)
+  --data DIR        folder of prepare_data (default: \$RISKPO_DATA, or data)
+  --out DIR         folder of the run (default: runs/TASK-METHOD-seedN)
+  --seed N          default: 42
+  --resume          go on from the last checkpoint in the run's folder
+  --submit ADDRESS  hand the job to a Ray cluster (http://HEAD:8265) instead of running it here
+  --without FLAG    leave out a flag that the recipe sets, e.g. --ds.packing_samples
+  --dry-run         check everything that needs no GPU, print the final settings and end
+  --smoke           run 2 steps on a CPU with a tiny model and embedded data
+  --print           print the command, one word a line, and end
+  -- FLAGS          any training flag; it wins over the recipe's
+END
+}
+
+_launch_names() {
+    basename -s .sh -a "$launch_root/recipes/$1"/*.sh | paste -sd ' '
+}
+
+# Reads methods/NAME.sh or machines/NAME.sh, which set method_flags or machine_flags.
+_launch_source() {
+    local folder=${1%s}s
+    local file=$launch_root/recipes/$folder/$2.sh
+    [[ -f $file ]] || _launch_stop "--$1 $2 is not known; one of: $(_launch_names "$folder")"
+    source "$file"
+}
+
+_launch_files() {
+    local folder=$1 files=() name
+    shift
+    for name in "$@"; do
+        files+=("$folder/$name.jsonl")
+    done
+    (IFS=, && echo "${files[*]}")
+}
+
+# Takes a flag and its values out of `command`.
+_launch_remove() {
+    local kept=() word dropping="" found=""
+    for word in "${command[@]}"; do
+        if [[ $word == "$1" ]]; then
+            dropping=yes found=yes
+        elif [[ $word == --* ]]; then
+            dropping=""
+        fi
+        [[ -n $dropping ]] || kept+=("$word")
+    done
+    [[ -n $found || $mode == smoke ]] || _launch_stop "--without $1: the recipe does not set it"
+    command=("${kept[@]}")
+}
+
+_launch_need_data() {
+    local name missing=()
+    for name in "${train_sets[@]}" "${test_sets[@]}"; do
+        [[ -s $1/$name.jsonl ]] || missing+=("$name")
+    done
+    ((${#missing[@]} == 0)) || _launch_stop "no data in $1: run
+  python3 -m riskpo_openrlhf.cli.prepare_data ${missing[*]} --out $1
+or name the folder with --data or RISKPO_DATA"
+}
+
+# OpenRLHF waits without a word for GPUs that are not there.
+_launch_need_gpus() {
+    local needed found
+    needed=$("${command[@]}" --riskpo.dry_run | sed -n 's/.* \([0-9]*\) GPUs: .*/\1/p') ||
+        _launch_stop "the settings are wrong; --dry-run shows them"
+    if [[ -n ${RAY_ADDRESS:-} ]]; then
+        found=$(python3 -c 'import ray
+ray.init(log_to_driver=False, logging_level="ERROR")
+print(int(ray.cluster_resources().get("GPU", 0)))') || _launch_stop "no Ray cluster answers at RAY_ADDRESS=$RAY_ADDRESS"
+    else
+        found=$(python3 -c 'import torch; print(torch.cuda.device_count())')
+    fi
+    ((found >= needed)) || _launch_stop "$needed GPUs are needed and ${RAY_ADDRESS:+the cluster has }$found are there:
+  choose other machines with --machines ($(_launch_names machines)), for several nodes start a Ray cluster and set
+  RAY_ADDRESS=auto, or try the recipe without a GPU by --smoke"
+}
+
+# Without OpenRLHF in this Python, a dry run makes and takes the environment of the CPU.
+_launch_python() {
+    if ! python3 -c 'import importlib.metadata as m; m.version("openrlhf"), m.version("riskpo_openrlhf")' 2>/dev/null; then
+        source "$launch_root/recipes/lib/environment.sh"
+        ensure_environment cpu
+    fi
+}

@@ -1,0 +1,5 @@
+# One GPU of 80 GB: the engine sleeps while the actor trains, and the other way round.
+machine_flags=(
+    --actor.num_nodes 1 --actor.num_gpus_per_node 1 --vllm.num_engines 1 --vllm.tensor_parallel_size 1
+    --train.colocate_all --vllm.enable_sleep --ds.enable_sleep --vllm.gpu_memory_utilization 0.5
+)

@@ -1,0 +1,5 @@
+# RiskPO with what docs/method.md found to work better: stratified bundles, counterfactual credit, alpha 0.4, beta 0.9.
+method_flags=(
+    --algo.advantage.estimator riskpo --actor.policy_loss_type riskpo --algo.riskpo.preset recommended
+    --actor.eps_clip 0.2
+)

@@ -1,0 +1,70 @@
+"""What a reward function is handed: the label that names its verifier, and the response inside the query."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from riskpo_openrlhf.verifiers.labels import VERIFIERS, read_label, write_label
+from riskpo_openrlhf.verifiers.response import response_of
+
+golds = st.text(min_size=1).filter(str.strip)
+
+
+@given(st.sampled_from(VERIFIERS), golds)
+def test_a_label_gives_back_its_verifier_and_gold(verifier, gold):
+    assert read_label(write_label(verifier, gold)) == (verifier, gold)
+
+
+@pytest.mark.parametrize("label", ["42", "\\frac{1}{2}", '{"a": 1}', "{1, 2}", '{"verifier": "math"}'])
+def test_any_other_string_is_the_answer_of_a_math_problem(label):
+    assert read_label(label) == ("math", label)
+
+
+@pytest.mark.parametrize("label", ["", "  ", None, 42])
+def test_an_empty_label_and_a_number_are_refused(label):
+    with pytest.raises(ValueError, match="--data.label_key"):
+        read_label(label)
+
+
+def test_unknown_verifiers_and_empty_golds_are_refused_by_name():
+    with pytest.raises(ValueError, match="'chemistry' is not known; one of: math, geometry, code"):
+        write_label("chemistry", "H2O")
+    with pytest.raises(ValueError, match="'chemistry' is not known"):
+        read_label('{"verifier": "chemistry", "gold": "H2O"}')
+    with pytest.raises(ValueError, match="gold ' '"):
+        write_label("math", " ")
+    with pytest.raises(ValueError, match="gold 7"):
+        write_label("math", 7)
+
+
+CHAT = "<|im_start|>user\nWhat is 1+1?<|im_end|>\n<|im_start|>assistant\n"
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="<>|｜")))
+def test_the_response_is_what_follows_the_prompt_without_special_tokens(text):
+    assert response_of(CHAT + text + "<|im_end|>", CHAT) == text
+    assert response_of(CHAT + text + "<｜end▁of▁sentence｜>", CHAT) == text
+
+
+def test_a_prompt_with_expanded_image_placeholders_is_found_by_its_end():
+    prompt = "<|vision_start|><|image_pad|><|vision_end|>Find x." + CHAT
+    query = prompt.replace("<|image_pad|>", "<|image_pad|>" * 64) + "x is \\boxed{7}<|im_end|>"
+    assert response_of(query, prompt) == "x is \\boxed{7}"
+
+
+def test_a_prompt_that_was_cut_from_the_left_is_found_by_its_end():
+    prompt = "a long story " * 100 + CHAT
+    assert response_of(prompt[-80:] + "2", prompt) == "2"
+
+
+def test_a_response_that_repeats_its_prompt_is_kept_whole():
+    assert response_of(CHAT + "You said: " + CHAT + "2", CHAT).startswith("You said: ")
+
+
+def test_thinking_that_the_template_opened_is_marked_as_such():
+    assert response_of("Q<think>\nhm</think>4", "Q<think>\n") == "<think>hm</think>4"
+
+
+def test_a_query_without_its_prompt_is_an_error_that_shows_both():
+    with pytest.raises(ValueError, match="--data.max_len.*assistant.*something else"):
+        response_of("something else", CHAT)
