@@ -1,0 +1,192 @@
+"""The recipes' shell, and the command line of each of them through OpenRLHF's real parser and all checks."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "recipes"
+TASKS = ("math_hard", "math_easy", "geometry", "code")
+METHODS = sorted(path.stem for path in (RECIPES / "methods").glob("*.sh"))
+MACHINES = sorted(path.stem for path in (RECIPES / "machines").glob("*.sh"))
+ROW = {"prompt": [{"role": "user", "content": "Find x."}], "label": "7", "datasource": "made-up"}
+
+# Dry runs in one process that has imported everything, a fork each: argument lists in, [exit code, output] out.
+FORKED = """
+import json, os, runpy, sys
+from riskpo_openrlhf.runtime import cpu
+cpu.prepare_driver()
+from riskpo_openrlhf.integration import contract, dry_run, trainers
+contract.check()
+for line in sys.stdin:
+    read, write = os.pipe()
+    if not os.fork():
+        os.close(read)
+        os.dup2(write, 1), os.dup2(write, 2)
+        sys.argv = ["train", *json.loads(line)]
+        code = 1
+        try:
+            runpy.run_module("riskpo_openrlhf.cli.train", run_name="__main__", alter_sys=True)
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        finally:
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code)
+    os.close(write)
+    output = os.fdopen(read, errors="replace").read()
+    print("result", json.dumps([os.waitstatus_to_exitcode(os.wait()[1]), output]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A folder in which every data set of the recipes is there."""
+    folder = tmp_path_factory.mktemp("data")
+    for task in TASKS:
+        for name in sets(task):
+            (folder / f"{name}.jsonl").write_text(json.dumps(ROW) + "\n")
+    return folder
+
+
+def sets(task: str) -> list[str]:
+    """The data sets that a recipe names."""
+    words = printed(task, "--data", "/")
+    files = [words[words.index(flag) + 1].split(",") for flag in ("--data.prompt_dataset", "--eval.dataset")]
+    return [Path(file).stem for file in (*files[0], *files[1])]
+
+
+def recipe(task: str, *options, **environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", str(RECIPES / f"{task}.sh"), *map(str, options)],
+        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+
+
+def printed(task: str, *options) -> list[str]:
+    run = recipe(task, "--print", *options)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_recipe_dry_runs_by_every_method_on_every_kind_of_machines(task, data):
+    combinations = list(product(METHODS, MACHINES))
+    lines = []
+    for method, machines in combinations:
+        words = printed(task, "--method", method, "--machines", machines, "--data", data)
+        assert words[:3] == ["python3", "-m", "riskpo_openrlhf.cli.train"]
+        lines.append(json.dumps([*words[3:], "--riskpo.dry_run"]))
+    run = subprocess.run(
+        [sys.executable, "-c", FORKED], input="\n".join(lines), capture_output=True, text=True, timeout=600
+    )
+    found = (line.partition("result ") for line in run.stdout.splitlines())
+    results = [json.loads(text) for before, mark, text in found if mark and not before]
+    assert len(results) == len(combinations), run.stderr[-3000:]
+    failed = {pair: out[-1500:] for pair, (code, out) in zip(combinations, results, strict=True) if code}
+    assert not failed, failed
+    assert all("[riskpo] dry run: ok" in output for _, output in results)
+
+
+def test_a_dry_run_prints_the_final_settings_and_what_the_command_line_overrode(data):
+    run = recipe("math_hard", "--data", data, "--method", "paper", "--dry-run", "--", "--actor.adam.lr", "3e-6")
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    lines = run.stdout.splitlines()
+    for setting in (
+        "--actor.adam.lr 3e-06", "--algo.riskpo.alpha 0.2", "--algo.riskpo.beta 0.8", "--algo.riskpo.omega 0.5",
+        "--algo.riskpo.bundle_size 5", "--actor.eps_clip 0.2", "--rollout.temperature 0.8", "--rollout.top_p 1.0",
+        "--rollout.max_new_tokens 3072", "--rollout.n_samples_per_prompt 10", "--rollout.batch_size 512",
+        "--train.batch_size 1280", "--algo.kl.init_coef 0.0",
+    ):  # fmt: skip
+        assert setting in lines
+    assert any("512 prompts x 10 responses = 5120" in line and "8 GPUs" in line for line in lines)
+
+
+def test_a_dry_run_names_every_problem_and_ends_with_2(data, tmp_path):
+    (tmp_path / "odd.jsonl").write_text(json.dumps({"question": "1+1", "label": "2"}) + "\n")
+    run = recipe(
+        "math_hard", "--data", data, "--model", tmp_path, "--dry-run", "--",
+        "--data.prompt_dataset", f"{tmp_path}/odd.jsonl,{tmp_path}/none.jsonl",
+        "--reward.remote_url", tmp_path / "reward.py",
+        "--vllm.num_engines", 4, "--data.max_len", 3072, "--train.batch_size", 1000,
+    )  # fmt: skip
+    assert run.returncode == 2
+    for problem in (
+        "no config.json there", "no column 'prompt' (--data.input_key); there are: question, label",
+        "none.jsonl: no such file", "reward.py: no such file", "--train.colocate_all shares the actor's 8 GPUs",
+        "leaves no room for a prompt", "5120 responses is not a multiple of --train.batch_size 1000", "7 problems",
+    ):  # fmt: skip
+        assert problem in run.stdout, run.stdout[-3000:]
+
+
+def test_without_takes_a_flag_and_its_values_out():
+    words = printed("math_hard", "--method", "dapo", "--without", "--actor.eps_clip_low_high")
+    assert "--actor.eps_clip_low_high" not in words and "0.28" not in words
+    assert "--algo.dynamic_filtering_enable" in words
+    run = recipe("math_hard", "--print", "--without", "--actor.dual_clip")
+    assert run.returncode == 2 and "--without --actor.dual_clip: the recipe does not set it" in run.stderr
+
+
+def test_flags_after_two_dashes_come_last():
+    assert printed("code", "--", "--actor.adam.lr", "1e-5", "--data.max_len", "9000")[-4:] == [
+        "--actor.adam.lr", "1e-5", "--data.max_len", "9000",
+    ]  # fmt: skip
+
+
+def test_a_submitted_job_has_absolute_paths_only(data):
+    for word in printed("code", "--data", os.path.relpath(data)):
+        assert not word.startswith("."), word
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "ppo"], "--method ppo is not known; one of: dapo dr_grpo"),
+        (["--machines", "laptop"], "--machines laptop is not known; one of: "),
+        (["--method"], "--method takes a value"),
+        (["--fast"], "--fast is not known; see --help"),
+        (["--seed", "x"], "--seed x is not a whole number"),
+    ],
+)
+def test_a_wrong_option_stops_with_what_is_allowed(options, message):
+    run = recipe("math_easy", *options)
+    assert run.returncode == 2 and message in run.stderr
+
+
+def test_missing_data_stops_with_the_command_that_makes_it(tmp_path):
+    run = recipe("math_easy", "--data", tmp_path, "--out", tmp_path / "run")
+    assert run.returncode == 2 and not (tmp_path / "run").exists()
+    assert f"prepare_data {' '.join(sets('math_easy'))} --out {tmp_path}" in run.stderr
+
+
+def test_too_few_gpus_stop_with_what_to_choose(data, tmp_path):
+    run = recipe("math_easy", "--data", data, "--out", tmp_path / "run", CUDA_VISIBLE_DEVICES="")
+    assert run.returncode == 2 and not (tmp_path / "run").exists()
+    assert "8 GPUs are needed and 0 are there" in run.stderr and "--machines" in run.stderr
+
+
+def test_a_resumed_run_needs_checkpoints_and_a_new_one_a_free_folder(data, tmp_path):
+    (tmp_path / "tensorboard").mkdir()
+    for options, message in ((["--resume"], "no checkpoints"), ([], "holds a run already")):
+        run = recipe("math_easy", "--data", data, "--submit", "http://127.0.0.1:1", "--out", tmp_path, *options)
+        assert run.returncode == 2 and message in run.stderr
+
+
+@pytest.mark.parametrize(("ablation", "runs"), [("levels", 7), ("bundle_size", 10), ("omega", 5), ("profile", 2)])
+def test_the_sweep_makes_the_papers_ablations_by_its_method(ablation, runs):
+    run = recipe("sweep", ablation, "--seeds", "1 2", "--print", "--", "--train.num_episodes", "1")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("riskpo_openrlhf.cli.train") == 2 * runs
+    assert run.stdout.count("--algo.riskpo.preset\npaper\n") == 2 * runs
+    assert run.stdout.count("--train.num_episodes\n1\n") == 2 * runs
+
+
+def test_every_script_stops_at_its_first_error():
+    for script in (*RECIPES.glob("*.sh"),):
+        assert "set -euo pipefail" in script.read_text(), script
+    for script in RECIPES.rglob("*.sh"):
+        subprocess.run(["bash", "-n", str(script)], check=True)
