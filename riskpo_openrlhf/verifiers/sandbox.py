@@ -1,0 +1,294 @@
+"""Runs Python programs that nobody has read, on Linux, and keeps them from everything but their input and output.
+
+Covered, in two layers: Linux namespaces (no files of the host but system libraries and Python's own, no network, no
+other processes, no privileges), and in each process a system call filter (no new processes, no sockets, no signals to
+others) with limits of CPU time, memory, output, files and threads. Whatever is left after a run is killed with its PID
+namespace. See docs/sandbox.md.
+
+Not covered: bugs of the kernel, side channels (timing, caches, load), and Python's and the system's libraries, which
+a program can read. It is no virtual machine: for programs of people who attack you on purpose, use one.
+
+    python3 -m riskpo_openrlhf.verifiers.sandbox    # does it work here?
+
+Environment variables: RISKPO_SANDBOX (auto, namespaces, weak), RISKPO_CODE_SANDBOXES (how many at once in this
+process; the number of cores), RISKPO_CODE_PACKAGES (a folder of packages that programs may import).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+MODES = ("auto", "namespaces", "weak")
+OUTPUT_BYTES = 32 << 20  # of standard output, and of any file
+DISK_BYTES = 64 << 20
+PROCESSES = 64  # threads, in fact
+START_SECONDS = 30
+GRACE_SECONDS = 10
+
+# What a program tries that must fail, and what must work. It prints the names of the tries that went wrong.
+_PROBE = """
+import colorsys, json, os, socket, sys, threading  # colorsys: a module that is not loaded yet
+secret, port, filtered = json.loads(input())
+wrong = []
+def refused(name, action):
+    try:
+        action()
+    except (OSError, RuntimeError):
+        return
+    wrong.append(name)
+def crowd():
+    for _ in range(100):
+        threading.Thread(target=done.wait).start()
+refused("it reads the host's files", lambda: open(secret).close())
+refused("it reads /etc", lambda: os.listdir("/etc"))
+refused("it sees other processes", lambda: os.listdir("/proc/1"))
+refused("it writes outside its folder", lambda: open("/written", "w").close())
+refused("it writes to Python's files", lambda: open(os.__file__, "a").close())
+refused("it reaches the network", lambda: socket.create_connection(("127.0.0.1", port), timeout=1).close())
+if filtered:
+    refused("it makes processes", os.fork)
+    refused("it sends signals", lambda: os.kill(os.getppid(), 9))
+else:
+    os.kill(1, 9)
+if os.getppid() != 1 or os.getuid() == 0 or "RISKPO_PROBE" in os.environ:
+    wrong.append("it is not in namespaces of its own")
+if "/packages" in sys.path and not os.access("/packages", os.R_OK | os.X_OK):
+    wrong.append("it can't read the folder RISKPO_CODE_PACKAGES, which must be open to all users")
+open("file", "w").close()
+done = threading.Event()
+threading.stack_size(1 << 16)
+threading.Thread(target=done.wait).start()
+refused("it makes as many threads as it likes", crowd)
+done.set()
+print(json.dumps(wrong))
+"""
+_LOCK = threading.RLock()
+_SCRIPT = Path(__file__).with_name("sandboxed.py")
+_CURE = """the sandbox for programs does not work on this machine: {cause}.
+It needs Linux 5.14 or newer on x86_64 or aarch64, and one of: root with CAP_SYS_ADMIN (a container: --privileged, or
+--cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined), or user namespaces for the
+user (sysctl user.max_user_namespaces > 0, kernel.unprivileged_userns_clone=1, and on Ubuntu
+kernel.apparmor_restrict_unprivileged_userns=0). RISKPO_SANDBOX=weak runs programs without isolation: they can then
+read this user's files. See docs/sandbox.md; check with `python3 -m riskpo_openrlhf.verifiers.sandbox`"""
+
+
+class SandboxError(RuntimeError):
+    """The sandbox failed, not the program in it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run of a program ended.
+
+    Attributes:
+        code: exit code, minus the signal that ended the program, None if it ran into the wall limit.
+        output: what it wrote: standard output, or the result of the function as JSON.
+    """
+
+    code: int | None
+    output: bytes
+
+
+class Sandbox:
+    """A program in its sandbox; `open_sandbox` makes it."""
+
+    def __init__(self, process: subprocess.Popen, source: int, sink: int):
+        self._process, self._source, self._sink = process, source, sink
+
+    def run(self, input: bytes, *, cpu_seconds: float, wall_seconds: float, filtered: bool = True) -> Run:
+        """Run the program once, in a new process and an empty folder; nothing of it is left afterwards.
+
+        Args:
+            input: what the kind of run reads, see `open_sandbox`.
+            cpu_seconds: CPU time of a process, rounded up to whole seconds.
+            wall_seconds: from its start to its end.
+            filtered: with the system call filter; without it only to test the namespaces and limits behind it.
+
+        Raises `SandboxError` when the sandbox ended, `TimeoutError` when it did not end the run in time.
+        """
+        for file in (self._source, self._sink):
+            os.ftruncate(file, 0)
+            os.lseek(file, 0, os.SEEK_SET)
+        _write(self._source, input)
+        order = {"cpu": cpu_seconds, "wall": wall_seconds, "filtered": filtered}
+        code = self.ask(order, wall_seconds + GRACE_SECONDS)["code"]
+        return Run(code, os.pread(self._sink, OUTPUT_BYTES, 0))
+
+    def ask(self, message: dict, seconds: float) -> dict:
+        """Send the supervisor a line of JSON and read one, over pipes that the program does not have."""
+        deadline, reply, pipe = time.monotonic() + seconds, b"", self._process.stdout.fileno()
+        try:
+            _write(self._process.stdin.fileno(), json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            pass  # it ended; why is read below
+        while not reply.endswith(b"\n"):
+            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError(f"the sandbox gave no answer within {seconds:.0f} s")
+            part = os.read(pipe, 4096)
+            if not part:
+                raise SandboxError(f"the sandbox ended: {os.read(self._process.stderr.fileno(), 4096).decode()}")
+            reply += part
+        return json.loads(reply)
+
+
+@contextlib.contextmanager
+def open_sandbox(code: str, kind: str = "stdin", *, function: str = "", memory_mb: float = 1024, weak=None):
+    """A `Sandbox` for one program, in `with`; waits until fewer than the allowed number are in use.
+
+    Args:
+        code: the program's source.
+        kind: what a run does. `stdin`: the program reads the input and writes the output. `functional`: it calls
+            `function` with the JSON values of the input, one a line; output is the result as JSON. `assert`: the input
+            is the source of a check, which runs in a process beside the program's and fails by raising.
+        function: for `functional`.
+        memory_mb: address space of a process, MiB.
+        weak: without namespaces; by default as `mode()` says.
+
+    Raises `SandboxError` if it does not start.
+    """
+    weak = mode() == "weak" if weak is None else weak
+    packages = os.environ.get("RISKPO_CODE_PACKAGES", "")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_slots())
+        folder = "/tmp"  # of the sandbox
+        if weak:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="riskpo-", ignore_cleanup_errors=True))
+        files = [os.memfd_create(name) for name in ("input", "output")]
+        for file in files:
+            stack.callback(os.close, file)
+        libraries = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(_SCRIPT), *map(str, files)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=files,
+            env={"HOME": "/tmp", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", **libraries},
+            cwd="/",
+            start_new_session=True,
+        )
+        stack.callback(_end, process)
+        sandbox = Sandbox(process, *files)
+        config = {
+            "code": code,
+            "kind": kind,
+            "function": function,
+            "memory_bytes": int(memory_mb * (1 << 20)),
+            "output_bytes": OUTPUT_BYTES,
+            "disk_bytes": DISK_BYTES,
+            "processes": PROCESSES,
+            "isolated": not weak,
+            "visible": _visible() + ([(packages, "/packages")] if packages else []),
+            "packages": [packages if weak else "/packages"] if packages else [],
+            "folder": folder,
+        }
+        reply = sandbox.ask(config, START_SECONDS)
+        if "failed" in reply:
+            raise SandboxError(reply["failed"])
+        yield sandbox
+
+
+def mode() -> str:
+    """`namespaces` or `weak`, by RISKPO_SANDBOX; the first call tries whether the sandbox really isolates.
+
+    Raises `ValueError` for an unknown value, `SandboxError` with cause and cure if it does not isolate.
+    """
+    wanted = os.environ.get("RISKPO_SANDBOX", "auto")
+    if wanted not in MODES:
+        raise ValueError(f"RISKPO_SANDBOX is {wanted!r}; one of: {', '.join(MODES)}")
+    with _LOCK:
+        return _working_mode(wanted == "weak")
+
+
+@functools.cache
+def _working_mode(weak: bool) -> str:
+    if weak:
+        warnings.warn(
+            "RISKPO_SANDBOX=weak: programs of the model run with limits but without isolation; they can read and "
+            "write this user's files",
+            stacklevel=4,
+        )
+        return "weak"
+    try:
+        wrong = holes()
+    except (OSError, SandboxError) as error:
+        raise SandboxError(_CURE.format(cause=error)) from None
+    if wrong:
+        raise SandboxError(_CURE.format(cause="a program that tries it out says: " + "; ".join(dict.fromkeys(wrong))))
+    return "namespaces"
+
+
+def holes() -> list[str]:
+    """What a program in the sandbox can do though it must not, with and without the system call filter; none: []."""
+    wrong: list[str] = []
+    with tempfile.NamedTemporaryFile() as secret, socket.create_server(("127.0.0.1", 0)) as server:
+        os.chmod(secret.name, 0o644)
+        with open_sandbox(_PROBE, weak=False) as sandbox:
+            for filtered in (True, False):
+                values = [secret.name, server.getsockname()[1], filtered]
+                run = sandbox.run(json.dumps(values).encode(), cpu_seconds=10, wall_seconds=20, filtered=filtered)
+                if run.code != 0:
+                    raise SandboxError(f"the program that tries it out ended with {run.code}")
+                wrong += json.loads(run.output)
+    return wrong
+
+
+@functools.cache
+def _make_slots() -> threading.BoundedSemaphore:
+    value = os.environ.get("RISKPO_CODE_SANDBOXES") or str(len(os.sched_getaffinity(0)))
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"RISKPO_CODE_SANDBOXES is {value!r}; allowed: a whole number from 1")
+    return threading.BoundedSemaphore(int(value))
+
+
+def _slots() -> threading.BoundedSemaphore:
+    with _LOCK:
+        return _make_slots()
+
+
+def _visible() -> list[tuple[str, str]]:
+    """Folders that a program sees, from here and there: what the interpreter loads modules and libraries from."""
+    python = (f"{sys.base_prefix}/lib", f"{sys.base_exec_prefix}/{sys.platlibdir}", os.path.dirname(os.__file__))
+    folders: list[str] = []
+    for folder in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", *python):
+        if os.path.isdir(folder) and not any(Path(folder).is_relative_to(known) for known in folders):
+            folders.append(folder)
+    return [(folder, folder) for folder in folders]
+
+
+def _write(file: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(file, content) :]
+
+
+def _end(process: subprocess.Popen) -> None:
+    """The launcher kills the sandbox's PID 1, and so all in it, and collects it."""
+    process.terminate()
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        pipe.close()
+    process.wait()
+
+
+if __name__ == "__main__":
+    try:
+        print(f"programs of the model run in: {mode()}")
+    except (ValueError, SandboxError) as error:
+        sys.exit(f"error: {error}")
