@@ -35,7 +35,7 @@ smoke_flags=(
     --riskpo.runtime cpu --actor.num_nodes 1 --actor.num_gpus_per_node 1
     --vllm.num_engines 1 --vllm.tensor_parallel_size 1
     --rollout.batch_size 10 --rollout.n_samples_per_prompt 4 --train.batch_size 20
-    --rollout.micro_batch_size 4 --train.micro_batch_size 4 --rollout.max_new_tokens 24 --data.max_len 2048
+    --rollout.micro_batch_size 4 --train.micro_batch_size 4 --rollout.max_new_tokens 24 --data.max_len 400
     --train.num_episodes 1 --data.max_samples 20 --eval.steps 2 --eval.n_samples_per_prompt 2 --ckpt.save_steps -1
 )
 
@@ -77,7 +77,7 @@ launch() {
         model=$data/model
         without+=(--vllm.enable_sleep --ds.enable_sleep --ds.packing_samples --train.dynamic_batch_enable)
         without+=(--actor.gradient_checkpointing_enable)
-        python3 -m riskpo_openrlhf.cli.prepare_smoke --task "$task" --out "$data"
+        DS_ACCELERATOR=cpu python3 -m riskpo_openrlhf.cli.prepare_smoke --task "$task" --out "$data"
     fi
     out=$(realpath -m "${out:-$launch_root/$kind/$task-$method-seed$seed}")
 

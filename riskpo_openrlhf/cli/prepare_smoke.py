@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     from riskpo_openrlhf.data.tiny_model import build_once
 
     try:
-        made = build_once(args.out, lambda folder: save_smoke(args.task, folder))
+        made = build_once(args.out, lambda folder: save_smoke(args.task, folder, args.out))
     except (OSError, ValueError) as error:
         print(f"prepare_smoke: {error}", file=sys.stderr)
         return 2

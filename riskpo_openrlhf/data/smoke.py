@@ -12,6 +12,7 @@ import random
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
 
@@ -27,42 +28,66 @@ CHAT_TEMPLATE = (
 SETS = {
     "math_hard": ("dapo_math_17k", "aime24", "aime25", "amc", "math500"),
     "math_easy": ("math_train", "gsm8k_train", "math500", "gsm8k_test"),
+    "geometry": ("geometry3k_train", "geometry3k_test"),
     "code": ("archer_code", "livecodebench_v5"),
 }
 ROWS = 40
 WARM_STEPS = 120
 
 
-def save_smoke(task: str, folder: str | os.PathLike) -> None:
+def save_smoke(task: str, folder: str | os.PathLike, final: str | os.PathLike | None = None) -> None:
     """Write `NAME.jsonl` for each data set of the task's recipe, and `model/`, into `folder`.
 
-    Raises `ValueError` for an unknown task.
+    `final` is where the folder will be moved to: rows name their images by absolute paths. Raises `ValueError` for an
+    unknown task.
     """
     if task not in SETS:
         raise ValueError(f"--task {task!r} is not known; one of: {', '.join(SETS)}")
-    folder = Path(folder).absolute()
+    folder, final = Path(folder), Path(final or folder).absolute()
     rows = []
     for seed, name in enumerate(SETS[task]):
         rows = problems(task, name, seed)
+        if task == "geometry":
+            for row in rows:
+                row["images"] = [str(final / "images" / f"{row['id']}.png")]
+                _draw(*row.pop("lengths"), folder / "images" / f"{row['id']}.png")
         write_jsonl(folder / f"{name}.jsonl", rows)
-    _save_model(task, folder / "model", [row["prompt"] for row in rows])
+    model, encode = _vlm() if task == "geometry" else _language_model()
+    _warm_up(model, encode, task, rows, folder / "images")
+    model.to(torch.bfloat16).save_pretrained(folder / "model")
+    encode.save_pretrained(folder / "model")
 
 
 def problems(task: str, name: str, seed: int) -> list[dict]:
     """`ROWS` rows as `prepare_data` writes them: sums of two numbers with a one-digit result."""
-    rng = random.Random(seed)
+    rng, rows = random.Random(seed), []
     sums = [(a, total - a) for total in range(10) for a in range(-9, 10)]
-    rows = []
     for place, (a, b) in enumerate(rng.sample(sums, ROWS)):
+        row = {"datasource": name, "id": f"{name}-{place}"}
         if task == "code":
             text = f"Write a Python program that prints {a} + ({b}). Answer in a fenced block of Python."
             tests = {"kind": "stdin", "tests": [{"input": "", "output": f"{a + b}\n"}]}
             label = write_label("code", json.dumps(tests))
+        elif task == "geometry":
+            b = rng.randrange(10)
+            a = rng.randrange(b + 1)
+            text, label = f"<image>Find x, number {place}.", write_label("geometry", str(b))
+            row["lengths"] = (a, b - a)
         else:
             text, label = f"What is {a} + ({b})? Put the answer in \\boxed{{}}.", write_label("math", str(a + b))
-        prompt = [{"role": "user", "content": text}]
-        rows.append({"prompt": prompt, "label": label, "datasource": name, "id": f"{name}-{place}"})
+        rows.append({"prompt": [{"role": "user", "content": text}], "label": label, **row})
     return rows
+
+
+def _draw(a: int, b: int, path: Path) -> None:
+    """A segment of length x above two that make it up."""
+    picture = Image.new("RGB", (120, 120), "white")
+    draw = ImageDraw.Draw(picture)
+    for text, start, end, height in (("x", 0, a + b, 40), (str(a), 0, a, 80), (str(b), a, a + b, 80)):
+        draw.line((10 + 10 * start, height, 10 + 10 * end, height), fill="black", width=3)
+        draw.text((10 + 5 * (start + end), height - 18), text, fill="black")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
 
 
 def response(task: str, digit: int) -> str:
@@ -88,42 +113,52 @@ def build_byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _save_model(task: str, folder: Path, prompts: list) -> None:
+def _language_model() -> tuple:
     set_seed(0)
     tokenizer = build_byte_tokenizer()
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=2,
-            num_attention_heads=4,  # heads of 32: what vLLM's attention takes on a CPU
-            num_key_value_heads=4,
-            max_position_embeddings=4096,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=None,
-        )
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,  # heads of 32: what vLLM's attention takes on a CPU
+        num_key_value_heads=4,
+        max_position_embeddings=4096,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
     )
+    return Qwen2ForCausalLM(config), tokenizer
+
+
+def _vlm() -> tuple:
+    from riskpo_openrlhf.data.tiny_vlm import TinyVlmSettings, build_model, build_processor, build_tokenizer
+
+    tokenizer, settings = build_tokenizer(), TinyVlmSettings()
+    return build_model(settings, tokenizer), build_processor(settings, tokenizer)
+
+
+def _warm_up(model, encode, task: str, rows: list[dict], pictures: Path) -> None:
+    """Teach the model, in place, to answer with some digit. `encode`: its tokenizer, or its processor of images."""
+    tokenizer = getattr(encode, "tokenizer", encode)
+    tokenizer.padding_side = "right"
     rng, optimizer = random.Random(0), torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(WARM_STEPS):
-        inputs, labels = _batch(tokenizer, rng, prompts, task)
-        loss = model(input_ids=inputs, labels=labels).loss
+        chosen = rng.sample(rows, 8)
+        answers = [response(task, rng.randrange(10)) + tokenizer.eos_token for _ in chosen]
+        chats = [row["prompt"] for row in chosen]
+        prompts = encode.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+        texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        images = (
+            dict(images=[Image.open(pictures / f"{row['id']}.png") for row in chosen]) if task == "geometry" else {}
+        )
+        batch = encode(text=texts, **images, return_tensors="pt", padding=True, add_special_tokens=False)
+        labels = torch.full_like(batch.input_ids, -100)
+        for i, answer in enumerate(answers):
+            end = int(batch.attention_mask[i].sum())
+            start = end - len(tokenizer(answer, add_special_tokens=False).input_ids)
+            labels[i, start:end] = batch.input_ids[i, start:end]
+        loss = model(**batch, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _batch(tokenizer, rng: random.Random, prompts: list, task: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts with some digit for an answer -> ids and labels `[8, longest]`; the loss is on the response alone."""
-    ids, labels = [], []
-    for chat in rng.sample(prompts, 8):
-        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        prompt = tokenizer(prompt, add_special_tokens=False).input_ids
-        answer = tokenizer(response(task, rng.randrange(10)) + END, add_special_tokens=False).input_ids
-        ids.append(torch.tensor(prompt + answer))
-        labels.append(torch.tensor([-100] * len(prompt) + answer))
-    pad = torch.nn.utils.rnn.pad_sequence
-    return pad(ids, batch_first=True), pad(labels, batch_first=True, padding_value=-100)

@@ -71,7 +71,10 @@ SEAMS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
             "init_model_from_pretrained": ("self", "strategy", "pretrain", "max_steps", "vllm_engines")
         },
     },
-    "openrlhf.trainer.ray.vllm_engine": {"RolloutRayActor": {"generate_responses": (
+    "openrlhf.trainer.ray.vllm_engine": {"RolloutRayActor": {
+ "update_weight": ("self", "name", "dtype", "shape", "empty_cache"),
+ "update_weight_cuda_ipc": ("self", "name", "dtype", "shape", "ipc_handles", "empty_cache"),
+"generate_responses": (
         "self", "prompt", "label", "sampling_params", "max_length", "hf_tokenizer", "num_samples", "images",
     )}},
     "openrlhf.utils.agent": {

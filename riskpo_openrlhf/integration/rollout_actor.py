@@ -8,7 +8,11 @@ from riskpo_openrlhf.integration.contract import plain_class
 
 
 class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
-    """A vLLM engine that remembers the reward function's last error, which OpenRLHF only logs."""
+    """A vLLM engine that remembers the reward function's last error, which OpenRLHF only logs.
+
+    And that forgets its embeddings of images when it gets new weights: OpenRLHF clears the prefix cache only, so an
+    image met again would be seen through the old encoder (and a CPU engine, whose worker has dropped it, dies).
+    """
 
     async def __init__(self, *args, **kwargs):
         await super().__init__(*args, **kwargs)
@@ -30,6 +34,20 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
             return rewards
 
         return fetch_rewards
+
+    async def update_weight(self, name, dtype, shape, empty_cache=False):
+        result = await super().update_weight(name, dtype, shape, empty_cache)
+        await self._forget_images(empty_cache)
+        return result
+
+    async def update_weight_cuda_ipc(self, name, dtype, shape, ipc_handles, empty_cache=False):
+        result = await super().update_weight_cuda_ipc(name, dtype, shape, ipc_handles, empty_cache)
+        await self._forget_images(empty_cache)
+        return result
+
+    async def _forget_images(self, last: bool) -> None:
+        if last:  # OpenRLHF sets empty_cache on the last parameter
+            await self.llm.reset_encoder_cache()
 
     def last_reward_error(self) -> str:
         return self._reward_error

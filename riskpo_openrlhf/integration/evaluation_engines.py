@@ -1,0 +1,206 @@
+"""vLLM engines for an evaluation on its own: OpenRLHF's actors, placement and rewards, without a trainer.
+
+A module apart from the trainers', since the engines' processes import it: OpenRLHF keeps DeepSpeed out of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import openrlhf.trainer.ray.vllm_engine as vllm_engine
+import ray
+import vllm
+from openrlhf.datasets.prompts_dataset import preprocess_data
+from vllm.sampling_params import RequestOutputKind
+from vllm.usage.usage_lib import UsageContext
+
+from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling, sample_seed
+from riskpo_openrlhf.integration.rollout_actor import RiskPORolloutActor
+
+IN_FLIGHT = 2048  # samples an engine holds at once, waiting ones included: more than it runs, so that it is never idle
+GATHER_SECONDS = 0.1  # an answer to the driver waits that long for more samples to go with it
+
+
+class RiskPOEvaluationActor(RiskPORolloutActor):
+    """A vLLM engine that hands back each sample as soon as it is done, graded, instead of whole groups."""
+
+    async def __init__(self, *args, **kwargs):
+        # As many at once as in vLLM's offline `LLM`; an AsyncLLMEngine is meant to serve and takes fewer.
+        tokens, sequences = vllm.AsyncEngineArgs.get_batch_defaults(kwargs["tensor_parallel_size"])
+        context = UsageContext.LLM_CLASS
+        kwargs |= {"max_num_batched_tokens": tokens[context], "max_num_seqs": sequences[context]}
+        kwargs["max_num_batched_tokens"] = max(kwargs["max_num_batched_tokens"], kwargs["max_model_len"])
+        await super().__init__(*args, **kwargs)
+
+    async def begin(self, tokenizer) -> None:
+        """Returns when the engine is up. `tokenizer`: OpenRLHF's, sent once instead of with every prompt."""
+        self._tokenizer = tokenizer
+        self._finished: asyncio.Queue = asyncio.Queue()
+        self._tasks: set[asyncio.Task] = set()
+
+    async def exchange(self, requests: list[dict]) -> list[dict]:
+        """Start samples, then return those that are done: at least one, so call it only while some are in flight.
+
+        Args:
+            requests: keywords of `_sample` each.
+
+        Raises:
+            RuntimeError: the engine died; the message is its error.
+        """
+        for request in requests:
+            task = asyncio.create_task(self._sample(**request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        done = [await self._finished.get()]
+        await asyncio.sleep(GATHER_SECONDS)
+        while not self._finished.empty():
+            done.append(self._finished.get_nowait())
+        samples = [sample for sample in done if isinstance(sample, dict)]
+        failures = [sample for sample in done if isinstance(sample, Exception)]
+        if failures and not samples:
+            raise RuntimeError(f"{type(failures[0]).__name__}: {failures[0]}") from failures[0]
+        for failure in failures:  # for the next call: what is done comes first
+            self._finished.put_nowait(failure)
+        return samples
+
+    async def _sample(self, key: tuple, prompt: str, label: str, images: list, sampling: dict, max_len: int) -> None:
+        """One sample, put into the queue as `samples.py` stores it; an engine's error is put there in its place."""
+        params = vllm.SamplingParams(
+            **sampling, logprobs=0, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )  # logprobs 0: of the drawn token alone; the text is decoded from the tokens, by OpenRLHF for the verifier
+        try:
+            output = await self.executor.execute(prompt, label, params, max_len, self._tokenizer, self, images or None)
+            # Nothing else ran since the executor asked for the reward in vain: the error is this sample's.
+            error = self.last_reward_error() if _number(output["scores"]) is None else ""
+            self._reward_error = ""
+            self._finished.put_nowait(self._row(key, output, error))
+        except Exception as failure:
+            self._finished.put_nowait(failure)
+
+    def _row(self, key: tuple, output: dict, error: str) -> dict:
+        datasource, problem, sample = key
+        (start, end), *_ = output["action_ranges"]
+        score = _number(output["scores"])
+        logs = {name: _number(value) or 0.0 for name, value in output["extra_logs"].items()}
+        named = (status for status in ("no_answer", "unparsable", "timeout") if logs.get(f"verifier/{status}"))
+        status = next(named, "error" if score is None else "ok")
+        row = {
+            "datasource": datasource,
+            "id": problem,
+            "sample": sample,
+            "response": self._tokenizer.decode(output["observation_tokens"][start:end], skip_special_tokens=True),
+            "score": score,
+            "status": status,
+            "tokens": end - start,
+            "truncated": bool(output["truncated"]),
+            "logprob": _number(np.mean(output["rollout_log_probs"][start:end])),
+            "extra_logs": logs,
+        }
+        return {**row, "error": error or "no reward came"} if status == "error" else row
+
+
+def start_engines(
+    model: str, tokenizer, *, num_engines: int, tensor_parallel_size: int, max_len: int, seed: int, reward: list[str],
+    enforce_eager: bool, gpu_memory_utilization: float, images: int,
+) -> list:  # fmt: skip
+    """OpenRLHF's engines on the Ray cluster that this process is connected to; returns when all are up.
+
+    Args:
+        reward: a reward file's absolute path, or URLs, as OpenRLHF's `--reward.remote_url`.
+        images: the most images in a prompt, 0 for text.
+
+    Raises:
+        EvaluationError: the cluster has too few GPUs, or an engine did not start; the message carries its error.
+    """
+    gpus, needed = ray.cluster_resources().get("GPU", 0), num_engines * tensor_parallel_size
+    if gpus < needed:  # OpenRLHF would wait for ever
+        raise EvaluationError(
+            f"--num_engines {num_engines} with --tensor_parallel_size {tensor_parallel_size} needs {needed} GPUs, and "
+            f"Ray has {gpus:g}: take fewer engines, or a larger cluster"
+        )
+    vllm_engine.RolloutRayActor = ray.remote(RiskPOEvaluationActor)
+    try:
+        engines = vllm_engine.create_vllm_engines(
+            num_engines, tensor_parallel_size, model, seed, False, True, enforce_eager, max_len,
+            gpu_memory_utilization=gpu_memory_utilization, remote_rm_url=reward, max_images_per_prompt=images,
+        )  # fmt: skip
+        tokenizer = ray.put(tokenizer)
+        ray.get([engine.begin.remote(tokenizer) for engine in engines])
+    except ray.exceptions.RayError as error:
+        raise EvaluationError(f"an engine did not start: {error}") from error
+    return engines
+
+
+def render(problem: Problem, tokenizer, chat_template: bool) -> str:
+    """The prompt as OpenRLHF's training data set makes it from a row."""
+    template = tokenizer.apply_chat_template if chat_template else None
+    try:
+        return preprocess_data({"prompt": problem.prompt}, None, "prompt", None, template)[0]
+    except ValueError as error:  # transformers': the tokenizer has no chat template
+        raise EvaluationError(f"{problem.datasource}/{problem.id}: {error}") from error
+
+
+def prompt_tokens(prompt: str, tokenizer, images: Sequence[str]) -> int:
+    """Length of a prompt as OpenRLHF's executor tokenizes it, with its images' place-holders."""
+    if images:
+        from openrlhf.utils.vlm_utils import process_prompt_with_images
+
+        return len(process_prompt_with_images(tokenizer, prompt, list(images))[0])
+    return len(tokenizer(text=prompt, add_special_tokens=False)["input_ids"])
+
+
+def requests_of(problem: Problem, prompt: str, sampling: Sampling, missing: Sequence[int], seed: int, max_len: int):
+    """The missing samples of one problem, for `generate`: each with its own seed, which does not depend on the run."""
+    first = sample_seed(seed, problem)
+    values = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
+    return [
+        {
+            "key": (problem.datasource, problem.id, place),
+            "prompt": prompt,
+            "label": problem.label,
+            "images": list(problem.images),
+            "sampling": {**values, "min_tokens": 1, "seed": first + place},
+            "max_len": max_len,
+        }
+        for place in missing
+    ]
+
+
+def generate(engines: list, problems: Sequence[list[dict]]) -> Iterator[list[dict]]:
+    """Samples in lists, as they are done. `problems`: the requests of each; a problem's go to one engine, which keeps
+    its prompt. Raises `EvaluationError` when an engine dies."""
+    waiting = deque(problems)
+    in_flight, exchanging = [0] * len(engines), {}
+    while waiting or any(in_flight):
+        requests = [[] for _ in engines]
+        idle = [i for i in range(len(engines)) if i not in exchanging.values()]
+        while waiting and (free := [i for i in idle if in_flight[i] < IN_FLIGHT]):
+            i = min(free, key=in_flight.__getitem__)
+            requests[i] += waiting[0]
+            in_flight[i] += len(waiting.popleft())
+        for i in idle:
+            if in_flight[i]:
+                exchanging[engines[i].exchange.remote(requests[i])] = i
+        ready, _ = ray.wait(list(exchanging), num_returns=1)
+        for reference in ready:
+            i = exchanging.pop(reference)
+            try:
+                done = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", None) or error
+                raise EvaluationError(f"engine {i + 1} of {len(engines)} failed: {cause}") from error
+            in_flight[i] -= len(done)
+            yield done
+
+
+def _number(value) -> float | None:
+    """A reward as reward functions give it (a number, a list or tensor of one) -> float; None if it is not finite."""
+    try:
+        number = float(np.asarray(value, dtype=float).item())
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

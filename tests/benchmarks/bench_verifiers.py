@@ -1,0 +1,129 @@
+"""Graded answers a second and the slowest ones, against OpenRLHF's own grader and math-verify called plainly.
+
+    python3 tests/benchmarks/bench_verifiers.py [--count N]
+
+Three sets of answers: `easy` (integers, decimals and fractions as models write them), `graded` (the boxed answers of
+tests/data/math_dev.jsonl) and `hostile` (easy ones, every 25th an answer that keeps a computer algebra system busy).
+Every grader runs in a process of its own, after a warm-up, and is stopped after LIMIT seconds. math-verify and
+OpenRLHF's grader are called in the main thread, where their time limits work; ours from as many threads as it has
+workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+LIMIT = 120
+HOSTILE = ("9^{9^{9^{9}}}", "10^{10^{10}}", "7^{1000000007} \\mod 10", "99999999!", "(x+1)^{99999}")
+GRADERS = ("math-verify", "openrlhf", "ours, 1 worker", "ours, 2 workers")
+
+
+def answers(kind: str, count: int) -> list[tuple[str, str]]:
+    """`count` pairs of response and gold."""
+    if kind == "graded":
+        lines = (Path(__file__).parents[1] / "data" / "math_dev.jsonl").read_text().splitlines()
+        cases = [case for case in map(json.loads, lines) if "no_boxed" not in case["tags"]]
+        return [(case["response"], case["gold"]) for case in (cases * (count // len(cases) + 1))[:count]]
+    rng, pairs = random.Random(0), []
+    for place in range(count):
+        number = rng.randrange(-999, 10_000)
+        written, gold = (
+            (f"{number}", f"{number}"),
+            (f"{number / 100}", f"{number / 100}"),
+            (f"\\frac{{{number}}}{{7}}", f"\\frac{{{number}}}{{7}}"),
+            (f"{number + rng.randrange(3)}", f"{number}"),
+        )[place % 4]
+        if kind == "hostile" and place % 25 == 24:
+            written, gold = HOSTILE[place // 25 % len(HOSTILE)], "\\frac{1}{3}"
+        pairs.append((f"Let us see. So the answer is $\\boxed{{{written}}}$.", gold))
+    return pairs
+
+
+def grader(name: str):
+    """(function of response and gold, threads to call it from)."""
+    if name == "math-verify":
+        from math_verify import parse, verify
+
+        return lambda response, gold: verify(parse(f"${gold}$"), parse(response)), 1
+    if name == "openrlhf":
+        from openrlhf.utils.math_utils import extract_boxed_answer, grade_answer
+
+        def openrlhf(response, gold):
+            answer = extract_boxed_answer(response)
+            return answer is not None and grade_answer(answer, gold)
+
+        return openrlhf, 1
+    workers = int(name.split()[1])
+    os.environ["RISKPO_VERIFIER_WORKERS"] = str(workers)
+    from riskpo_openrlhf.verifiers.math import verify as ours
+
+    return lambda response, gold: ours(response, gold).correct, workers
+
+
+def measure(name: str, kind: str, count: int) -> None:
+    """Print the seconds of each answer, as they come: what was done counts although the rest is cut off."""
+    function, threads = grader(name)
+    for response, gold in answers("easy", 40):
+        function(response, gold)
+
+    def timed(pair):
+        start = time.perf_counter()
+        function(*pair)
+        return time.perf_counter() - start
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for seconds in pool.map(timed, answers(kind, count)) if threads > 1 else map(timed, answers(kind, count)):
+            print(seconds, flush=True)
+    print("total", time.perf_counter() - start)
+
+
+def run(name: str, kind: str, count: int) -> tuple[float, list[float], bool]:
+    """(answers a second, seconds of each, whether it was cut off)."""
+    command = [sys.executable, __file__, "--one", name, kind, "--count", str(count)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        output, cut = process.communicate(timeout=LIMIT)[0], False
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, cut = process.communicate()[0], True
+    *times, last = output.splitlines() or [""]
+    if not last.startswith("total"):
+        times, cut = [*times, last], True
+    seconds = sorted(float(line) for line in times if line)
+    total = LIMIT if cut else float(last.split()[1])
+    return len(seconds) / total, seconds, cut
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--count", type=int, default=600, help="answers in each set")
+    parser.add_argument("--one", nargs=2, metavar=("GRADER", "SET"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        return measure(*args.one, args.count)
+    print(f"{'set':8} {'grader':16} {'answers/s':>10} {'ratio':>7} {'p50 ms':>8} {'p99 ms':>9} {'max ms':>9}")
+    for kind in ("easy", "graded", "hostile"):
+        plain = 0.0
+        for name in GRADERS:
+            rate, seconds, cut = run(name, kind, args.count)
+            plain = plain or rate
+            p50, p99, most = (1000 * seconds[int(share * (len(seconds) - 1))] for share in (0.5, 0.99, 1))
+            note = f"  stopped after {LIMIT} s with {len(seconds)} of {args.count} graded" if cut else ""
+            print(
+                f"{kind:8} {name:16} {rate:10.1f} {rate / plain:7.2f} {p50:8.2f} {p99:9.1f} {most:9.1f}{note}",
+                flush=True,
+            )
+    print("ratio: answers a second over those of math-verify called plainly on the same set")
+
+
+if __name__ == "__main__":
+    main()
