@@ -15,7 +15,7 @@ class Verdict:
         correct: the response holds the right answer.
         status: `ok` (an answer was found and compared), `no_answer`, `unparsable` (an answer that can't be read),
             `timeout` or `error` (no verdict: the verifier failed, which is not a wrong answer).
-        extracted: the answer as found in the response, None when there is none.
+        extracted: the answer as found in the response, None when there is none; with `timeout` and `error` the reason.
 
     Raises `ValueError` for an unknown status, or for a correct answer whose status is not `ok`.
     """

@@ -10,7 +10,6 @@ program that finds the tests' outputs in its own training, and what `sandbox.py`
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import textwrap
@@ -28,7 +27,6 @@ WALL_SECONDS = 30.0
 
 _BLOCK = re.compile(r"```([^\n`]*)\n(.*?)```", re.DOTALL)
 _LANGUAGES = {"", "python", "python3", "py", "py3"}
-_logger = logging.getLogger(__name__)
 
 
 def verify(response: str, gold: str, *, wall_seconds: float | None = None) -> Verdict:
@@ -41,9 +39,10 @@ def verify(response: str, gold: str, *, wall_seconds: float | None = None) -> Ve
             or 30. A program that is not done by then is wrong.
 
     Returns:
-        A verdict with the program in `extracted`. A program that is too slow, needs too much memory, crashes or is
-        killed is wrong, its status `ok`. `no_answer`: no Python block after the thinking; `unparsable`: not Python;
-        `timeout`: the sandbox did not end the run in time; `error`: the test set can't be read or the sandbox failed.
+        A verdict with the program in `extracted`, or the reason where there is no verdict. A program that is too slow,
+        needs too much memory, crashes or is killed is wrong, its status `ok`. `no_answer`: no Python block after the
+        thinking; `unparsable`: not Python; `timeout`: the sandbox did not end the run in time; `error`: the test set
+        can't be read or the sandbox failed.
 
     Raises:
         SandboxError: no sandbox works on this machine; the message says what to do.
@@ -54,8 +53,7 @@ def verify(response: str, gold: str, *, wall_seconds: float | None = None) -> Ve
     try:
         tests = read_tests(gold)
     except (OSError, ValueError, RecursionError) as error:
-        _logger.warning("no verdict, the test set can't be read: %s", error)
-        return Verdict(False, "error")
+        return Verdict(False, "error", f"the test set can't be read: {error}")
     code = extract_code(response)
     if code is None:
         return Verdict(False, "no_answer")
@@ -63,8 +61,9 @@ def verify(response: str, gold: str, *, wall_seconds: float | None = None) -> Ve
     try:
         correct, status = _passes(code, tests, wall_seconds)
     except (OSError, SandboxError) as error:  # a TimeoutError is an OSError
-        _logger.warning("no verdict, the sandbox failed: %s", error)
-        return Verdict(False, "timeout" if isinstance(error, TimeoutError) else "error", code)
+        return Verdict(
+            False, "timeout" if isinstance(error, TimeoutError) else "error", f"the sandbox failed: {error}"
+        )
     return Verdict(correct, status, code)
 
 
