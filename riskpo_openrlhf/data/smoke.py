@@ -27,7 +27,7 @@ CHAT_TEMPLATE = (
 # task -> the data sets of its recipe
 SETS = {
     "math_hard": ("dapo_math_17k", "aime24", "aime25", "amc", "math500"),
-    "math_easy": ("math_train", "gsm8k_train", "math500", "gsm8k_test"),
+    "math_easy": ("math_train", "gsm8k_train", "math_test", "gsm8k_test"),
     "geometry": ("geometry3k_train", "geometry3k_test"),
     "code": ("archer_code", "livecodebench_v5"),
 }

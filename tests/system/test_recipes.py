@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
     ("task", "method", "source"),
     [
         ("math_hard", "recommended", "aime24"),
-        ("math_easy", "dapo", "math500"),
+        ("math_easy", "dapo", "math_test"),
         ("geometry", "recommended", "geometry3k_test"),
         ("code", "paper", "livecodebench_v5"),
     ],

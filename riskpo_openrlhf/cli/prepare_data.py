@@ -1,0 +1,148 @@
+"""Training and test sets as OpenRLHF reads them: `python3 -m riskpo_openrlhf.cli.prepare_data NAME... --out DIR`.
+
+`--list` shows the names. `--check PATH...` says how OpenRLHF reads files of your own. See docs/data.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+from riskpo_openrlhf.data.instructions import INSTRUCTIONS
+from riskpo_openrlhf.data.prepare import Options, check_leaks, prepare
+from riskpo_openrlhf.data.reasoning import TASKS
+from riskpo_openrlhf.data.sources import SOURCES
+
+DEFAULTS = Options()
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    if args.list:
+        return _list()
+    try:
+        if args.check:
+            return _check(args)
+        return _prepare(args)
+    except (ModuleNotFoundError, OSError, ValueError) as error:
+        print(f"prepare_data: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="data sets to prepare; see --list")
+    parser.add_argument("--out", type=Path, help="folder for NAME.jsonl, its manifest and what belongs to it")
+    parser.add_argument("--list", action="store_true", help="show the names, with rows, licence and source")
+    parser.add_argument("--force", action="store_true", help="prepare again what is there already")
+    boxed = [name for name, instruction in INSTRUCTIONS.items() if "math" in instruction.verifiers]
+    parser.add_argument(
+        "--instruction", choices=boxed, help="one instruction for all mathematics (default: the set's)"
+    )
+    parser.add_argument("--from", dest="copies", metavar="DIR", help="read DIR/OWNER/NAME instead of the hub")
+    parser.add_argument(
+        "--revision", action="append", default=[], metavar="NAME=COMMIT", help="another commit (or branch) of a set"
+    )
+    parser.add_argument(
+        "--accept_row_counts", action="store_true", help="only warn when a source has other numbers of rows than known"
+    )
+    parser.add_argument("--tokenizer", help="model whose tokens are counted: a folder, or a name on the hub")
+    parser.add_argument(
+        "--max_prompt_tokens", type=int, default=DEFAULTS.max_prompt_tokens, help="with --tokenizer (default: 1024)"
+    )
+    made = parser.add_argument_group("reasoning_gym_train and reasoning_gym_test")
+    made.add_argument(
+        "--tasks", nargs="+", default=list(DEFAULTS.tasks), metavar="TASK[:KEY=VALUE,...]", help=", ".join(TASKS)
+    )
+    made.add_argument("--count", type=int, help="problems in a set (default: 4800 to train on, 160 to test)")
+    made.add_argument("--seed", type=int, default=DEFAULTS.seed)
+    check = parser.add_argument_group("checking files of your own; the flags are OpenRLHF's, the defaults ours")
+    check.add_argument("--check", nargs="+", metavar="PATH", help="files or folders, as --data.prompt_dataset takes")
+    check.add_argument("--split", default="train", help="--data.prompt_split or --eval.split (default: train)")
+    check.add_argument("--data.input_key", dest="input_key", default="prompt")
+    check.add_argument("--data.label_key", dest="label_key", default="label")
+    check.add_argument("--data.image_key", dest="image_key", default="images")
+    check.add_argument(
+        "--data.apply_chat_template",
+        dest="apply_chat_template",
+        choices=("true", "false"),
+        default="true",
+        help="whether your command has that flag",
+    )
+    return parser
+
+
+def _list() -> int:
+    width = max(map(len, SOURCES))
+    for source in SOURCES.values():
+        low, high = source.kept or source.rows
+        rows = "any" if low == 1 else f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        print(f"{source.name:{width}}  {source.role:5}  {rows:>16}  {source.licence:16}  {source.repo}")
+    return 0
+
+
+def _prepare(args) -> int:
+    unknown = [name for name in args.names if name not in SOURCES]
+    if unknown or not args.names:
+        problem = f"{', '.join(unknown)} is not known" if unknown else "no NAME is given"
+        raise ValueError(f"{problem}; known are: {', '.join(SOURCES)}")
+    if args.out is None:
+        raise ValueError("--out is missing: the folder to write to")
+    revisions = dict(_name_and_commit(text) for text in args.revision)
+    options = Options(
+        instruction=args.instruction,
+        copies=args.copies,
+        tokenizer=args.tokenizer,
+        max_prompt_tokens=args.max_prompt_tokens,
+        accept_row_counts=args.accept_row_counts,
+        tasks=tuple(args.tasks),
+        count=args.count,
+        seed=args.seed,
+    )
+    try:
+        for name in dict.fromkeys(args.names):
+            mine = dataclasses.replace(options, revision=revisions.get(name))
+            manifest = prepare(SOURCES[name], args.out, mine, force=args.force, warn=_warn)
+            left_out = ", ".join(f"{n:,} {reason}" for reason, n in manifest["dropped"].items())
+            print(f"{args.out / manifest['file']}: {manifest['rows']['kept']:,} rows; left out: {left_out or 'none'}")
+    finally:
+        if args.out.is_dir():  # also after a failure: what is there must not leak
+            check_leaks(args.out, _warn)
+    return 0
+
+
+def _name_and_commit(text: str) -> tuple[str, str]:
+    name, _, commit = text.partition("=")
+    if name not in SOURCES or not commit:
+        raise ValueError(f"--revision {text!r} is not allowed: NAME=COMMIT, NAME one of {', '.join(SOURCES)}")
+    return name, commit
+
+
+def _warn(text: str) -> None:
+    print(f"prepare_data: {text}", file=sys.stderr)
+
+
+def _check(args) -> int:
+    from riskpo_openrlhf.data.check import check_paths
+
+    findings = check_paths(
+        args.check,
+        input_key=args.input_key,
+        label_key=args.label_key,
+        image_key=args.image_key,
+        apply_chat_template=args.apply_chat_template == "true",
+        split=args.split,
+        tokenizer=args.tokenizer,
+        max_prompt_tokens=args.max_prompt_tokens,
+    )
+    for finding in findings:
+        print(finding)
+    worst = max((finding.level for finding in findings), default=0)
+    print(("OpenRLHF will read this as it stands.", "Read the warnings.", "Repair the errors first.")[worst])
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())

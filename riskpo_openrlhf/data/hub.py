@@ -1,0 +1,234 @@
+"""Files of a data set on the hub, in its cache, or in a folder of copies; and the records in them, one by one.
+
+Records are read without guessing types: a string stays a string, an image its bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+from riskpo_openrlhf.data.schema import DataError
+
+SUFFIXES = (".parquet", ".jsonl", ".json")
+FULL_SHA = re.compile(r"[0-9a-f]{40}")
+REACH = (
+    "set HF_ENDPOINT to a mirror; or set HF_HUB_OFFLINE=1 with HF_HOME at a cache that has the data set; "
+    "or give --from a folder with copies, DIR/OWNER/NAME/..."
+)
+
+
+class Copy(NamedTuple):
+    """Files of one split; `revision` is the commit they are of, None for a folder of copies."""
+
+    files: list[Path]
+    revision: str | None
+
+
+def fetch(
+    repo: str,
+    split: str,
+    *,
+    config: str | None = None,
+    files: Sequence[str] = (),
+    revision: str | None = None,
+    copies: Path | None = None,
+) -> Copy:
+    """The files of one split of a data set, downloaded unless the hub's cache has them.
+
+    Args:
+        repo: `OWNER/NAME`.
+        config: the hub's name for a subset; needed where a data set has several.
+        files: glob patterns of the files, where they are not those of a split.
+        revision: a commit, also abbreviated, or a branch; None is `main`.
+        copies: read `copies/OWNER/NAME` and nothing else.
+
+    Raises:
+        DataError: not reachable, not there, or without such files; the message says what to do.
+    """
+    if copies is not None:
+        folder = Path(copies, repo).absolute()
+        if not folder.is_dir():
+            raise DataError(f"--from {copies}: {folder} is not there; put a copy of the data set {repo} into it")
+        patterns = files or _patterns(folder, repo, config, split)
+        return Copy(_existing(folder, repo, patterns, split), None)
+    try:
+        revision = _commit(repo, revision)
+        if not files:
+            folder = _snapshot(repo, revision, ["README.md"])
+            revision = folder.name
+            files = _patterns(folder, repo, config, split)
+        folder = _snapshot(repo, revision, files or [f"*{suffix}" for suffix in SUFFIXES])
+    except _hub_errors() as error:
+        raise DataError(
+            f"{repo} at revision {revision or 'main'} can't be downloaded ({type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}): {REACH}"
+        ) from error
+    return Copy(_existing(folder, repo, files, split), folder.name)
+
+
+def count_records(files: Iterable[Path]) -> int | None:
+    """The number of records, if the files say it (parquet)."""
+    import pyarrow.parquet as parquet
+
+    files = list(files)
+    if any(path.suffix != ".parquet" for path in files):
+        return None
+    return sum(parquet.read_metadata(path).num_rows for path in files)
+
+
+def records(files: Iterable[Path], columns: Sequence[str], where: str = "") -> Iterator[dict]:
+    """Every record with these columns and no others. Raises `DataError` when a column is missing or a file broken."""
+    readers = {".parquet": _from_parquet, ".jsonl": _from_lines, ".json": _from_json}
+    for path in files:
+        try:
+            yield from readers[path.suffix](path, columns)
+        except KeyError as error:
+            raise DataError(
+                f"{where or path}: {error.args[0]}; the source is not what it was: try --revision"
+            ) from error
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path} can't be read: {error}; delete it and download it again") from error
+
+
+def _snapshot(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    from huggingface_hub import constants, snapshot_download
+
+    # The library keeps whole files, goes on after a lost connection, and checks the size of what it got.
+    return Path(
+        snapshot_download(
+            repo,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=list(patterns),
+            local_files_only=constants.HF_HUB_OFFLINE,
+        )
+    )
+
+
+def _commit(repo: str, revision: str | None) -> str | None:
+    """The full commit of an abbreviated one, which the hub does not take; anything else as it is."""
+    if revision is None or FULL_SHA.fullmatch(revision) or not re.fullmatch(r"[0-9a-f]{6,39}", revision):
+        return revision
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    cache = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="dataset"), "snapshots")
+    known = [path.name for path in cache.glob(f"{revision}*")]
+    if not known and constants.HF_HUB_OFFLINE:
+        raise DataError(f"{repo} at revision {revision} is not in the cache: {REACH}")
+    if not known:
+        known = [c.commit_id for c in HfApi().list_repo_commits(repo, repo_type="dataset")]
+    for commit in known:
+        if commit.startswith(revision):
+            return commit
+    raise DataError(f"{repo} has no commit {revision}...: take another one by --revision NAME=COMMIT, or NAME=main")
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    import httpx
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
+
+    return (httpx.HTTPError, HfHubHTTPError, EntryNotFoundError, OfflineModeIsEnabled, OSError)
+
+
+def _patterns(folder: Path, repo: str, config: str | None, split: str) -> list[str]:
+    """Globs of a split, as the `configs` at the top of README.md say; none if it says nothing."""
+    from huggingface_hub import metadata_load
+
+    readme = folder / "README.md"
+    metadata = metadata_load(readme) if readme.exists() else None
+    configs = {entry["config_name"]: entry for entry in (metadata or {}).get("configs", []) if "data_files" in entry}
+    if not configs:
+        return []
+    name = config or ("default" if "default" in configs else next(iter(configs)))
+    if name not in configs or (config is None and name != "default" and len(configs) > 1):
+        raise DataError(f"{repo} has no config {config or 'default'!r}, but {', '.join(configs)}: try --revision")
+    entries = configs[name]["data_files"]
+    if isinstance(entries, (str, list)) and not isinstance(entries[0], dict):
+        entries = [{"split": "train", "path": entries}]
+    paths = {}
+    for entry in entries:
+        path = entry["path"]
+        paths[entry["split"]] = [path] if isinstance(path, str) else list(path)
+    if split not in paths:
+        raise DataError(f"{repo}, config {name}, has no split {split!r}, but {', '.join(paths)}: try --revision")
+    return [f"{configs[name].get('data_dir', '')}/{path}".lstrip("/") for path in paths[split]]
+
+
+def _existing(folder: Path, repo: str, patterns: Sequence[str], split: str) -> list[Path]:
+    """Files of the patterns, in the order of their names; without patterns, those named after the split."""
+    there = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in SUFFIXES)
+    names = {path: path.relative_to(folder).as_posix() for path in there}
+    if patterns:
+        found = [path for path in there if any(fnmatch(names[path], pattern) for pattern in patterns)]
+    else:
+        word = re.compile(rf"(^|[^a-z0-9]){split}([^a-z]|$)")
+        found = [path for path in there if word.search(names[path].lower())]
+        if not found and split == "train":
+            found = there
+    if not found:
+        what = ", ".join(patterns) or f"a split {split!r}"
+        raise DataError(
+            f"{repo} has no file for {what} in {folder}; there is: {', '.join(names.values()) or 'nothing'}"
+        )
+    return found
+
+
+def _require(columns: Sequence[str], found: Iterable[str], path: Path) -> None:
+    found = list(found)
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise KeyError(f"{path.name} has no column {', '.join(missing)}, but {', '.join(found)}")
+
+
+def _from_parquet(path: Path, columns: Sequence[str]) -> Iterator[dict]:
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path) as file:
+        _require(columns, file.schema_arrow.names, path)
+        for batch in file.iter_batches(batch_size=1024, columns=list(columns)):
+            yield from batch.to_pylist()
+
+
+def _from_lines(path: Path, columns: Sequence[str]) -> Iterator[dict]:
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.strip():
+                record = json.loads(line)
+                _require(columns, record, path)
+                yield {column: record[column] for column in columns}
+
+
+def _from_json(path: Path, columns: Sequence[str]) -> Iterator[dict]:
+    """A list of records, `{column: {row: value}}` as pandas writes it, or JSON lines; none is held as a whole."""
+    import ijson
+
+    with open(path, "rb") as file:
+        start = file.read(1000).lstrip()
+    by_column = re.match(rb'\{\s*"[^"]+"\s*:\s*\{\s*"\d+"\s*:', start)
+    if not start.startswith(b"[") and not by_column:
+        yield from _from_lines(path, columns)
+        return
+    # By column, each has a reader of its own at the same row: the file is read several times, and nothing is held.
+    handles = [open(path, "rb") for _ in (columns if by_column else "1")]
+    try:
+        if not by_column:
+            for record in ijson.items(handles[0], "item", use_float=True):
+                _require(columns, record, path)
+                yield {column: record[column] for column in columns}
+            return
+        readers = [ijson.kvitems(file, name, use_float=True) for file, name in zip(handles, columns, strict=True)]
+        for cells in zip(*readers, strict=True):  # ValueError also when a column is missing
+            if len({row for row, _ in cells}) > 1:
+                raise ValueError(f"its columns are not in the same order: {[row for row, _ in cells]}")
+            yield {column: value for column, (_, value) in zip(columns, cells, strict=True)}
+    except ijson.JSONError as error:
+        raise ValueError(f"no JSON: {error}") from error
+    finally:
+        for file in handles:
+            file.close()

@@ -1,0 +1,97 @@
+"""Problems that reasoning-gym makes: no download, any number of them, their kinds and sizes chosen."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+
+from riskpo_openrlhf.data.arithmetic import INSTALL_HINT
+from riskpo_openrlhf.data.leaks import normalise
+
+# Those whose answer is always one whole number, which the verifier `math` can grade, and whose question asks for no
+# other form than that.
+TASKS = (
+    "basic_arithmetic",
+    "chain_sum",
+    "count_bits",
+    "count_primes",
+    "gcd",
+    "largest_island",
+    "lcm",
+    "leg_counting",
+    "letter_counting",
+    "number_sequence",
+    "products",
+    "rectangle_count",
+    "rotten_oranges",
+    "simple_equations",
+)
+TEST_ONE_IN = 4
+
+
+def parse_task(text: str) -> tuple[str, dict]:
+    """`chain_sum:max_terms=3,max_digits=2` as (`chain_sum`, {settings}). Raises `ValueError`."""
+    task, _, settings = text.partition(":")
+    if task not in TASKS:
+        raise ValueError(f"--tasks {task!r} is not known; one of: {', '.join(TASKS)}")
+    try:
+        pairs = [pair.split("=") for pair in settings.split(",") if pair]
+        return task, {key: ast.literal_eval(value) for key, value in pairs}
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(
+            f"--tasks {text!r}: write settings as TASK:KEY=VALUE,KEY=VALUE, all values numbers"
+        ) from error
+
+
+def problems(tasks: Sequence[str], count: int, seed: int, split: str) -> Iterator[dict[str, str]]:
+    """`count` different problems `{"question", "answer"}` of one split, the tasks taking turns.
+
+    Args:
+        tasks: `TASK` or `TASK:KEY=VALUE,...` with the settings of reasoning-gym's task of that name.
+        seed: same arguments, same problems, on every machine.
+        split: `train` or `test`; a question is in one of them only, whatever the seed (one in 4 is a test).
+
+    Raises:
+        ValueError: a bad argument, or a task has too few different problems.
+        ModuleNotFoundError: reasoning-gym is missing.
+    """
+    if count < 1:
+        raise ValueError(f"--count {count} is not allowed: at least 1")
+    parsed = [parse_task(text) for text in tasks]
+    if not parsed:
+        raise ValueError("--tasks is empty: name at least one, e.g. chain_sum")
+    share, rest = divmod(count, len(parsed))
+    seen, made = set(), []
+    for place, (task, settings) in enumerate(parsed):
+        made += _of_task(task, settings, share + (place < rest), seed, split, seen)
+    random.Random(seed).shuffle(made)
+    yield from made
+
+
+def _of_task(task: str, settings: dict, count: int, seed: int, split: str, seen: set[str]) -> list[dict[str, str]]:
+    try:
+        import reasoning_gym
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"reasoning_gym_{split} needs reasoning-gym: {INSTALL_HINT} ({error})") from error
+    # The package draws item i from `seed + i`, so nearby seeds would give shifted copies of one another.
+    first = int.from_bytes(hashlib.sha256(f"{seed}/{split}/{task}".encode()).digest()[:6], "big")
+    most = 1000 + 100 * count
+    try:
+        source = reasoning_gym.create_dataset(task, seed=first, size=most, **settings)
+    except (TypeError, AssertionError) as error:
+        raise ValueError(f"--tasks {task}: reasoning-gym does not take the settings {settings}: {error}") from error
+    found = []
+    for i in range(most):
+        if len(found) == count:
+            return found
+        item = source[i]
+        key = normalise(item["question"])
+        is_test = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % TEST_ONE_IN == 0
+        if key not in seen and is_test == (split == "test"):
+            seen.add(key)
+            found.append({"question": item["question"], "answer": str(item["answer"])})
+    raise ValueError(
+        f"--count: {task} has too few different problems in its split {split} ({len(found)}): ask for fewer, or larger"
+    )

@@ -1,0 +1,290 @@
+"""The data sets that `prepare_data` knows: where each is, and how one of its records becomes a problem."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from riskpo_openrlhf.data import golds
+from riskpo_openrlhf.data.instructions import INSTRUCTIONS, code_prompt
+from riskpo_openrlhf.verifiers.testcases import decode_archer, decode_livecodebench
+
+REASONING_GYM = "reasoning-gym"  # a package in place of a repository
+
+
+class Leave(Exception):
+    """This record is not for the set; the message is the reason, and is counted."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem, without its instruction. `images`: a file's bytes each. `tests`: graded by running, not by gold."""
+
+    text: str
+    gold: str = ""
+    images: tuple[bytes, ...] = ()
+    tests: dict | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set on the hub.
+
+    `columns` are read and no others; `rows` is how many records there must be, least and most, and `kept` how many
+    after repeats and the like are left out. `exact`: other numbers are an error, else a warning. `files` are globs
+    where the files are not those of a split, `revision` a commit or None for `main`.
+    """
+
+    name: str
+    role: str
+    repo: str
+    split: str
+    columns: tuple[str, ...]
+    convert: Callable[[dict[str, Any]], Problem]
+    rows: tuple[int, int]
+    licence: str
+    instruction: str = "answer"
+    verifier: str = "math"
+    config: str | None = None
+    files: tuple[str, ...] = ()
+    revision: str | None = None
+    kept: tuple[int, int] | None = None
+    exact: bool = True
+
+
+def _dapo(record) -> Problem:
+    (turn,) = record["prompt"]
+    gold = golds.text(record["reward_model"]["ground_truth"])
+    try:
+        gold = golds.integer(gold)  # all of them, by the paper; one answer written in two ways is no conflict
+    except golds.BadGold:
+        pass
+    return Problem(INSTRUCTIONS["answer"].remove(turn["content"]), gold)
+
+
+def _math(record) -> Problem:
+    return Problem(record["problem"], golds.last_boxed(record["solution"]))
+
+
+def _gsm8k(record) -> Problem:
+    return Problem(record["question"], golds.after_hashes(record["answer"]))
+
+
+def _integer_answer(record) -> Problem:
+    return Problem(record["problem"], golds.integer(record["answer"]))
+
+
+def _math500(record) -> Problem:
+    return Problem(record["problem"], golds.text(record["answer"]))
+
+
+def _minerva(record) -> Problem:
+    return Problem(record["question"], golds.text(record["answer"]))
+
+
+def _olympiad(record) -> Problem:
+    (gold,) = record["final_answer"]  # one string, also where it holds several answers
+    context, unit = ((record[key] or "").strip() for key in ("context", "unit"))
+    text = f"{context}\n\n{record['question']}" if context else record["question"]
+    return Problem(f"{text}\n\nThe unit of the answer is {unit}." if unit else text, golds.text(gold.replace("$", "")))
+
+
+def _geometry(record) -> Problem:
+    return Problem(
+        record["problem"], golds.text(record["answer"]), tuple(image["bytes"] for image in record["images"])
+    )
+
+
+def _archer(record) -> Problem:
+    if any(turn["role"] not in ("system", "user") for turn in record["prompt"]):
+        raise ValueError("the prompt has a turn of the assistant")
+    text = "\n\n".join(turn["content"] for turn in record["prompt"]).strip()
+    if "```python" not in text:  # it does not say yet how to answer
+        text = code_prompt(text)
+    return Problem(text, tests=decode_archer(record["reward_model"]["ground_truth"]))
+
+
+def _livecodebench(record) -> Problem:
+    tests = decode_livecodebench(record["public_test_cases"], record["private_test_cases"], record["metadata"])
+    text = code_prompt(record["question_content"], record["starter_code"])
+    return Problem(text, tests=tests, key=record["question_id"])
+
+
+def _reasoning_gym(record) -> Problem:
+    return Problem(record["question"], golds.integer(record["answer"]))
+
+
+def _livecodebench_v5(record) -> Problem:
+    if not "2024-08-01" <= record["contest_date"][:10] <= "2025-02-01":
+        raise Leave("contest not from 2024-08-01 to 2025-02-01")
+    return _livecodebench(record)
+
+
+_MATH = dict(
+    repo="DigitalLearningGmbH/MATH-lighteval",
+    columns=("problem", "solution"),
+    convert=_math,
+    licence="MIT",
+    instruction="boxed",
+    revision="92ace7ed",
+)
+_GSM8K = dict(
+    repo="openai/gsm8k",
+    config="main",
+    columns=("question", "answer"),
+    convert=_gsm8k,
+    licence="MIT",
+    instruction="boxed",
+    revision="740312a",
+)
+_GEOMETRY = dict(
+    repo="hiyouga/geometry3k",
+    columns=("images", "problem", "answer"),
+    convert=_geometry,
+    licence="MIT",
+    instruction="boxed",
+    verifier="geometry",
+)
+_LIVECODEBENCH = dict(
+    repo="livecodebench/code_generation_lite",
+    split="test",
+    files=("test.jsonl", "test2.jsonl", "test3.jsonl", "test4.jsonl", "test5.jsonl"),
+    columns=(
+        "question_content",
+        "question_id",
+        "contest_date",
+        "starter_code",
+        "public_test_cases",
+        "private_test_cases",
+        "metadata",
+    ),
+    rows=(880, 880),
+    licence="CC, unspecified",
+    instruction="code",
+    verifier="code",
+    revision="0fe84c3912ea0c4d4a78037083943e8f0c4dd505",
+)
+
+_ALL = (
+    Source(
+        "dapo_math_17k",
+        "train",
+        "BytedTsinghua-SIA/DAPO-Math-17k",
+        "train",
+        ("prompt", "reward_model"),
+        _dapo,
+        rows=(1_791_700, 1_791_700),
+        kept=(17_000, 17_500),
+        exact=False,
+        licence="Apache-2.0",
+        revision="65877096c24ffa7abc4e4fa5edb95cf3413a5674",
+    ),
+    Source("math_train", "train", split="train", rows=(7_500, 7_500), **_MATH),
+    Source("gsm8k_train", "train", split="train", rows=(7_473, 7_473), **_GSM8K),
+    Source("geometry3k_train", "train", split="train", rows=(2_101, 2_101), **_GEOMETRY),
+    Source(
+        "archer_code",
+        "train",
+        "Fate-Zero/ArcherCodeR-Dataset",
+        "train",
+        ("prompt", "reward_model"),
+        _archer,
+        files=("train/archercoder-1.5b-train.json",),
+        rows=(6_600, 6_800),
+        exact=False,
+        licence="MIT",
+        instruction="code",
+        verifier="code",
+    ),
+    Source(
+        "aime24",
+        "test",
+        "HuggingFaceH4/aime_2024",
+        "train",
+        ("problem", "answer"),
+        _integer_answer,
+        rows=(30, 30),
+        licence="none declared",
+    ),
+    Source(
+        "aime25",
+        "test",
+        "math-ai/aime25",
+        "test",
+        ("problem", "answer"),
+        _integer_answer,
+        rows=(30, 30),
+        licence="Apache-2.0",
+        revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
+    ),
+    Source(
+        "amc",
+        "test",
+        "AI-MO/aimo-validation-amc",
+        "train",
+        ("problem", "answer"),
+        _integer_answer,
+        rows=(83, 83),
+        licence="Apache-2.0",
+    ),
+    Source(
+        "math500",
+        "test",
+        "HuggingFaceH4/MATH-500",
+        "test",
+        ("problem", "answer"),
+        _math500,
+        rows=(500, 500),
+        licence="MIT",
+        revision="6e4ed1a2",
+    ),
+    Source(
+        "minerva",
+        "test",
+        "math-ai/minervamath",
+        "test",
+        ("question", "answer"),
+        _minerva,
+        rows=(272, 272),
+        licence="none declared",
+    ),
+    Source(
+        "olympiadbench",
+        "test",
+        "Hothan/OlympiadBench",
+        "train",
+        ("question", "final_answer", "context", "unit"),
+        _olympiad,
+        config="OE_TO_maths_en_COMP",
+        rows=(674, 675),
+        licence="Apache-2.0",
+    ),
+    Source("gsm8k_test", "test", split="test", rows=(1_319, 1_319), **_GSM8K),
+    Source("math_test", "test", split="test", rows=(5_000, 5_000), **_MATH),
+    Source("geometry3k_test", "test", split="test", rows=(601, 601), **_GEOMETRY),
+    Source("livecodebench_v5", "test", convert=_livecodebench_v5, kept=(279, 279), **_LIVECODEBENCH),
+    Source("livecodebench_release_v5", "test", convert=_livecodebench, **_LIVECODEBENCH),
+)
+_ALL += tuple(
+    Source(
+        f"reasoning_gym_{split}",
+        split,
+        REASONING_GYM,
+        split,
+        ("question", "answer"),
+        _reasoning_gym,
+        rows=(1, 1_000_000),
+        licence="Apache-2.0",
+        instruction="boxed",
+    )
+    for split in ("train", "test")
+)
+SOURCES = {source.name: source for source in _ALL}
+
+
+def file_name(key: str) -> str:
+    """A key of a source as the name of a file."""
+    return re.sub(r"[^\w.-]", "_", key)

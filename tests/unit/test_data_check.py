@@ -1,0 +1,181 @@
+"""`prepare_data --check`: what OpenRLHF would pass over in silence is said, and good files get no complaint."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+
+from riskpo_openrlhf.cli.prepare_data import main
+from riskpo_openrlhf.data.check import ERROR, NOTE, WARNING, check_paths
+from riskpo_openrlhf.data.instructions import INSTRUCTIONS
+from riskpo_openrlhf.verifiers.labels import write_label
+
+BOXED = INSTRUCTIONS["boxed"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path.with_name(f"{tmp_path.name}-cache"))
+
+
+def row(i: int = 0, **change) -> dict:
+    prompt = [{"role": "user", "content": BOXED.add(f"What is {i} + {i}?")}]
+    return {"prompt": prompt, "label": write_label("math", str(2 * i)), "datasource": "sums", "id": f"s/{i}"} | change
+
+
+def asked(text: str, **change) -> dict:
+    return row(prompt=[{"role": "user", "content": BOXED.add(text)}], **change)
+
+
+def write(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def complaints(findings, level=WARNING) -> list[str]:
+    return [str(finding) for finding in findings if finding.level >= level]
+
+
+def test_good_files_get_no_complaint_alone_mixed_or_with_images(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    image = asked("<image>Find x.", images=[str(tmp_path / "a.png")], label=write_label("geometry", "3"))
+    paths = [write(tmp_path / "text.jsonl", [row(i) for i in range(5)]), write(tmp_path / "image.jsonl", [image])]
+    findings = check_paths(paths)
+    assert complaints(findings) == []
+    notes = " ".join(complaints(findings, NOTE))
+    assert "5 rows are read, of 'sums'" in notes and "--data.max_images_per_prompt 1" in notes
+    assert "--tokenizer" in notes
+
+
+def test_plain_questions_and_answers_of_ones_own_are_fine_with_their_own_columns(tmp_path):
+    rows = [{"question": f"What is {i}? Use \\boxed{{}}.", "answer": str(i), "datasource": "own"} for i in range(3)]
+    path = write(tmp_path / "own.jsonl", rows)
+    assert complaints(check_paths([path], input_key="question", label_key="answer")) == []
+    found = complaints(check_paths([path]))
+    assert any("no column 'prompt', but question, answer, datasource" in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "level", "said"),
+    [
+        ([row(label="033"), row(1, label=7)], ERROR, "labels change when they are read, e.g. '033' becomes 33"),
+        ([row(label=33)], ERROR, "the label is int, no string"),
+        ([row(label="2024-01-02")], ERROR, "labels change when they are read, e.g. '2024-01-02'"),
+        ([row(label="")], ERROR, "the label can't be used: label '' is not allowed"),
+        ([row(label='{"verifier": "poetry", "gold": "1"}')], ERROR, "verifier 'poetry' is not known"),
+        ([row(label=write_label("code", "/not/there.json.gz"))], ERROR, "names a file of tests that is not there"),
+        ([row(label=write_label("code", '{"kind": "stdin", "tests": []}'))], ERROR, "the tests in the label"),
+        ([row(prompt=[{"role": "user", "content": r"Use \boxed{{}}."}])], ERROR, r"shows the model \boxed{{}}"),
+        ([asked("Hello {{name}}.")], WARNING, "{{placeholder}}"),
+        ([asked("1+1=<<1+1=2>>2?")], ERROR, "gives answers away"),
+        ([row(prompt=[{"role": "user", "content": " "}])], ERROR, "empty prompt"),
+        ([row(prompt=[{"role": "user", "content": ""}])], ERROR, "row 0: 'prompt' is"),
+        ([row(prompt=[{"role": "user"}])], ERROR, "row 0: 'prompt' is"),
+        ([row(prompt=[])], ERROR, "row 0: 'prompt' is '[]'"),
+        ([row(prompt=7)], ERROR, "'prompt' holds int"),
+        ([row(prompt=[{"role": "user", "content": "What is 1?"}])], WARNING, r"neither \boxed nor Answer:"),
+        ([row(label=write_label("code", '{"kind": "assert", "check": "pass"}'))], WARNING, "neither ```python"),
+        ([asked(INSTRUCTIONS["answer"].add("1?"))], WARNING, "says more than once how to answer"),
+        ([row(), row()], WARNING, "1 problems are there more than once"),
+        ([asked("<image>?")], ERROR, "1 times <image>, but 0 images"),
+        ([row(images=["/not/there.png"])], ERROR, "0 times <image>, but 1 images"),
+        ([asked("<image>?", images=["a.png"])], ERROR, "path is not absolute"),
+        ([asked("<image>?", images=["/not/there.png"])], ERROR, "is not there or can't be opened"),
+        ([asked("<image>?", images=["/" + "a" * 300])], ERROR, "takes it for base64"),
+        ([asked("<image>?", images=[{"path": "/a.png", "bytes": None}])], ERROR, "undecoded record"),
+        ([{k: v for k, v in row().items() if k != "datasource"} | {"data_source": "s"}], WARNING, "data_source is"),
+        ([{"a": 1}], ERROR, "no column 'label', but a. Set --data.label_key"),
+        ([row(), row(1, prompt="a string")], WARNING, r"neither \boxed nor Answer: is in the prompt"),
+    ],
+)  # fmt: skip
+def test_each_trap_is_told(rows, level, said, tmp_path):
+    path = write(tmp_path / "own.jsonl", rows)
+    found = [finding for finding in check_paths([path]) if said in str(finding)]
+    assert found and found[0].level == level
+    assert found[0].where == path and found[0].cure
+
+
+def test_a_list_of_turns_needs_the_chat_template(tmp_path):
+    path = write(tmp_path / "own.jsonl", [row()])
+    assert "Add --data.apply_chat_template" in complaints(check_paths([path], apply_chat_template=False))[0]
+
+
+@pytest.mark.parametrize("name", ["own.txt", "o,wn.jsonl", "o@wn.jsonl"])
+def test_a_name_that_openrlhf_cuts_or_does_not_know_is_told(name, tmp_path):
+    (text,) = complaints(check_paths([write(tmp_path / name, [row()])]))
+    assert text.startswith("[error]")
+    (text,) = complaints(check_paths([str(tmp_path / "none.jsonl")]))
+    assert "is not there" in text
+
+
+def test_the_split_of_a_file_is_train_whatever_the_flag_says(tmp_path):
+    path = write(tmp_path / "own.jsonl", [row()])
+    assert complaints(check_paths([path], split="train")) == []
+    (text,) = complaints(check_paths([path], split="test"))
+    assert "has no split 'test', and OpenRLHF stops there" in text
+
+
+def test_a_folder_with_two_splits_says_which_one_is_read(tmp_path):
+    for split, n in (("train", 2), ("test", 3)):
+        write(tmp_path / f"{split}.jsonl", [row(10 * n + i) for i in range(n)])
+    for split, n in (("train", 2), ("test", 3)):
+        found = check_paths([str(tmp_path)], split=split)
+        assert f"splits train, test; only '{split}' is read" in complaints(found)[0].replace(
+            "test, train", "train, test"
+        )
+        assert any(f"{n} rows are read" in str(finding) for finding in found)
+
+
+def test_files_that_can_not_be_one_data_set_or_share_problems_are_told(tmp_path):
+    one = write(tmp_path / "one.jsonl", [row(i) for i in range(3)])
+    two = write(tmp_path / "two.jsonl", [row(i, prompt=BOXED.add(f"what is {i}+{i}?")) for i in range(2)])
+    found = complaints(check_paths([one, two]))
+    assert any("can't be read as one data set" in text for text in found)
+    assert any("have 2 problems in common" in text for text in found)
+
+
+def test_files_that_are_no_json_say_so_and_others_are_read_too(tmp_path):
+    (tmp_path / "bad.jsonl").write_text("no json\n")
+    datasets.Dataset.from_list([row(i) for i in range(3)]).to_parquet(tmp_path / "good.parquet")
+    found = check_paths([str(tmp_path / "bad.jsonl"), str(tmp_path / "good.parquet")])
+    assert len(complaints(found)) == 1 and "bad.jsonl: can't be read" in complaints(found)[0]
+    assert any("3 rows are read" in str(finding) for finding in found)
+
+
+def test_with_a_tokenizer_prompts_are_rendered_and_counted(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="?")
+    tokenizer.chat_template = "{% for turn in messages %}<user> {{ turn['content'] }} {% endfor %}<assistant>"
+    tokenizer.save_pretrained(tmp_path / "model")
+    path = write(tmp_path / "own.jsonl", [row(), asked("word " * 50)])
+    limit = {"tokenizer": str(tmp_path / "model"), "max_prompt_tokens": 40}
+    found = check_paths([path], **limit)
+    assert "more than 40 tokens (1 of 2 rows, first: 1)" in complaints(found)[0]
+    assert any("<user> What is 0 + 0? Let's" in str(finding) for finding in found)
+    assert not any("lengths" in str(finding) for finding in found)
+    tokenizer.chat_template = "{{ raise_exception('no system turn') }}"
+    tokenizer.save_pretrained(tmp_path / "model")
+    assert "the chat template fails: no system turn" in complaints(check_paths([path], **limit))[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "code"), [([row()], 0), ([row(), row()], 1), ([row(label=3)], 2)], ids=["good", "warning", "error"]
+)
+def test_the_exit_code_is_that_of_the_worst_finding(rows, code, tmp_path, capsys):
+    assert main(["--check", write(tmp_path / "own.jsonl", rows)]) == code
+    last = ("will read this as it stands", "Read the warnings", "Repair the errors first")[code]
+    assert last in capsys.readouterr().out
+
+
+def test_a_folder_that_was_prepared_stands_for_its_files(tmp_path, capsys):
+    names = ["reasoning_gym_train", "reasoning_gym_test"]
+    assert main([*names, "--out", str(tmp_path), "--count", "8"]) == 0
+    assert main(["--check", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"8 rows are read, of {name!r}" in shown for name in names)
