@@ -1,0 +1,187 @@
+"""Tidies up a mathematical answer: of the many ways to write it, one. Text to text, standard library only."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from fractions import Fraction
+
+MAX_LENGTH = 2_000  # characters of an answer; the longest gold of the benchmarks has some hundred
+
+
+class Unreadable(ValueError):
+    """The text can't be taken apart, or what it says is too large to be evaluated."""
+
+
+TEXT_COMMANDS = (
+    r"(?:text(?:bf|it|rm|normal|sf|tt|up)?|mbox|hbox|mathrm|mathbf|mathit|mathsf|operatorname\*?|boldsymbol|bm|emph)"
+)
+_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp|gcd|lcm|det"
+_OTHER_NAMES = {"tg": "tan", "ctg": "cot", "arctg": "arctan", "lg": "log"}
+_CHARACTERS = {
+    **dict.fromkeys("−–—‐‑﹣－", "-"),
+    **dict.fromkeys("′’‘", "'"),
+    **dict.fromkeys("\u200b\ufeff", ""),
+    **{character: f"^{{{digit}}}" for digit, character in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+    **{c: rf"\frac{{{p[0]}}}{{{p[1]}}}" for c, p in zip("½⅓⅔¼¾⅕⅙⅛", "12 13 23 14 34 15 16 18".split(), strict=True)},
+    "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "÷": "/", "⁄": "/", "√": r"\sqrt ", "∞": r"\infty ",
+    "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "φ": r"\phi ", "º": "°",
+    "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ",
+    "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
+    "⟨": "(", "⟩": ")", "∖": r"\setminus ",
+}  # fmt: skip
+# In this order. Each takes at most quadratic time, on a text of bounded length.
+_REWRITES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        # Layout.
+        (r"\\?[$€£¥]|\\(?:pounds|euro)(?![a-zA-Z])", ""),
+        (r"(?<!\\)\\[()\[\]]", " "),
+        (
+            r"\\(?:displaystyle|textstyle|scriptstyle|nolimits|limits|rm|bf|it|left|right|middle|[bB]igg?[lrm]?)"
+            r"(?![a-zA-Z])\s*\.?",
+            "",
+        ),
+        (r"(?<!\\)\\!\s*|\{\}", ""),
+        (r"\s*\{\s*,\s*\}", ","),
+        (r"(?<!\\)\\(?:[,;:> ]|(?:quad|qquad|thinspace)(?![a-zA-Z]))|~", " "),
+        (r"\\(?:boxed|fbox)\s*(?=\{)", ""),
+        # Words: units, functions, single letters.
+        (rf"\\{TEXT_COMMANDS}\s*\{{", r"\\text{"),
+        (r"\\text\{\s*([ie]|[A-Z]|-?\d[\d.,/]*)\s*\}", r" \1 "),
+        (rf"\\text\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
+        (r"^\s*\\text\{\s*(-?\d[^{}]*)\}\s*$", r"\1"),
+        (
+            r"(?<![a-zA-Z])\\?(?:text\{\s*)?(arctg|ctg|tg|lg)(?![a-zA-Z])(?:\s*\})?",
+            lambda m: rf"\{_OTHER_NAMES[m[1]]} ",
+        ),
+        (r"(?<=\d)\s*\^?\s*\{?\\text\{\s*(?:st|nd|rd|th)\s*\}\}?", ""),
+        (r"(?<=\d)(?:\^\s*\{?\s*)?(?:st|nd|rd|th)(?![a-zA-Z])\s*\}?", ""),
+        (r"\^\s*\{?\s*\\circ\s*\}?|\\(?:text)?degree(?![a-zA-Z])|\\deg(?![a-zA-Z])", "°"),
+        (r"°\s*[CF](?![a-zA-Z])", "°"),
+        (r"\\?%|(?:\\text\{\s*|(?<![a-zA-Z]))(?:\\?%|percent|percentage|pct)(?![a-zA-Z])(?:\s*\})?", "%"),
+        (r"\(?\s*\\p?mod(?![a-zA-Z])\s*\{?\s*(\d+)\s*\}?\s*\)?\s*$", r"\\text{mod \1}"),
+        (r"\\bmod(?![a-zA-Z])", r"\\mod "),
+        # Signs.
+        (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
+        (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
+        (r"\\[dtc]frac", r"\\frac"),
+        (r"\\[dt]binom", r"\\binom"),
+        (r"\{([^{}]{1,99})\\choose(?![a-zA-Z])([^{}]{1,99})\}", r"\\binom{\1}{\2}"),
+        (r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<=|=<", r"\\le "),
+        (r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>=", r"\\ge "),
+        (r"\\(?:neq|ne)(?![a-zA-Z])|\\not\s*=|!=", r"\\ne "),
+        (r"\\lt(?![a-zA-Z])", "<"),
+        (r"\\gt(?![a-zA-Z])", ">"),
+        (r"\\(?:approx|simeq|doteq)(?![a-zA-Z])", r"\\approx "),
+        (r"\\(?:equiv|coloneqq)(?![a-zA-Z])|:=|==", "="),
+        (r"\\lbrace(?![a-zA-Z])", r"\\{"),
+        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
+        (r"\\langle(?![a-zA-Z])", "("),
+        (r"\\rangle(?![a-zA-Z])", ")"),
+        (r"\\(?:lvert|rvert|vert|mid)(?![a-zA-Z])", "|"),
+        (r"\\(?:varnothing|empty)(?![a-zA-Z])", r"\\emptyset"),
+        (r"\*\*", "^"),
+        (r"\*|\\(?:times|ast)(?![a-zA-Z])", r"\\cdot "),
+        (r"(?<![a-zA-Z\\])(?:infinity|infty|inf|oo)(?![a-zA-Z])", r"\\infty "),
+        (rf"(?<![a-zA-Z\\{{])({_FUNCTIONS}|sqrt|pi)(?![a-zA-Z])", r"\\\1 "),
+        (r"\+\s*\\infty", r"\\infty"),
+        (r"_\s*\{\s*\\(max|min)\s*\}", r"_{\1}"),
+        (r"(?<![a-zA-Z\\])I(?=\s*_)", r"\\iota "),  # latex2sympy2_extended takes I_0 for the imaginary unit
+        (r"\\text\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])", ","),
+        (r",\s*(?:,\s*)+", ","),
+        (r"\s+", " "),
+    )
+]
+_SCIENTIFIC = re.compile(r"(?<![\w.])(\d{1,40}(?:\.\d{1,40})?)[eE]([+-]?\d{1,6})(?![\w.])")
+_SPACED_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d,]| \d)")
+_REPEATING = re.compile(r"(?<![\d.])(\d{0,40})\.(\d{0,40})\\(?:overline|bar|dot)\s*\{(\d{1,40})\}")
+_MIXED = re.compile(
+    r"(?<![\d.,/^_{\\])(\d{1,40})(?: ?\\frac\{(\d{1,40})\}\{(\d{1,40})\}| (\d{1,40})/(\d{1,40})(?!\d))"
+)
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?°")
+
+
+def tidy(text: str) -> str:
+    """The text in one of many equal forms. Raises `Unreadable` for one that is too long or has brackets that don't
+    match."""
+    if len(text) > MAX_LENGTH or "\x00" in text:
+        raise Unreadable
+    if "\\begin" not in text:
+        text = re.sub(r"\\\\(?=[a-zA-Z{}()])", r"\\", text).replace("\\\\", " ")
+    text = "".join(_CHARACTERS[c] if c in _CHARACTERS else unicodedata.normalize("NFKC", c) for c in text)
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
+    text = re.sub(r"^(?:[\s=,;]|\\approx(?![a-zA-Z]))+|[\s.,;\\]+$", "", text)
+    text = _with_braces(text)
+    text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
+    text = _SPACED_THOUSANDS.sub(lambda match: match[1].replace(" ", ""), text)
+    text = _REPEATING.sub(_repeating_decimal, text)
+    text = _MIXED.sub(_mixed_number, text)
+    text = text.replace("^{T}", "^{(T)}")  # a variable, not the transpose
+    if _TRIGONOMETRIC.search(text):
+        text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text).replace("°", r"\cdot\frac{\pi}{180}")
+    return text.replace("°", "").strip()
+
+
+def _repeating_decimal(match: re.Match) -> str:
+    r"""0.1\overline{6}, as a fraction."""
+    whole, start, period = match.groups()
+    scale = 10 ** len(start) * (10 ** len(period) - 1)
+    value = Fraction(int(whole + start + period) - int(whole + start or 0), scale)
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _mixed_number(match: re.Match) -> str:
+    r"""7\frac{3}{4}, as a fraction; with an improper fraction it is a product."""
+    whole, top, bottom = int(match[1]), int(match[2] or match[4]), int(match[3] or match[5])
+    return (
+        rf"\frac{{{whole * bottom + top}}}{{{bottom}}}" if top < bottom else rf"{whole}\cdot\frac{{{top}}}{{{bottom}}}"
+    )
+
+
+TOKEN = re.compile(r"\\(?:begin|end)\s*\{[a-z]+\*?\}|\\[a-zA-Z]+|\\.|.", re.DOTALL)
+_COMMAND = re.compile(r"\\(?:frac|binom|sqrt)(?![a-zA-Z])|[\^_]")
+_SCRIPT = re.compile(r"-?\d+|\\[a-zA-Z]+|.", re.DOTALL)
+_SINGLE = re.compile(r"\\[a-zA-Z]+|.", re.DOTALL)
+
+
+def closing_bracket(text: str) -> int:
+    """Place of the bracket that closes the one the text begins with. Raises `Unreadable` if there is none."""
+    closing, depth = {"{": "}", "(": ")", "[": "]"}[text[0]], 0
+    for match in TOKEN.finditer(text):
+        depth += (match[0] == text[0]) - (match[0] == closing)
+        if depth == 0:
+            return match.start()
+    raise Unreadable
+
+
+def _with_braces(text: str) -> str:
+    r"""Braces around every argument of \frac, \binom, \sqrt, ^ and _: \frac43, \sqrt2, x^10, sqrt(x)."""
+    places = list(_COMMAND.finditer(text))
+    if len(places) > 200:
+        raise Unreadable
+    for place in reversed(places):  # from the right: what an argument holds is in order then
+        name, rest, arguments = place[0], text[place.end() :].lstrip(), ""
+        if name == "\\sqrt" and rest.startswith("["):
+            end = closing_bracket(rest) + 1
+            arguments, rest = rest[:end], rest[end:].lstrip()
+        for _ in range(2 if name in ("\\frac", "\\binom") else 1):
+            argument, rest = _argument(rest.lstrip(), name)
+            arguments += f"{{{argument}}}"
+        text = text[: place.start()] + name + arguments + rest
+    return text
+
+
+def _argument(text: str, of: str) -> tuple[str, str]:
+    if not text:
+        raise Unreadable
+    if text[0] == "{" or (text[0] == "(" and of in ("^", "\\sqrt")):
+        end = closing_bracket(text)
+        return text[1:end].strip(), text[end + 1 :]
+    # People write x^10 and mean x^{10}, but \frac43 is 4 over 3.
+    end = (_SCRIPT if of in ("^", "_") else _SINGLE).match(text).end()
+    while text[0] == "\\" and text[end : end + 1] == "{":
+        end += closing_bracket(text[end:]) + 1
+    return text[:end], text[end:]

@@ -1,0 +1,311 @@
+"""Processes that can be killed, for calls that may never return: a computer algebra system fed with model output.
+
+A time-out inside the process does not do: signals only work in the main thread, and a long computation in C holds
+the interpreter's lock, so that nothing else in the process runs until it is over. Processes are started afresh, not
+forked: the caller is a Ray actor with threads and CUDA contexts. Standard library only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+
+from riskpo_openrlhf.verifiers.worker import OUT_OF_MEMORY
+
+WORKERS_VARIABLE = "RISKPO_VERIFIER_WORKERS"
+SECONDS_VARIABLE = "RISKPO_VERIFIER_SECONDS"
+MAX_REQUEST = 65_536  # bytes; fits into an empty pipe, so that writing it can't block
+
+_INHERITED = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME")  # the rest may hold secrets
+_pools: weakref.WeakSet = weakref.WeakSet()
+
+
+class WorkerError(RuntimeError):
+    """A worker can't be started; the text says why."""
+
+
+class WorkerPool:
+    """Calls of one function in processes of their own, from any thread.
+
+    Args:
+        function: `package.module:function`. Arguments and result must be JSON.
+        warm_up: arguments of a first call, made before the worker counts as started.
+        size: number of processes.
+        seconds: time for one call; a worker that takes longer is killed.
+        megabytes: limit of a worker's address space, and so of its memory.
+        start_seconds: time for a worker to start, warm-up included.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        warm_up: tuple = (),
+        *,
+        size: int = 2,
+        seconds: float = 3.0,
+        megabytes: int = 512,
+        start_seconds: float = 120.0,
+    ):
+        for name, value in dict(size=size, seconds=seconds, megabytes=megabytes, start_seconds=start_seconds).items():
+            if not value > 0:
+                raise ValueError(f"{name} {value!r} is not allowed: a number above 0")
+        self.function, self.warm_up, self.size = function, warm_up, size
+        self.seconds, self.megabytes, self.start_seconds = seconds, megabytes, start_seconds
+        self._closed = False
+        self._reset()
+        _pools.add(self)
+
+    def _reset(self) -> None:
+        # One place per worker: a running one, or None, where the next caller starts one.
+        self._places: queue.LifoQueue = queue.LifoQueue()
+        self._workers: set[_Worker] = set()
+        for _ in range(self.size):
+            self._places.put(None)
+
+    def call(self, *arguments) -> tuple[str, object]:
+        """One call. Waits for a free worker, however long; the time limit is the call's own.
+
+        Returns:
+            `("ok", result)`; `("timeout", None)`; `("memory", None)` when the call took all memory of two workers;
+            `("error", text)` when the function raised, or the call ended two workers in another way.
+
+        Raises:
+            WorkerError: no worker could be started, or the pool is closed.
+            ValueError: the request is larger than `MAX_REQUEST`.
+        """
+        request = json.dumps(arguments).encode() + b"\n"
+        if len(request) > MAX_REQUEST:
+            raise ValueError(f"the request has {len(request)} bytes; allowed are {MAX_REQUEST}")
+        deaths: list[int] = []
+        while len(deaths) < 2:
+            worker = self._places.get()
+            try:
+                if self._closed:
+                    raise WorkerError("the pool of workers is closed")
+                worker = worker or self._start()
+                if worker.process.poll() is not None:  # it died idle, so not of this request
+                    self._replace(worker)
+                    continue
+                worker.send(request)
+                reply = worker.receive(self.seconds)
+            except TimeoutError:
+                self._replace(worker)
+                return "timeout", None
+            except EOFError:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.process.wait(1)  # its own exit status says more than our kill
+                self._replace(worker)
+                deaths.append(worker.process.returncode)
+            except BaseException:
+                # Not started, or interrupted: a reply that comes later must not go to somebody else.
+                self._places.put(None)
+                if worker:
+                    self._end(worker)
+                raise
+            else:
+                self._places.put(worker)
+                return reply[0], reply[1]
+        if OUT_OF_MEMORY in deaths:
+            return "memory", None
+        return "error", f"two workers died of this request, with exit status {deaths[0]} and {deaths[1]}"
+
+    def start(self) -> None:
+        """Start all workers that do not run yet, in the background."""
+        for worker in self._idle():
+            if worker:
+                self._places.put(worker)
+            else:
+                self._replace(None)
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return sorted(worker.process.pid for worker in tuple(self._workers))
+
+    def close(self) -> None:
+        """End all workers, also those at work. The pool can't be used again."""
+        self._closed = True
+        for worker in self._idle():
+            if worker:
+                self._end(worker)
+            self._places.put(None)
+        for worker in tuple(self._workers):
+            worker.signal_end()  # who waits for its reply, in another thread, sees its end and clears up
+
+    def _idle(self) -> list[_Worker | None]:
+        taken = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                taken.append(self._places.get_nowait())
+        return taken
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self)
+        self._workers.add(worker)
+        try:
+            worker.wait_until_ready(self.warm_up, self.start_seconds)
+        except BaseException:
+            self._end(worker)
+            raise
+        return worker
+
+    def _end(self, worker: _Worker) -> None:
+        self._workers.discard(worker)
+        worker.kill()
+
+    def _replace(self, worker: _Worker | None) -> None:
+        """Kill the worker and start another in the background. If that fails, the next caller tries and is told."""
+        if worker:
+            self._end(worker)
+
+        def start():
+            fresh = None
+            try:
+                if not self._closed:
+                    fresh = self._start()
+            except WorkerError:
+                pass
+            finally:
+                self._places.put(fresh)
+            if fresh and self._closed:
+                self._end(fresh)
+
+        threading.Thread(target=start, name="verifier-worker-start", daemon=True).start()
+
+
+class _Worker:
+    """One process and the pipes to it."""
+
+    def __init__(self, pool: WorkerPool):
+        self._errors = tempfile.TemporaryFile()
+        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "riskpo_openrlhf.verifiers.worker", pool.function]
+            + [str(pool.seconds), str(pool.megabytes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+        )
+        self._received = bytearray()
+
+    def wait_until_ready(self, warm_up: tuple, seconds: float) -> None:
+        try:
+            self.send(json.dumps(warm_up).encode() + b"\n")
+            self.receive(seconds)
+        except (EOFError, TimeoutError) as error:
+            reason = f"was not ready after {seconds:g} s" if isinstance(error, TimeoutError) else "ended"
+            self._errors.seek(0)
+            output = self._errors.read()[-4000:].decode(errors="replace").strip()
+            raise WorkerError(f"a verifier's worker process {reason} at its start; its output:\n{output}") from None
+
+    def send(self, request: bytes) -> None:
+        try:
+            self.process.stdin.write(request)
+            self.process.stdin.flush()
+        except (OSError, ValueError):  # it died, or was killed by `close`
+            raise EOFError from None
+
+    def receive(self, seconds: float) -> list:
+        """The next reply. Raises `TimeoutError`, or `EOFError` when the process has ended."""
+        deadline = time.monotonic() + seconds
+        poll = select.poll()
+        try:
+            pipe = self.process.stdout.fileno()
+            poll.register(pipe, select.POLLIN)
+            while not self._received.endswith(b"\n"):
+                left = deadline - time.monotonic()
+                if left <= 0 or not poll.poll(left * 1000):
+                    raise TimeoutError
+                part = os.read(pipe, 65_536)
+                if not part:
+                    raise EOFError
+                self._received += part
+        except TimeoutError:
+            raise
+        except (OSError, ValueError):
+            raise EOFError from None
+        reply, self._received = self._received, bytearray()
+        return json.loads(reply)
+
+    def signal_end(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End the process if it has not ended by itself; its own exit status is kept."""
+        self.signal_end()
+        self.process.wait()
+        self.forget()
+
+    def forget(self) -> None:
+        """Close our ends of the pipes; the process ends when nobody holds them."""
+        for file in (self.process.stdin, self.process.stdout, self._errors):
+            with contextlib.suppress(OSError):  # what was not sent can't be
+                file.close()
+
+
+def shared(function: str, warm_up: tuple = ()) -> WorkerPool:
+    """The pool of this process for a function, made and started at the first call.
+
+    The environment variables `RISKPO_VERIFIER_WORKERS` (default 2) and `RISKPO_VERIFIER_SECONDS` (default 3) set its
+    size and time limit. Raises `ValueError` if they are no number above 0.
+    """
+    with _shared_lock:
+        if function not in _shared:
+            _shared[function] = WorkerPool(
+                function,
+                warm_up,
+                size=_number(WORKERS_VARIABLE, int, 2),
+                seconds=_number(SECONDS_VARIABLE, float, 3.0),
+            )
+            _shared[function].start()
+        return _shared[function]
+
+
+def _number(variable: str, kind: type, default):
+    text = os.environ.get(variable, str(default))
+    try:
+        value = kind(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e6:
+        raise ValueError(f"{variable}={text!r} is not allowed: {'a whole' if kind is int else 'a'} number above 0")
+    return value
+
+
+_shared: dict[str, WorkerPool] = {}
+_shared_lock = threading.Lock()
+
+
+def _close_all() -> None:
+    for pool in tuple(_pools):
+        pool.close()
+
+
+def _after_fork() -> None:
+    """A forked child has workers of its own; as long as it held our pipes, the parent's would outlive the parent."""
+    global _shared_lock
+    _shared_lock = threading.Lock()
+    for pool in tuple(_pools):
+        for worker in tuple(pool._workers):
+            worker.forget()
+            worker.process.returncode = 0  # not ours to wait for
+        pool._reset()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,409 @@
+"""The math verifier: what counts as an answer, which answers are the same, and that no answer stops or harms it."""
+
+import asyncio
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from riskpo_openrlhf.verifiers import math as verifier
+from riskpo_openrlhf.verifiers.math import extract, verify
+from riskpo_openrlhf.verifiers.notation import MAX_LENGTH
+from riskpo_openrlhf.verifiers.symbolic import DIFFERENT, EQUAL, quickly
+
+GRADED = [
+    json.loads(line) for line in (Path(__file__).parents[1] / "data/math_dev.jsonl").read_text("utf-8").splitlines()
+]
+AGREED = [case for case in GRADED if case["contested"] is None and "no_boxed" not in case["tags"]]
+
+
+def box(answer: str) -> str:
+    return rf"So the answer is $\boxed{{{answer}}}$."
+
+
+def right(gold: str, answer: str) -> bool:
+    return verify(box(answer), gold).correct
+
+
+# Where an answer is looked for.
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"\boxed{7}", "7"),
+        (r"\boxed{\frac{1}{2}} and so on", r"\frac{1}{2}"),
+        (r"\boxed 7", "7"),
+        (r"it is $\boxed 42$.", "42"),
+        (r"\boxed\frac{1}{2}", r"\frac{1}{2}"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed {7}", "7"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\boxed{7}}", r"\boxed{7}"),
+        (r"{ \boxed{7}", "7"),
+        (r"} \boxed{7}", "7"),
+        ("Answer: 33", "33"),
+        ("so\n**Answer:** 33", "33"),
+        ("**Answer: 33**", "33"),
+        ("Answer: $33$", "$33$"),
+        (r"Answer: \boxed{33}", "33"),
+        ("The final answer: 33", "33"),
+        ("Final Answer: 33", "33"),
+        ("Answer：33", "33"),
+        ("Answer: 33<|im_end|>", "33"),
+        ("48/2 = <<48/2=24>>24\n#### 1,072", "1,072"),
+    ],
+)
+def test_an_answer_is_found_in_a_box_or_on_a_line_of_its_own(response, answer):
+    assert extract(response) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"\boxed{1} no, \boxed{2}", "2"),
+        ("\\boxed{1}\nAnswer: 2", "2"),
+        ("Answer: 1\n\\boxed{2}", "2"),
+        ("#### 1\nAnswer: 2", "2"),
+        (r"\boxed{1} and \boxed{2", "1"),
+        (r"\boxed{1}, which is what \boxed{} asks for", "1"),
+        ("Answer: 1\nAnswer: 2", "2"),
+    ],
+)
+def test_of_several_answers_the_last_whole_one_counts(response, answer):
+    assert extract(response) == answer
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "",
+        "The answer is 4",
+        "4",
+        r"\boxed{4",
+        r"\boxed{}",
+        r"put it in \boxed",
+        "#### Step 2",
+        "so the answer: 4",
+        "**4**",
+    ],
+)
+def test_nothing_else_counts_as_an_answer(response):
+    assert verify(response, "4").status == "no_answer"
+
+
+def test_thinking_is_not_looked_at():
+    assert extract(r"<think>\boxed{1}</think> \boxed{2}") == "2"
+    assert extract(r"\boxed{1}</think> so \boxed{2}") == "2"
+    assert extract(r"<think>\boxed{1}</think> so it is 2") is None
+
+
+def test_thinking_that_does_not_end_holds_no_answer():
+    assert extract(r"<think> it is \boxed{1}") is None
+
+
+# Which answers are the same.
+
+
+def test_graded_answers_of_other_projects_get_their_verdicts():
+    wrong = [case["id"] for case in AGREED if verify(case["response"], case["gold"]).correct != case["expected"]]
+    assert len(AGREED) == 236
+    assert wrong == []
+
+
+def test_nothing_that_other_projects_call_wrong_is_right_contested_or_not():
+    passed = {case["id"] for case in GRADED if not case["expected"] and verify(case["response"], case["gold"]).correct}
+    # The order of a list, which is free here.
+    assert passed == {"hendrycks-math-0238"}
+
+
+@pytest.mark.parametrize("gold", sorted({case["gold"] for case in GRADED if case["gold"]}))
+def test_a_right_answer_equals_itself(gold):
+    assert right(gold, gold)
+    assert right(f"${gold}$", f" {gold} ")
+
+
+def pairs(block: str) -> list[tuple[str, ...]]:
+    """`gold ~ answer || gold ~ answer`, with lines of comment."""
+    lines = [line for line in block.splitlines() if line and not line.startswith("#")]
+    return [tuple(pair.strip().split(" ~ ")) for line in lines for pair in line.split(" || ")]
+
+
+SAME = pairs(r"""
+# padding, floats, degrees, signs, separators
+033 ~ 33 || 142.0 ~ 142 || -4.0 ~ -4 || 3 ~ 3. || 3 ~ +3 || .5 ~ 0.5 || -5 ~ −5 || 336^\circ ~ 336
+336 ~ 336^{\circ} || 60 ~ 60 degrees || 90 ~ 90° || 10{,}000 ~ 10000 || 10,\!080 ~ 10080 || 1000 ~ 1 000
+1,234,567 ~ 1234567 || 16386.20 ~ 16386.2
+# money, percent, units
+\$32,348 ~ 32348 || 10 ~ \$10 || 10 ~ 10 dollars || 50\% ~ 50% || 50\% ~ 50 || 25 ~ 25\% || 50\% ~ 0.5
+\frac{17}{20} ~ 85\% || 28\% ~ 28 percent || 10\text{ cm}^2 ~ 10 || 10 ~ 10\,\mathrm{cm}^2
+10\text{ cm} ~ 10 \text{ centimeters} || 10\text{ cm}^2 ~ 10 \text{ square centimeters} || 10 ~ 10cm
+10 ~ 10\text{ apples} || 10 ~ 10 apples || 15 ~ \text{15 cm}
+0.64N ~ 0.6400 N || 9 ~ 9 \pmod{11} || 9 ~ 9^{th} || 25\text{th} ~ 25^{\text{th}}
+# fractions, mixed numbers, repeating decimals, scientific notation
+\frac43 ~ \frac{4}{3} || \tfrac{3}{7} ~ 3/7 || -\frac12 ~ \frac{-1}{2} || -\frac12 ~ -.5 || 31/4 ~ 7 3/4
+7\frac34 ~ 7.75 || -7\frac{3}{4} ~ -\frac{31}{4} || \frac{.5}{2} ~ 0.25 || 0.\overline{3} ~ \frac13
+0.1\overline{6} ~ 1/6 || \frac13 ~ 0.333333333333 || 4.5e33 ~ 4.5 \times 10^{33} || 1e-5 ~ 0.00001
+3e6 ~ 3{,}000{,}000 || 6.02e23 ~ 6.02 \cdot 10^23
+# roots, powers, functions, letters
+\sqrt2 ~ sqrt(2) || \sqrt{2} ~ √2 || 2\sqrt3 ~ \sqrt{12} || \frac{\sqrt3}{3} ~ \frac{1}{\sqrt{3}}
+\sqrt[3]{4} ~ 4^{1/3} || \sqrt[3]{4} ~ 2^(2/3) || 1024 ~ 2^10 || 2π ~ 2\pi || 4.123105625617661 ~ \sqrt{17}
+(x+1)^2 ~ x^2+2x+1 || x^2+2x+1 ~ x**2 + 2*x + 1 || \frac{n^2+n}{2} ~ \binom{n+1}{2} || 6 ~ 2(3)
+\frac{(n-1)!}{k!}\frac{n}{(n-k)!} ~ \binom{n}{k} || \sin 2x ~ 2\sin x\cos x || \cos 60^\circ ~ \frac12
+\sin(90^{\circ}-x) ~ \cos x || \arctan 2 ~ \tan^{-1} 2 || 2\ln 2 ~ \ln 4 || |x| ~ \sqrt{x^2} || 1+2i ~ i(2-i)
+\frac{1+i\sqrt3}{2} ~ e^{i\pi/3} || F_{max} ~ F_{\max} || m v^2 ~ MV^2
+\frac{v}{r(1+x/r)^{3/2}} ~ \frac{v(\frac{r}{r+x})^{0.5}}{r+x}
+# words and choices
+\text{Evelyn} ~ evelyn || \text{(C)} ~ C || C ~ \textbf{(C)}\ 42 || b ~ (B)
+\text{no solution} ~ No solution.
+# lists, sets, tuples
+69$,$84 ~ 84, 69 || 1, 2, 3 ~ 1, 2 \text{ and } 3 || \{1,2\} ~ 2, 1 || 2;5 ~ 2, 5 || \pm 3 ~ 3, -3
+3\pm2\sqrt2 ~ 3-2\sqrt2, 3+2\sqrt2 || x=\pm1 ~ x=1 \text{ or } x=-1 || (1,0),(-1,0) ~ (\pm1, 0)
+(1,2),(3,4) ~ \{(3,4), (1,2)\} || (1,\frac92) ~ (1, 4.5) || (1,2,3) ~ \langle 1,2,3\rangle || (1,2) ~ 1, 2
+1, 2 ~ 1, 2, 2 || 100,200,300 ~ 300, 200, 100 || \emptyset ~ \{\}
+\{(1,2)\} ~ (1,2)
+# intervals and inequalities
+(-\infty,2)\cup(3,\infty) ~ x<2 \text{ or } x>3 || [2,3] ~ 2 \le x \le 3 || x > 2 ~ (2,+\infty)
+x \in [2,3] ~ \left[2,3\right] || x\le5 ~ 5 >= x || \{x : x>2\} ~ (2,\infty) || \mathbb{R} ~ (-\infty,\infty)
+\mathbb{R}\setminus\{0\} ~ (-\infty,0)\cup(0,\infty)
+# equations and names
+x = 5 ~ 5 || f^{-1}(x)=2x ~ 2x || \sum_{i=1}^{10} i ~ 55 || 10 ~ {5 \choose 2}
+5 ~ n=5 || 33 ~ m+n=33 || y = 2x+3 ~ 3+2x || y=2x+3 ~ 2x-y+3=0
+x^2+y^2=4 ~ \frac{x^2}{4}+\frac{y^2}{4}=1 || (x,y)=(1,2) ~ (1,2) || x=1, y=2 ~ 1, 2 || x=1, y=2 ~ y=2, x=1
+a_1=1, a_2=2 ~ 2, 1 || (1,2) ~ x=1, y=2 || 5 ~ 2+3 = 5 || \sqrt2 ~ x = \sqrt2 \approx 1.41 || 5 ~ f(2) = 5
+\angle A=30^\circ ~ 30 || 11:21 ~ V_1:V_2=11:21 || \begin{cases} x=1 \\ y=2 \end{cases} ~ x=1, y=2
+a_n=2n+1 ~ a_{n} = 2n + 1
+# matrices, bases
+\frac12\begin{pmatrix} 2&4 \end{pmatrix} ~ \begin{pmatrix} 1&2 \end{pmatrix}
+\begin{pmatrix} 1 & 1/2 \\ 3 & 4 \end{pmatrix} ~ \left[\begin{array}{cc} 1&0.5\\3&4 \end{array}\right]
+52_8 ~ 52_{8} || 52_8 ~ 52_{\text{eight}} || 52 ~ 52_{10}
+""")
+
+
+@pytest.mark.parametrize(("gold", "answer"), SAME)
+def test_the_same_answer_in_another_form_is_right(gold, answer):
+    assert right(gold, answer)
+
+
+OTHER = pairs(r"""
+# letters that are not units, units that differ
+4 ~ 4c || 3 ~ 3 abc || 2 ~ 2 theta || 4c ~ 4
+0 ~ 5-5c || 2 ~ 2m || 10\text{ cm} ~ 10\% || 10\text{ cm} ~ 10\text{ m} || 1\text{ cm}^2 ~ 1\text{ cm}^3
+60\text{ minutes} ~ 60\text{ hours} || 7 \pmod{11} ~ 7 \pmod{5}
+# numbers
+5/2 ~ 7 3/4 || 10 ~ 1 0 || 5 ~ 2(3) || 42 ~ 41=42 || 42 ~ 40+1=42 || 5 ~ -5 || 5 ~ 5i || 1/3 ~ 0.333333
+\pi ~ 3.14 || 3.14 ~ \pi || \sqrt2 ~ 1.4142 || 5 ~ 5.0000000001 || 2.29 ~ 2.3
+9007199254740992 ~ 9007199254740993 || 10^{40} ~ 10^{40}+1 || 1.39e-10 ~ 3.89e-10 || 0 ~ 1e-9
+6.6e-34 ~ 1.1e-34 || 204_5 ~ 204_6 || 204_5 ~ 204 || 52_8 ~ 42 || 50\% ~ 5 || 1.5 ~ 1,5 || 32349 ~ 32, 349
+1,000 ~ 1, 0
+# lists, tuples, intervals, sets
+[0,9) ~ (0,9) || [-3,2] ~ (-3,2) || (1,2) ~ (2,1) || [1,2] ~ 1,2 || \{-1,1\} ~ (-1,1) || [1,2,3] ~ (1,3,2)
+1,2 ~ 1,2,3 || 1,2,3 ~ 1,2 || 1,2,2 ~ 1,2 || x=1, y=2 ~ 2, 1 || x=1, y=2 ~ x=2, y=1 || 5 ~ 5, 6 || 5 ~ 5 or 6
+(-\infty,2)\cup(3,\infty) ~ (-\infty,2) || x>5 ~ x \ge 5 || x>5 ~ x<5 || x>5 ~ 5 || (5,\infty) ~ 5
+# equations
+7=11a+c ~ 11a+c || 11a+c ~ 7=11a+c || 2x+z=1 ~ 1 || x+y=1 ~ 1 || x=5 ~ y=5 || 5 ~ x+1=5 || 5 ~ 2x=5
+\sin(x)=1/2 ~ \cos(x)=1/2 || x^2+y^2=1 ~ x^2+y^2=2 || x^2-3x+2=0 ~ x^2-3x+2 || 11:21 ~ 21:11 || 12:00 ~ 1:00
+# expressions
+x^{12} ~ x^{1}2 || x ~ |x| || \sqrt{x^2} ~ x || (a+5)(b+2) ~ (+5)(b+2) || f' ~ f || x^T ~ x || I_0 ~ I_1
+\frac{Mg}{M+m} ~ \frac{mg}{M+m} || \ln 2 ~ \log 2 || a_{12} ~ a_{1}2 || i ~ -i
+# words
+\text{odd} ~ ddo || \text{Even} ~ neve || \text{Evelyn} ~ \text{Evelyn and Angela} || A ~ B || A ~ A, B
+A ~ A + B
+# matrices
+\begin{pmatrix}1&2\\3&4\end{pmatrix} ~ \begin{pmatrix}1&3\\2&4\end{pmatrix}
+\begin{pmatrix}1\\2\end{pmatrix} ~ \begin{pmatrix}1&2\end{pmatrix}
+""")
+
+
+@pytest.mark.parametrize(("gold", "answer"), OTHER)
+def test_another_answer_is_wrong(gold, answer):
+    assert not right(gold, answer)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(), st.integers())
+def test_whole_numbers_are_equal_if_they_are(a, b):
+    assert right(str(a), str(b)) == (a == b)
+    assert right(str(a), str(a))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.fractions(max_denominator=10**6), st.fractions(max_denominator=10**6))
+def test_fractions_are_equal_if_they_are_however_they_are_written(a, b):
+    written = rf"\frac{{{b.numerator}}}{{{b.denominator}}}"
+    assert right(str(a), written) == right(written, str(a)) == (a == b)
+    assert right(rf"\sqrt{{5}}+{written}", rf"{written} + 5^{{1/2}}")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**6), max_value=10**6))
+def test_a_decimal_equals_its_fraction(number):
+    exact = Fraction(number)
+    assert right(f"{number:f}", f"{exact.numerator}/{exact.denominator}")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.permutations(["1", r"\frac{2}{3}", r"\sqrt{5}", "x+1"]))
+def test_the_order_of_a_list_is_free_and_that_of_a_tuple_is_not(parts):
+    gold = ["1", r"\frac{2}{3}", r"\sqrt{5}", "x+1"]
+    assert right(", ".join(gold), ", ".join(parts))
+    assert right(f"({', '.join(gold)})", f"({', '.join(parts)})") == (parts == gold)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(["x", "y", "+", "-", "2", "3", r"\cdot "]), min_size=1, max_size=12))
+def test_what_needs_no_algebra_is_judged_as_with_algebra(parts):
+    text = "".join(parts)
+    if quickly(text, "3") is not None:
+        assert right(rf"{text}+\sqrt{{2}}", r"3+\sqrt2") == (quickly(text, "3") == EQUAL)
+
+
+def test_numbers_are_judged_without_a_worker(monkeypatch):
+    monkeypatch.setattr(verifier, "_pool", lambda: pytest.fail("asked a worker"))
+    assert right("033", "33.0") and right(r"\frac{1}{2}", "0.5") and right("x+1", "x + 1") and not right("17", "18")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(list(r"\{}()[],;=<>^_|$%&' 01x.") + [r"\frac", r"\sqrt", r"\pm", r"\text{", r"\cup"]),
+        max_size=60,
+    )
+)
+def test_any_text_gets_a_status_and_no_error(parts):
+    assert verify(f"Answer: {''.join(parts)}", "x+3").status in ("ok", "unparsable", "no_answer", "timeout")
+
+
+# Answers that stop or harm a verifier.
+
+HOSTILE = {
+    "tower": "9^{9^{9^{9}}}",
+    "tower of tens": "10^{10^{10}}",
+    "modular power": r"7^{1000000007} \mod 10",
+    "factorial": "99999999!",
+    "large factorial": "1000000000!",
+    "Python tower": "9**9**9**9",
+    "power of a factorial": "9^9!^9",
+    "polynomial": "(x+1)^{99999}",
+    "polynomials": "(x+1)^{9999}(x+2)^{9999}-(x+3)^{19998}",
+    "1e5 digits": "7" * 100_000,
+    "50,000 decimals": "0." + "0" * 50_000 + "1",
+    "1,990 digits": "7" * 1_990,
+    "braces": "{" * 50_000 + "1" + "}" * 50_000,
+    "fractions": r"\frac{1}{" * 180 + "1" + "}" * 180,
+    "roots": r"\sqrt{" * 190 + "2" + "}" * 190,
+    "parentheses": "(" * 900 + "1" + ")" * 900,
+    "bars": "|" * 1_500,
+    "primes": "f" + "'" * 1_500,
+    "sum of 900": "+".join(["x"] * 900),
+    "carets": "^" * 150,
+    "plus-minus": r"\pm1" * 200,
+    "spaces": " " * 1_900 + "x",
+    "NUL": "3\x00",
+    "lone surrogate": "4\ud800",
+    "Python list": "[open('{file}','w')]",
+    "Python import": "__import__('os').system('touch {file}')",
+    "greatest common divisor": r"\gcd(10^{10^{10}},3)",
+    "binomial": r"\binom{10^{9}}{5\cdot 10^8}",
+    "zero division": r"\frac{1}{0}",
+    "infinity": r"\infty-\infty",
+    "gamma": r"\Gamma(10^{10})",
+    "exponentials": "e^{e^{e^{e^{10}}}}",
+    "product": r"\prod_{k=1}^{10^8} k",
+}
+TEXTS = {
+    "megabytes": "lorem ipsum " * 200_000 + r"\boxed{4}",
+    "opened braces": "{" * 2_000_000 + r"\boxed{4}",
+    "opened boxes": r"\boxed{" * 200_000,
+    "many boxes": r"\boxed{1} " * 100_000 + r"\boxed{4}",
+    "spaces": "Answer:" + " " * 500_000,
+    "stars": "*" * 500_000 + "Answer",
+    "answers": "answer " * 100_000,
+    "hashes": "#" * 500_000,
+    "commas": "#### " + "1," * 200_000,
+    "thoughts": "<think>" * 100_000,
+    "surrogates": "\ud800\udfff" + r"\boxed{4}",
+}
+
+
+def graded_in_time(response: str, gold: str):
+    begin = time.monotonic()
+    verdict = verify(response, gold)
+    assert time.monotonic() - begin < 5
+    return verdict
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_answer_gets_a_status_in_time_and_the_next_one_its_grade(name, tmp_path):
+    file = tmp_path / "executed"
+    verdict = graded_in_time(box(HOSTILE[name].replace("{file}", str(file))), "x+3")
+    assert not verdict.correct and verdict.status in ("ok", "unparsable", "timeout")
+    assert right("x+3", "3+x")
+    assert not file.exists()
+    assert all(memory_of(pid) < 512 * 2**20 for pid in verifier._pool().pids())
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_hostile_text_is_searched_in_linear_time(name):
+    verdict = graded_in_time(TEXTS[name], "4")
+    assert verdict.correct == TEXTS[name].endswith(r"\boxed{4}")
+
+
+def test_hostile_answers_from_many_threads_stop_nobody():
+    async def grade():
+        hostile = [asyncio.to_thread(verify, box(answer), "x+3") for answer in HOSTILE.values() if len(answer) < 2_000]
+        easy = [asyncio.to_thread(verify, box(f"{n}+x"), f"x+{n}") for n in range(30)]
+        verdicts = await asyncio.gather(*hostile, *easy)
+        return verdicts[: len(hostile)], verdicts[len(hostile) :]
+
+    hostile, easy = asyncio.run(grade())
+    assert all(verdict.status in ("ok", "unparsable", "timeout") and not verdict.correct for verdict in hostile)
+    assert all(verdict.correct for verdict in easy)
+
+
+def test_threads_get_the_verdicts_of_their_own_answers():
+    pairs = [(f"{n}x+{m}", f"{m}+x\\cdot {n}", True) for n in range(2, 8) for m in range(2, 8)]
+    pairs += [(f"{n}x+{m}", f"{m + 1}+x\\cdot {n}", False) for n in range(2, 8) for m in range(2, 8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda pair: right(*pair[:2]), pairs)) == [pair[2] for pair in pairs]
+
+
+def test_an_answer_that_is_too_long_is_unparsable_unless_it_is_the_gold():
+    long = "+".join(["x"] * MAX_LENGTH)
+    assert verify(box(long), "x").status == "unparsable"
+    assert right(long, long)
+
+
+def test_numbers_of_bounded_length_are_compared_exactly():
+    assert quickly("1" * 400, "1" * 399 + "2") == DIFFERENT
+    assert quickly("1" * 401, "1" * 400 + "2") is None
+
+
+def memory_of(pid: int) -> int:
+    """Peak resident memory in bytes; 0 for a process that has just ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def test_the_parent_does_not_load_the_algebra(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom riskpo_openrlhf.verifiers import math\n"
+        r"assert math.verify(r'\boxed{2\sqrt3}', r'\sqrt{12}').correct" + "\n"
+        "assert not {'sympy', 'math_verify', 'torch', 'ray', 'openrlhf'} & set(sys.modules)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={**os.environ}
+    )
+    assert run.returncode == 0, run.stderr
