@@ -61,7 +61,7 @@ def extract(response: str) -> str | None:
     for match in _LINE.finditer(text, max(start, 0)):
         line = match["number"] or _SPECIAL_TOKEN.sub("", match["answer"]).strip().strip("*_`").strip()
         # A box in the line is its answer; it has been found already.
-        if match.start() > start and not re.search(r"\\(?:boxed|fbox)(?![a-zA-Z])", line) and line:
+        if not re.search(r"\\(?:boxed|fbox)(?![a-zA-Z])", line) and line:
             start, answer = match.start(), line
     return answer
 

@@ -28,6 +28,7 @@ SECONDS_VARIABLE = "RISKPO_VERIFIER_SECONDS"
 MAX_REQUEST = 65_536  # bytes; fits into an empty pipe, so that writing it can't block
 
 _INHERITED = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME")  # the rest may hold secrets
+_CLOSED = "the pool of workers is closed"
 _pools: weakref.WeakSet = weakref.WeakSet()
 
 
@@ -92,7 +93,7 @@ class WorkerPool:
             worker = self._places.get()
             try:
                 if self._closed:
-                    raise WorkerError("the pool of workers is closed")
+                    raise WorkerError(_CLOSED)
                 worker = worker or self._start()
                 if worker.process.poll() is not None:  # it died idle, so not of this request
                     self._replace(worker)
@@ -156,6 +157,8 @@ class WorkerPool:
             worker.wait_until_ready(self.warm_up, self.start_seconds)
         except BaseException:
             self._end(worker)
+            if self._closed:
+                raise WorkerError(_CLOSED) from None
             raise
         return worker
 

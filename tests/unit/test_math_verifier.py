@@ -147,7 +147,8 @@ SAME = pairs(r"""
 10 ~ 10\text{ apples} || 10 ~ 10 apples || 15 ~ \text{15 cm}
 0.64N ~ 0.6400 N || 9 ~ 9 \pmod{11} || 9 ~ 9^{th} || 25\text{th} ~ 25^{\text{th}}
 # fractions, mixed numbers, repeating decimals, scientific notation
-\frac43 ~ \frac{4}{3} || \tfrac{3}{7} ~ 3/7 || -\frac12 ~ \frac{-1}{2} || -\frac12 ~ -.5 || 31/4 ~ 7 3/4
+\frac43 ~ \frac{4}{3} || \tfrac{3}{7} ~ 3/7 || -\frac12 ~ \frac{-1}{2} || -\frac12 ~ -.5
+31/4 ~ 7 3/4 || 15/2 ~ 3\frac{5}{2}
 7\frac34 ~ 7.75 || -7\frac{3}{4} ~ -\frac{31}{4} || \frac{.5}{2} ~ 0.25 || 0.\overline{3} ~ \frac13
 0.1\overline{6} ~ 1/6 || \frac13 ~ 0.333333333333 || 4.5e33 ~ 4.5 \times 10^{33} || 1e-5 ~ 0.00001
 3e6 ~ 3{,}000{,}000 || 6.02e23 ~ 6.02 \cdot 10^23

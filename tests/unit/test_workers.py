@@ -251,7 +251,7 @@ def test_a_forked_child_has_workers_of_its_own_and_does_not_keep_the_parents_ali
         "if child == 0:\n"
         "    assert pool.call(0) == ('ok', None) and not set(pool.pids()) & set(mine)\n"
         "    print(*mine, flush=True)\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(15)\n"
         "time.sleep(1)\n"
         "assert pool.call(0) == ('ok', None) and pool.pids() == mine\n"
         "time.sleep(1)\n"
