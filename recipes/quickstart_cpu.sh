@@ -5,7 +5,8 @@
 #
 # Makes .venv, a small model that is right now and then at arithmetic, trains it by RiskPO with an evaluation on
 # held-out problems before, during and after, and leaves in DIR: the model, checkpoints, TensorBoard logs, the curves
-# as a picture and the log. Flags after -- go to the training command, e.g. -- --algo.riskpo.preset paper
+# as a picture, a report to open in a browser and the log. Flags after -- go to the training command, e.g.
+# -- --algo.riskpo.preset paper
 set -euo pipefail
 usage() { sed -n '2,9s/^# \{0,1\}//p' recipes/quickstart_cpu.sh; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -85,5 +86,6 @@ python3 -m riskpo_openrlhf.cli.train --riskpo.runtime cpu --riskpo.eval_at_start
     python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"
 
 python3 -m riskpo_openrlhf.cli.plot "$out/tensorboard" --out "$out/curves.png"
+python3 -m riskpo_openrlhf.cli.report "$out" --out "$out/report.html"
 echo "Model: $out/model   Checkpoint: $out/checkpoints   Log: $out/train.log"
 echo "Took $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s after installation."

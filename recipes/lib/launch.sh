@@ -125,6 +125,9 @@ launch() {
     mkdir -p "$out"
     printf '%q ' "${command[@]}" >"$out/command.sh"
     "${command[@]}" 2>&1 | python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"
+    if [[ -z $submit ]]; then
+        python3 -m riskpo_openrlhf.cli.report "$out" --out "$out/report.html"
+    fi
     echo "Model: $out/model   Checkpoints: $out/checkpoints   TensorBoard: $out/tensorboard   Log: $out/train.log"
 }
 

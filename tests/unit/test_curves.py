@@ -1,11 +1,15 @@
+"""Reading runs: TensorBoard files, evaluations, seeds; and the table of `cli.plot`."""
+
+import json
+
+import numpy as np
 import pytest
 
 pytest.importorskip("tensorboard")
-pytest.importorskip("matplotlib")
 from torch.utils.tensorboard import SummaryWriter
 
-from riskpo_openrlhf.analysis.curves import draw, load_runs, summary
-from riskpo_openrlhf.cli import plot
+from riskpo_openrlhf.analysis.curves import summary
+from riskpo_openrlhf.analysis.runs import Curve, Run, combine, load_groups, load_runs, moving_mean
 
 
 def write_run(folder, scalars):
@@ -14,6 +18,11 @@ def write_run(folder, scalars):
         for step, value in points:
             writer.add_scalar(tag, value, step)
     writer.close()
+
+
+def made(name, **curves):
+    """A run in memory, of values at steps 0, 1, 2 ..."""
+    return Run(name, {f"train/{tag}": Curve(np.arange(len(v)), np.array(v, float)) for tag, v in curves.items()})
 
 
 EVALUATION = {
@@ -29,26 +38,13 @@ def test_a_run_is_read_with_its_standard_errors(tmp_path):
     write_run(tmp_path, EVALUATION)
     (run,) = load_runs([tmp_path])
     assert run.name == tmp_path.name
-    curve, errors = run.pass_at()["arithmetic", 1]
-    assert list(curve.steps) == [0, 40, 80]
-    assert list(errors) == pytest.approx([0.03, 0.03, 0.04])
-    assert list(run.pass_at()) == [("arithmetic", 1), ("arithmetic", 16)]
+    assert run.evaluated() == [("arithmetic", 1), ("arithmetic", 2), ("arithmetic", 16)]
+    assert list(run.scalars["eval/arithmetic/pass@1"].steps) == [0, 40, 80]
+    assert list(run.errors("eval/arithmetic/pass@1")) == pytest.approx([0.03, 0.03, 0.04])
+    assert np.isnan(run.errors("eval/arithmetic/pass@16")).all()
 
 
-def test_of_the_ks_logged_one_eight_sixteen_and_the_largest_are_shown(tmp_path):
-    write_run(tmp_path, {f"eval/arithmetic/pass@{k}": [(0, 0.5)] for k in (1, 2, 4, 8, 16, 32)})
-    assert [k for _, k in load_runs([tmp_path])[0].pass_at()] == [1, 8, 16, 32]
-
-
-def test_the_table_shows_before_after_and_gain_with_its_standard_error(tmp_path):
-    write_run(tmp_path / "one", EVALUATION)
-    lines = summary(load_runs([tmp_path])).splitlines()
-    assert "0.250 ± 0.030" in lines[2] and "0.500 ± 0.040" in lines[2] and "+0.250 ± 0.050" in lines[2]
-    assert "0 -> 80" in lines[2]
-    assert "+0.250  " in lines[3]  # no standard error was logged for pass@16
-
-
-def test_the_event_files_of_a_resumed_run_are_one_run_and_the_later_value_counts(tmp_path, monkeypatch):
+def test_the_event_files_of_a_resumed_run_are_one_run_and_the_later_value_counts(tmp_path):
     write_run(tmp_path / "run", {"train/entropy": [(1, 0.9), (2, 0.8)]})
     write_run(tmp_path / "run", {"train/entropy": [(2, 0.5), (3, 0.4)]})
     (run,) = load_runs([tmp_path])
@@ -63,28 +59,62 @@ def test_several_runs_are_told_apart_by_their_folders(tmp_path):
     assert [run.name for run in load_runs([tmp_path / "a", tmp_path / "b"])] == ["a/tb", "b/tb"]
 
 
-def test_the_figure_is_written_as_png_and_svg_and_says_what_was_not_logged(tmp_path):
-    write_run(tmp_path / "run", EVALUATION)
-    files = draw(load_runs([tmp_path]), tmp_path / "out" / "curves.png")
-    assert [file.name for file in files] == ["curves.png", "curves.svg"]
-    assert files[0].read_bytes().startswith(b"\x89PNG")
-    assert files[1].read_text().count("<!-- not logged -->") == 4  # reward, quantiles, signal, length
-    assert "Held-out Pass@k" in files[1].read_text()
+def test_folders_under_one_label_are_its_seeds_and_a_folder_alone_stands_for_itself(tmp_path):
+    for name in ("a", "b", "lr=1e-5"):
+        write_run(tmp_path / name, {"train/entropy": [(1, 0.9)]})
+    groups = load_groups([f"two={tmp_path / 'a'},{tmp_path / 'b'}", str(tmp_path / "lr=1e-5")])
+    assert {label: len(runs) for label, runs in groups.items()} == {"two": 2, "lr=1e-5": 1}
 
 
-def test_bad_input_ends_with_2_and_says_what_is_missing(tmp_path, capsys):
-    out = str(tmp_path / "curves.png")
-    assert plot.main([str(tmp_path / "absent"), "--out", out]) == 2
-    assert "is not a folder" in capsys.readouterr().err
-    assert plot.main([str(tmp_path), "--out", out]) == 2
-    assert "no TensorBoard event files" in capsys.readouterr().err
-    write_run(tmp_path / "run", EVALUATION)
-    assert plot.main([str(tmp_path), "--out", str(tmp_path / "curves.pdf")]) == 2
-    assert ".png or .svg" in capsys.readouterr().err
-    assert plot.main([str(tmp_path), "--out", out]) == 0
-    assert "arithmetic pass@1" in capsys.readouterr().out
+def test_two_runs_of_one_name_need_labels(tmp_path):
+    for name in ("x/run", "y/run"):
+        write_run(tmp_path / name, {"train/entropy": [(1, 0.9)]})
+    with pytest.raises(ValueError, match="two runs are called run: give each a label"):
+        load_groups([str(tmp_path / "x/run"), str(tmp_path / "y/run")])
+
+
+def test_evaluations_in_folders_named_by_their_steps_are_a_run(tmp_path):
+    for step, value in ((40, 0.5), (0, 0.25), (120, 0.75)):
+        home = tmp_path / f"global_step{step}" / "evaluation"
+        home.mkdir(parents=True)
+        metrics = {"pass@1": value, "pass@1_se": 0.1, "n": 4, "logprob_by_reward": {}}
+        (home / "summary.json").write_text(json.dumps({"sources": {"amc": metrics}}))
+    (run,) = load_runs([tmp_path])
+    assert list(run.scalars["eval/amc/pass@1"].steps) == [0, 40, 120]
+    assert list(run.scalars["eval/amc/pass@1"].values) == [0.25, 0.5, 0.75]
+    assert list(run.errors("eval/amc/pass@1")) == [0.1, 0.1, 0.1]
+
+
+def test_seeds_give_their_mean_and_its_standard_error_at_the_steps_that_all_have():
+    seeds = [made("a", x=[1, 2, 3]), made("b", x=[3, 4]), made("c", y=[0])]
+    curve, error = combine(seeds, "train/x")
+    assert list(curve.steps) == [0, 1]
+    assert list(curve.values) == [2, 3]
+    assert list(error) == pytest.approx([1, 1])  # std of (1, 3) is √2, over √2 seeds
+    assert combine(seeds, "train/z") is None
+
+
+def test_seeds_without_a_common_step_are_refused():
+    late = Run("b", {"train/x": Curve(np.array([7]), np.array([1.0]))})
+    with pytest.raises(ValueError, match="no step of train/x in common"):
+        combine([made("a", x=[1]), late], "train/x")
+
+
+def test_a_window_takes_the_mean_of_the_last_steps_of_training_metrics_only():
+    assert list(moving_mean(np.array([4.0, 2, 0, 1]), 2)) == [4, 3, 1, 0.5]
+    run = Run("a", {tag: Curve(np.arange(3), np.array([0.0, 1, 2])) for tag in ("train/x", "eval/s/pass@1")})
+    assert list(combine([run], "train/x", 3)[0].values) == [0, 0.5, 1]
+    assert list(combine([run], "eval/s/pass@1", 3)[0].values) == [0, 1, 2]
+
+
+def test_the_table_shows_before_after_and_gain_with_its_standard_error(tmp_path):
+    write_run(tmp_path / "one", EVALUATION)
+    lines = summary(load_groups([str(tmp_path)])).splitlines()
+    assert "0.250 ± 0.030" in lines[2] and "0.500 ± 0.040" in lines[2] and "+0.250 ± 0.050" in lines[2]
+    assert "0 -> 80" in lines[2]
+    assert "pass@16" in lines[3] and "+0.250  " in lines[3]  # no standard error was logged for it
 
 
 def test_a_run_without_evaluation_says_so_in_place_of_a_table(tmp_path):
     write_run(tmp_path / "run", {"train/entropy": [(1, 0.7)]})
-    assert "no evaluation" in summary(load_runs([tmp_path]))
+    assert "no evaluation" in summary(load_groups([str(tmp_path)]))

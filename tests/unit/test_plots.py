@@ -1,0 +1,192 @@
+"""What each picture shows, and that it is drawn with its labels."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorboard")
+pytest.importorskip("matplotlib")
+from torch.utils.tensorboard import SummaryWriter
+
+from riskpo_openrlhf.analysis.curves import FIGURES, Panel, Series, logprob
+from riskpo_openrlhf.analysis.draw import draw, inline_svg
+from riskpo_openrlhf.analysis.runs import Curve, Run
+from riskpo_openrlhf.cli import plot
+from riskpo_openrlhf.evaluation.summary import summarise
+
+STEPS = np.array([0, 20, 40])
+
+
+def run(name, lift=0.0, riskpo=True, sources=("amc", "math500"), ks=(1, 2, 8, 16, 32)):
+    scalars = {}
+    for source in sources:
+        for k in ks:
+            scalars[f"eval/{source}/pass@{k}"] = Curve(STEPS, np.array([0.1, 0.2, 0.3]) + lift)
+            scalars[f"eval/{source}/pass@{k}_se"] = Curve(STEPS, np.array([0.01, 0.02, 0.03]))
+        scalars[f"eval/{source}/avg@{ks[-1]}"] = scalars[f"eval/{source}/pass@1"]
+    tags = ["rollout/reward_mean", "entropy", *(riskpo * ["riskpo/mvar", "riskpo/rvar_lower"])]
+    return Run(name, scalars | {f"train/{tag}": Curve(STEPS, np.array([1.0, 2, 3]) + lift) for tag in tags})
+
+
+GROUPS = {"RiskPO": [run("r0"), run("r1", 0.2)], "GRPO": [run("g0", riskpo=False)]}
+
+
+def titles(figure, groups=GROUPS):
+    return [[panel.title for panel in row] for row in FIGURES[figure](groups, 1)]
+
+
+def test_figure_1_shows_pass_and_avg_of_all_samples_of_each_source():
+    assert titles("learning") == [[f"{s}: Pass@32", f"{s}: Avg@32"] for s in ("amc", "math500")]
+
+
+def test_figures_4_and_8_show_pass_at_one_eight_sixteen_and_the_largest_k():
+    assert titles("passk")[0] == ["amc: Pass@1", "amc: Pass@8", "amc: Pass@16", "amc: Pass@32"]
+
+
+def test_figure_7_shows_avg_of_every_source():
+    assert titles("avgk") == [["amc: Avg@32", "math500: Avg@32"]]
+
+
+def test_figure_5_shows_reward_lower_tail_mvar_and_entropy_and_names_who_did_not_log_them():
+    (panels,) = FIGURES["dynamics"](GROUPS, 1)
+    assert [panel.title for panel in panels] == ["Mean reward", "Lower-tail RVaR", "MVaR", "Entropy"]
+    assert [panel.missing for panel in panels] == [[], ["GRPO"], ["GRPO"], []]
+
+
+def test_figure_6_shows_entropy_and_pass_at_1():
+    assert titles("profiles") == [["Entropy", "amc: Pass@1", "math500: Pass@1"]]
+
+
+def test_a_label_with_seeds_is_their_mean_with_a_band_and_a_single_run_keeps_its_own_band():
+    seeds, single = FIGURES["passk"](GROUPS, 1)[0][0].series
+    assert (seeds.run, single.run) == ("RiskPO (2 seeds)", "GRPO")
+    assert list(seeds.y) == pytest.approx([0.2, 0.3, 0.4])
+    assert list(seeds.error) == pytest.approx([0.1] * 3)  # std of two values 0.2 apart is √2/10, over √2 seeds
+    assert list(single.error) == [0.01, 0.02, 0.03]
+    assert FIGURES["dynamics"](GROUPS, 1)[0][0].series[1].error is None
+
+
+def test_the_overview_of_many_sources_shows_pass_at_1_only():
+    assert [one.name for one in FIGURES["overview"]({"a": [run("a")]}, 1)[0][0].series] == [
+        "amc pass@1",
+        "math500 pass@1",
+    ]
+    single = FIGURES["overview"]({"a": [run("a", sources=("amc",))]}, 1)[0][0]
+    assert [one.name for one in single.series] == ["pass@1", "pass@8", "pass@16", "pass@32"]
+
+
+def evaluation(folder, lift=0.0):
+    """A real summary: questions of pass rates 0, 1/4 ... 1, whose log-probability is 0.5 - pass rate from the left."""
+    rows = [
+        {
+            "datasource": source, "id": str(i), "sample": j, "score": float(j < i % 5), "status": "ok",
+            "tokens": 3, "truncated": False, "logprob": abs(i % 5 / 4 - 0.5) - 1 + lift,
+        }
+        for source in ("amc", "math500") for i in range(50) for j in range(4)
+    ]  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(summarise(rows)))
+    return str(folder)
+
+
+def test_figure_3_is_by_quantile_level_and_figure_9_by_reward_of_each_source(tmp_path):
+    (panels,), verdicts = logprob([evaluation(tmp_path / "base")])
+    assert [panel.title for panel in panels] == ["all questions", "amc", "math500"]
+    assert list(panels[0].regions) == [(0, 0.3), (0.7, 1)]
+    by_reward = panels[1].series[0]
+    assert by_reward.run == "base"
+    assert list(by_reward.x) == pytest.approx([0.05, 0.25, 0.55, 0.75, 0.95])  # bins of 0, 1/4, 1/2, 3/4 and 1
+    assert list(by_reward.y) == pytest.approx([-0.5, -0.75, -1, -0.75, -0.5])
+    assert verdicts.startswith(str(tmp_path / "base")) and "lower tail holds, upper tail holds" in verdicts
+
+
+def test_evaluations_of_several_seeds_are_averaged_bin_by_bin(tmp_path):
+    seeds = evaluation(tmp_path / "0"), evaluation(tmp_path / "1", 0.2)
+    (panels,), _ = logprob([f"base={','.join(seeds)}"])
+    one = panels[1].series[0]
+    assert one.run == "base (2 seeds)"
+    assert list(one.y) == pytest.approx([-0.4, -0.65, -0.9, -0.65, -0.4])
+    assert list(one.error) == pytest.approx([0.1] * 5)
+
+
+def test_a_folder_with_no_evaluation_or_several_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds 0 finished evaluations"):
+        logprob([str(tmp_path)])
+    evaluation(tmp_path / "a"), evaluation(tmp_path / "b")
+    with pytest.raises(ValueError, match="holds 2 finished evaluations"):
+        logprob([str(tmp_path)])
+
+
+def test_a_picture_is_written_as_png_and_svg_with_its_legend_caption_and_what_is_missing(tmp_path):
+    files = draw(FIGURES["dynamics"](GROUPS, 1), tmp_path / "out" / "figure.png", "what the band is")
+    assert [file.name for file in files] == ["figure.png", "figure.svg"]
+    assert files[0].read_bytes().startswith(b"\x89PNG")
+    text = files[1].read_text()
+    for label in ("RiskPO (2 seeds)", "GRPO", "Lower-tail RVaR", "not logged: GRPO", "what the band is"):
+        assert f"<!-- {label} -->" in text
+
+
+def test_a_run_has_the_same_colour_in_every_panel_and_not_by_colour_alone(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    looks, plot_line = {}, Axes.plot
+
+    def record(self, x, *args, **kwargs):
+        if len(x):
+            looks.setdefault(self.get_title(), []).append([kwargs[key] for key in ("color", "linestyle", "marker")])
+        return plot_line(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(Axes, "plot", record)
+    draw(FIGURES["dynamics"](dict(reversed(GROUPS.items())), 1), tmp_path / "figure.svg")
+    assert looks["MVaR"] == looks["Entropy"][1:]  # GRPO, first of the two, has no MVaR
+    assert all(a != b for a, b in zip(*looks["Entropy"], strict=True))
+
+
+def test_a_picture_for_a_page_takes_its_colours_from_there_and_escapes_names():
+    svg = inline_svg(Panel("title", "unit <b>", [Series("r", f"<script>{i}$", STEPS, STEPS) for i in range(2)]))
+    assert svg.startswith("<svg") and "<script>" not in svg and "unit &lt;b&gt;" in svg
+    assert "var(--c0)" in svg and "var(--c1)" in svg and "currentColor" in svg and "#1a1a1a" not in svg
+
+
+def write_run(folder, points=((1, 0.7),)):
+    writer = SummaryWriter(log_dir=str(folder))
+    for step, value in points:
+        writer.add_scalar("train/entropy", value, step)
+        writer.add_scalar("eval/arithmetic/pass@1", value, step)
+    writer.close()
+
+
+def test_without_the_name_of_a_figure_the_overview_is_drawn_and_the_table_printed(tmp_path, capsys):
+    write_run(tmp_path / "run")
+    out = tmp_path / "curves.png"
+    assert plot.main([str(tmp_path), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "arithmetic pass@1" in printed and f"Curves: {out}, {out.with_suffix('.svg')}" in printed
+    assert out.with_suffix(".svg").read_text().count("<!-- not logged -->") == 4  # reward, scores, signal, length
+
+
+@pytest.mark.parametrize("figure", ["passk", "dynamics", "profiles"])
+def test_the_name_of_a_figure_chooses_it(figure, tmp_path, capsys):
+    write_run(tmp_path / "a"), write_run(tmp_path / "b")
+    runs = f"ours={tmp_path / 'a'},{tmp_path / 'b'}"
+    assert plot.main([figure, runs, "--window", "5", "--out", str(tmp_path / "f.svg")]) == 0
+    assert "ours (2 seeds)" in capsys.readouterr().out
+    assert "mean of the last 5 steps" in (tmp_path / "f.svg").read_text()
+
+
+def test_bad_input_ends_with_2_and_says_what_is_missing(tmp_path, capsys):
+    out = str(tmp_path / "curves.png")
+    assert plot.main([str(tmp_path / "absent"), "--out", out]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    assert plot.main([str(tmp_path), "--out", out]) == 2
+    assert "no TensorBoard event files" in capsys.readouterr().err
+    write_run(tmp_path / "run")
+    assert plot.main([str(tmp_path), "--out", str(tmp_path / "curves.pdf")]) == 2
+    assert ".png or .svg" in capsys.readouterr().err
+    assert plot.main(["avgk", str(tmp_path), "--out", out]) == 2
+    assert "none of the runs has an evaluation" in capsys.readouterr().err
+    for arguments in (["dynamics"], [str(tmp_path), "--window", "0"]):
+        with pytest.raises(SystemExit) as stopped:
+            plot.main([*arguments, "--out", out])
+        assert stopped.value.code == 2

@@ -1,0 +1,246 @@
+"""The warnings of a run on both sides of each threshold, and the page that shows them."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorboard")
+pytest.importorskip("matplotlib")
+from torch.utils.tensorboard import SummaryWriter
+
+from riskpo_openrlhf.analysis import health
+from riskpo_openrlhf.analysis.folder import generated_samples, levels, read_command, read_log
+from riskpo_openrlhf.analysis.report import TROUBLESHOOTING, cure, write_report
+from riskpo_openrlhf.analysis.runs import Curve, Run
+from riskpo_openrlhf.cli import report
+from riskpo_openrlhf.config import RiskPOConfig
+
+HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+
+
+def state(name, alpha=0.2, beta=0.8, **metrics):
+    """The state of one check for training metrics, `rollout__reward_mean=[...]`."""
+    scalars = {
+        f"train/{tag.replace('__', '/')}": Curve(np.arange(1, len(values) + 1), np.array(values, float))
+        for tag, values in metrics.items()
+    }
+    (found,) = [one for one in health.check(Run("run", scalars), alpha, beta) if one.name == name]
+    return found.state
+
+
+def two(first, last, n=40):
+    """`n` values, the second half at another level."""
+    return [first] * (n // 2) + [last] * (n // 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "fine", "warning"),
+    [
+        ("Entropy collapse", "entropy", two(1, 0.21), two(1, 0.19)),
+        ("Rising length", "rollout__response_length_mean", two(100, 149), two(100, 151)),
+        ("Truncated responses", "rollout__truncated_rate", two(0.9, 0.09), two(0, 0.11)),
+        ("Falling reward", "rollout__reward_mean", two(0.5, 0.46), two(0.5, 0.44)),
+        ("Tracker off its level: alpha", "riskpo__coverage_alpha", [0, 0.58] * 10, [0, 0.62] * 10),
+        ("Tracker off its level: beta", "riskpo__coverage_beta", two(0, 0.71), two(0.8, 0.69)),
+        ("Prompts without signal", "signal__grpo_zero_share", two(1, 0.79), two(0, 0.81)),
+        ("Huge advantages", "riskpo__advantage_abs_max", [10], [1, 10.1, 1]),
+        ("Verifier errors", "verifier__error_share", [0, 0, 0], [0, 0.01, 0]),
+    ],
+)
+def test_each_check_is_fine_within_its_threshold_and_warns_beyond_it(name, metric, fine, warning):
+    assert state(name, **{metric: fine}) == health.FINE
+    assert state(name, **{metric: warning}) == health.WARNING
+    assert state(name, **{metric: [*fine[:-1], np.nan]}) == health.WARNING
+    assert state(name) == health.UNKNOWN
+
+
+def test_a_trend_is_not_judged_before_there_are_steps_enough():
+    assert state("Entropy collapse", entropy=[1] * 5 + [0] * 4) == health.UNKNOWN
+    assert state("Entropy collapse", entropy=[1] * 5 + [0] * 5) == health.WARNING
+    assert state("Tracker off its level: alpha", riskpo__coverage_alpha=[1] * 19) == health.UNKNOWN
+    assert state("Falling reward", rollout__reward_mean=[1] * 10 + [0] * 9) == health.UNKNOWN
+
+
+def test_the_reward_may_fall_within_its_noise_and_may_have_been_higher_only_for_a_moment():
+    noisy = [0.9, 0.1] * 20
+    assert state("Falling reward", rollout__reward_mean=[*noisy[:20], *np.array(noisy[:20]) * 0.85]) == health.FINE
+    assert state("Falling reward", rollout__reward_mean=[0.3] * 20 + [0.6] + [0.3] * 40) == health.FINE
+
+
+def test_the_tracker_is_judged_by_the_run_s_own_levels():
+    assert state("Tracker off its level: alpha", alpha=0.4, riskpo__coverage_alpha=[0.4] * 20) == health.FINE
+    assert state("Tracker off its level: alpha", alpha=0.2, riskpo__coverage_alpha=[0.4] * 20) == health.WARNING
+
+
+@pytest.mark.parametrize(("last", "expected"), [(0.45, health.FINE), (0.43, health.WARNING)])
+def test_a_fall_of_pass_at_k_counts_from_two_standard_errors(last, expected):
+    steps = np.array([0, 20])
+    scalars = {
+        "eval/amc/pass@1": Curve(steps, np.array([0.2, 0.9])),
+        "eval/amc/pass@1_se": Curve(steps, np.array([0.01, 0.01])),
+        "eval/amc/pass@16": Curve(steps, np.array([0.54, last])),
+        "eval/amc/pass@16_se": Curve(steps, np.array([0.03, 0.04])),  # together 0.05
+    }
+    (found,) = [one for one in health.check(Run("run", scalars), 0.2, 0.8) if one.name == "Falling Pass@k"]
+    assert found.state == expected
+    assert found.found == f"amc pass@16 0.540 at first, {last:.3f} at last (± 0.050)"
+
+
+def test_every_check_points_to_a_paragraph_of_the_documentation():
+    for one in health.check(Run("run", {}), 0.2, 0.8):
+        text = cure(one.cure)
+        assert len(text) > 40 and "**" not in text and "](" not in text
+
+
+def test_without_the_documentation_the_report_says_where_to_look(monkeypatch, tmp_path):
+    monkeypatch.setattr("riskpo_openrlhf.analysis.report.TROUBLESHOOTING", tmp_path / "absent.md")
+    assert cure("Entropy collapses.") == "See docs/troubleshooting.md, “Entropy collapses.”"
+    assert TROUBLESHOOTING.is_file()
+
+
+def test_the_levels_are_those_that_the_log_describes():
+    config = RiskPOConfig.preset("recommended", alpha=0.3)
+    assert levels(config.describe("recommended")) == (0.3, 0.9)
+    assert levels(RiskPOConfig().describe("paper")) == (0.2, 0.8)
+    assert levels("") is None
+
+
+def test_the_command_is_read_with_the_last_of_a_flag_and_without_secrets(tmp_path):
+    assert read_command(tmp_path) == []
+    (tmp_path / "command.sh").write_text(
+        "ray job submit -- python3 -m x --a.b 1 --c --logger.wandb.key abc --input_key 'a b' --a.b 2 --x.token=def"
+    )
+    assert read_command(tmp_path) == [
+        ("--a.b", "2"),
+        ("--c", ""),
+        ("--logger.wandb.key", "(hidden)"),
+        ("--input_key", "a b"),
+        ("--x.token", "(hidden)"),
+    ]
+
+
+def test_the_log_gives_the_last_step_whether_the_job_is_done_and_its_messages(tmp_path):
+    lines = ["\x1b[36m(Trainer pid=1)\x1b[0m [riskpo] RiskPO preset paper", "noise", "[riskpo] step 1/2 | reward 0"]
+    (tmp_path / "train.log").write_text("\n".join([*lines, "[riskpo] step 2/2 | reward 1", "last"]))
+    log = read_log(tmp_path)
+    assert (log.step, log.done, log.messages, log.tail[-1]) == ("step 2/2", False, ["RiskPO preset paper"], "last")
+    assert log.settings == "RiskPO preset paper"
+    with open(tmp_path / "train.log", "a") as file:
+        file.write("\n[riskpo] done\n")
+    assert read_log(tmp_path).done
+
+
+def write_run(folder, tags=("rollout/reward_mean", "entropy"), n=40, text=None):
+    writer = SummaryWriter(log_dir=str(folder / "tensorboard" / "riskpo"))
+    for step in range(1, n + 1):
+        for tag in tags:
+            writer.add_scalar(f"train/{tag}", 0.5, step)
+        if text:  # as OpenRLHF writes it
+            writer.add_text("train/generated_samples", f"Sample:\\n{text} {step}\\n\\nReward: {step % 2:.4f}", step)
+    writer.close()
+    return folder
+
+
+def test_sample_answers_are_spread_over_the_run_with_their_rewards(tmp_path):
+    write_run(tmp_path, n=11, text="2+2=\n4")
+    samples = generated_samples(tmp_path / "tensorboard" / "riskpo", number=3)
+    assert [sample.text for sample in samples] == ["2+2=\n4 1", "2+2=\n4 6", "2+2=\n4 11"]
+    assert [sample.reward for sample in samples] == [1, 0, 1]
+    assert generated_samples(write_run(tmp_path / "none") / "tensorboard" / "riskpo") == []
+
+
+class Tags(HTMLParser):
+    """The tags of a page, and everything it would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.fetched = set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.fetched += [v for k, v in attributes if k in ("src", "href", "xlink:href") and not v.startswith("#")]
+        assert not any(key.startswith("on") for key, _ in attributes)
+
+
+ALL = [
+    "rollout/reward_mean",
+    "rollout/response_length_mean",
+    "rollout/truncated_rate",
+    "entropy",
+    "clip/low",
+    "clip/high",
+]
+ALL += [f"riskpo/{x}" for x in ("mvar", "rvar_lower", "q_alpha", "q_beta", "score_mean", "share_lower")]
+ALL += [f"riskpo/{x}" for x in ("coverage_alpha", "coverage_beta", "advantage_mean", "advantage_abs_max")]
+ALL += ["signal/prompts_all_wrong", "signal/grpo_zero_share", "verifier/error_share", "timing/step_total"]
+
+
+def hostile_run(folder):
+    """A run whose every text is hostile."""
+    write_run(folder, ALL, text=HOSTILE)
+    writer = SummaryWriter(log_dir=str(folder / "tensorboard" / "riskpo"))
+    for step in (0, 40):
+        writer.add_scalar(f"eval/{HOSTILE}/pass@1", 0.5, step)
+    writer.close()
+    (folder / "command.sh").write_text(f"python3 --x.y '{HOSTILE}'")
+    (folder / "train.log").write_text(f"[riskpo] RiskPO preset {HOSTILE}\n[riskpo] step 3/4{HOSTILE}\n{HOSTILE}")
+    home = folder / "evaluation"
+    home.mkdir()
+    metrics = {"pass@1": 0.5, "pass@1_se": None, "response_length": None, "truncated": 0.0}
+    (home / "summary.json").write_text(json.dumps({"sources": {HOSTILE: metrics}}))
+    row = {"datasource": HOSTILE, "id": HOSTILE, "response": HOSTILE + "\ud800\x00", "score": None}
+    (home / "samples.jsonl").write_text(json.dumps(row) + '\n{"cut off')
+    return folder
+
+
+def test_text_of_a_run_never_becomes_markup_and_the_page_fetches_nothing(tmp_path):
+    write_report(hostile_run(tmp_path / "run"), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.count("&lt;script&gt;") >= 10
+    page = Tags(text)
+    assert not page.tags & {"script", "img", "iframe", "link", "b"}
+    assert page.fetched == []
+    assert "default-src 'none'" in text
+
+
+def test_the_page_of_a_complete_run_has_every_section_its_warnings_and_nothing_missing(tmp_path, capsys):
+    hostile_run(tmp_path / "run")
+    assert report.main([str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    assert "Warning: Verifier errors: verifier/error_share 0.5 (threshold: over 0 at any step)" in printed
+    text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    for title in ("Learning", "Quantile tracker", "Signal and verifier", "Advantages and policy update"):
+        assert f">{title}</h2>" in text
+    for panel in (
+        "Training reward",
+        "Coverage",
+        "Prompts without a difference",
+        "Verifier statuses",
+        "Clipped tokens",
+    ):
+        assert f"<h3>{panel}</h3><svg" in text
+    assert "<strong>⚠ Verifier errors.</strong> verifier/error_share 0.5. " in text
+    assert "Find the cause all the same." in text  # from docs/troubleshooting.md
+    assert "Not logged by this run: Gradient norm." in text
+    assert "rollout, step 1, prompt and answer: reward 1" in text and "no verdict" in text
+
+
+def test_the_page_of_a_baseline_says_what_was_not_logged(tmp_path):
+    checks = write_report(write_run(tmp_path / "grpo"), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Not logged by this run: Coverage, Quantiles and mean score, Bundles by region." in text
+    assert "None of the checks below found anything." in text
+    assert "None found: neither in the TensorBoard files nor" in text
+    assert "No command.sh in the folder" in text and "No train.log" in text
+    assert {one.state for one in checks if "Tracker" in one.name} == {health.UNKNOWN}
+
+
+def test_several_runs_or_none_end_with_2_and_say_what_to_name(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 2
+    assert "no TensorBoard event files" in capsys.readouterr().err
+    write_run(tmp_path / "a", n=1), write_run(tmp_path / "b", n=1)
+    assert report.main([str(tmp_path)]) == 2
+    assert "holds 2 runs (a/tensorboard/riskpo, b/tensorboard/riskpo): name one" in capsys.readouterr().err
