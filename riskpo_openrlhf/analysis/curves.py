@@ -116,8 +116,8 @@ def dynamics(groups: Groups, window: int = 1) -> list[list[Panel]]:
     return [
         [
             panel(groups, "Mean reward", "mean of the rollouts", "train/rollout/reward_mean", window),
-            panel(groups, "Lower-tail RVaR", "bundle score", "train/riskpo/rvar_lower", window),
-            panel(groups, "MVaR", "bundle score", "train/riskpo/mvar", window),
+            panel(groups, "Lower-tail RVaR", "bundle score", "train/risk/rvar_lower", window),
+            panel(groups, "MVaR", "bundle score", "train/risk/mvar", window),
             panel(groups, "Entropy", "nats a token", "train/entropy", window),
         ]
     ]

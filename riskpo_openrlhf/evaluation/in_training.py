@@ -1,37 +1,44 @@
-"""Unbiased Pass@k of OpenRLHF's evaluation samples, during training."""
+"""Metrics of OpenRLHF's evaluation samples, during training."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 
+import numpy as np
 import torch
 
-from riskpo_openrlhf.evaluation.passk import pass_at_k_summary
+from riskpo_openrlhf.evaluation.summary import correctness, source_metrics
+
+NO_ANSWER = "verifier/no_answer"  # of the reward function's `extra_logs`
 
 
-def pass_at_k_metrics(samples, eval_dataloader, n: int) -> dict[str, float]:
-    """`{source}/pass@k` for k = 1, 2, 4 ... n and its standard error over problems, `{source}/pass@k_se`.
+def evaluation_metrics(samples, eval_dataloader, n: int) -> dict[str, float]:
+    """`{source}/{metric}` for the metrics of `summary.source_metrics`, and `{source}/no_answer` where it is logged.
 
-    `samples`: OpenRLHF's evaluation experiences, the n responses of a problem together; a response is right when its
-    raw score is positive, and one without a verdict is left out. A problem is its prompt and its label.
+    `samples`: OpenRLHF's evaluation experiences, the n responses of a problem together. A response is right when its
+    raw score is positive; one without a verdict is left out of Pass@k and Avg@n. A problem is a row of the data: where
+    rows of several sources are alike, each takes one group of the responses, which are alike too.
     """
-    source_of = {
-        (prompt, repr(label)): source
-        for sources, prompts, labels, _ in eval_dataloader
-        for source, prompt, label in zip(sources, prompts, labels, strict=True)
-    }
+    sources_of = defaultdict(deque)
+    for sources, prompts, labels, images in eval_dataloader:
+        for source, *row in zip(sources, prompts, labels, images, strict=True):
+            sources_of[repr(row)].append(source)
     groups = defaultdict(list)
     for start in range(0, len(samples) - n + 1, n):
-        problem = (samples[start].prompts[0], repr(samples[start].labels[0]))
         group = samples[start : start + n]
-        scores = torch.cat([(s.rewards if s.scores is None else s.scores).view(-1) for s in group]).double()
-        right = torch.where(scores.isfinite(), (scores > 0).double(), torch.nan)
-        groups[source_of.get(problem, "unknown")].append(right)
-    ks = sorted({*(2**i for i in range(n.bit_length()) if 2**i <= n), n})
+        waiting = sources_of[repr([group[0].prompts[0], group[0].labels[0], group[0].images[0]])]
+        groups[waiting.popleft() if waiting else "unknown"].append(group)
     metrics = {}
-    for source, right in groups.items():
-        right = torch.stack(right)
-        most = int(right.isfinite().sum(1).max())  # a k that no problem has verdicts enough for is left out
-        for k, (mean, error) in pass_at_k_summary(right.numpy(), [k for k in ks if k <= most]).items():
-            metrics[f"{source}/pass@{k}"], metrics[f"{source}/pass@{k}_se"] = float(mean), float(error)
+    for source, problems in groups.items():
+        scores = _table(problems, lambda s: s.rewards if s.scores is None else s.scores)
+        tokens, cut = _table(problems, lambda s: s.response_length), _table(problems, lambda s: s.truncated)
+        found = source_metrics(correctness(np.where(np.isfinite(scores), scores, np.nan)), tokens, cut)
+        if any(NO_ANSWER in sample.info for group in problems for sample in group):  # not in one that failed
+            found["no_answer"] = float(_table(problems, lambda s: s.info.get(NO_ANSWER, torch.zeros(1))).mean())
+        metrics.update({f"{source}/{name}": value for name, value in found.items()})
     return metrics
+
+
+def _table(problems: list, field) -> np.ndarray:
+    """`[P, n]` of one number a sample, as OpenRLHF keeps it: a tensor with one element."""
+    return torch.stack([torch.cat([field(s).view(-1) for s in group]).double() for group in problems]).numpy()

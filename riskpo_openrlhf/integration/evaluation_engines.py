@@ -33,8 +33,7 @@ class RiskPOEvaluationActor(RiskPORolloutActor):
         tokens, sequences = vllm.AsyncEngineArgs.get_batch_defaults(kwargs["tensor_parallel_size"])
         context = UsageContext.LLM_CLASS
         kwargs |= {"max_num_batched_tokens": tokens[context], "max_num_seqs": sequences[context]}
-        kwargs["max_num_batched_tokens"] = max(kwargs["max_num_batched_tokens"], kwargs["max_model_len"])
-        await super().__init__(*args, **kwargs)
+        await super().__init__(*args, disable_log_stats=True, **kwargs)
 
     async def begin(self, tokenizer) -> None:
         """Returns when the engine is up. `tokenizer`: OpenRLHF's, sent once instead of with every prompt."""
@@ -70,8 +69,8 @@ class RiskPOEvaluationActor(RiskPORolloutActor):
     async def _sample(self, key: tuple, prompt: str, label: str, images: list, sampling: dict, max_len: int) -> None:
         """One sample, put into the queue as `samples.py` stores it; an engine's error is put there in its place."""
         params = vllm.SamplingParams(
-            **sampling, logprobs=0, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
-        )  # logprobs 0: of the drawn token alone; the text is decoded from the tokens, by OpenRLHF for the verifier
+            **sampling, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )  # no text: OpenRLHF decodes the tokens for the verifier
         try:
             output = await self.executor.execute(prompt, label, params, max_len, self._tokenizer, self, images or None)
             # Nothing else ran since the executor asked for the reward in vain: the error is this sample's.
@@ -84,7 +83,7 @@ class RiskPOEvaluationActor(RiskPORolloutActor):
     def _row(self, key: tuple, output: dict, error: str) -> dict:
         datasource, problem, sample = key
         (start, end), *_ = output["action_ranges"]
-        score = _number(output["scores"])
+        score, logprobs = _number(output["scores"]), output["rollout_log_probs"]
         logs = {name: _number(value) or 0.0 for name, value in output["extra_logs"].items()}
         named = (status for status in ("no_answer", "unparsable", "timeout") if logs.get(f"verifier/{status}"))
         status = next(named, "error" if score is None else "ok")
@@ -97,7 +96,7 @@ class RiskPOEvaluationActor(RiskPORolloutActor):
             "status": status,
             "tokens": end - start,
             "truncated": bool(output["truncated"]),
-            "logprob": _number(np.mean(output["rollout_log_probs"][start:end])),
+            "logprob": None if logprobs is None else _number(np.mean(logprobs[start:end])),
             "extra_logs": logs,
         }
         return {**row, "error": error or "no reward came"} if status == "error" else row
@@ -120,7 +119,7 @@ def start_engines(
     if gpus < needed:  # OpenRLHF would wait for ever
         raise EvaluationError(
             f"--num_engines {num_engines} with --tensor_parallel_size {tensor_parallel_size} needs {needed} GPUs, and "
-            f"Ray has {gpus:g}: take fewer engines, or a larger cluster"
+            f"Ray has {gpus:g}: take fewer engines, or a larger cluster (or --runtime cpu, on a machine without any)"
         )
     vllm_engine.RolloutRayActor = ray.remote(RiskPOEvaluationActor)
     try:
@@ -153,17 +152,21 @@ def prompt_tokens(prompt: str, tokenizer, images: Sequence[str]) -> int:
     return len(tokenizer(text=prompt, add_special_tokens=False)["input_ids"])
 
 
-def requests_of(problem: Problem, prompt: str, sampling: Sampling, missing: Sequence[int], seed: int, max_len: int):
+def requests_of(
+    problem: Problem, prompt: str, sampling: Sampling, missing: Sequence[int], *, seed: int, max_len: int,
+    logprobs: bool = True,
+) -> list[dict]:  # fmt: skip
     """The missing samples of one problem, for `generate`: each with its own seed, which does not depend on the run."""
     first = sample_seed(seed, problem)
     values = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
+    values |= {"min_tokens": 1, "logprobs": 0 if logprobs else None}  # 0: of the drawn token alone
     return [
         {
             "key": (problem.datasource, problem.id, place),
             "prompt": prompt,
             "label": problem.label,
             "images": list(problem.images),
-            "sampling": {**values, "min_tokens": 1, "seed": first + place},
+            "sampling": {**values, "seed": first + place},
             "max_len": max_len,
         }
         for place in missing

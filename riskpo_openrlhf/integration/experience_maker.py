@@ -17,6 +17,9 @@ from riskpo_openrlhf.core.bundles import masked_std
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 
+# The paper's levels and random bundles, quantiles of the batch itself; `constant` plays no part in the measures.
+YARDSTICK = RiskPOConfig(quantile_source="batch", constant=False)
+
 
 class VerifierError(RuntimeError):
     """Too many responses have no verdict; the message carries the verifier's own error."""
@@ -112,28 +115,25 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
         self.risk_estimator = RiskPOEstimator(config, seed=self.args.train.seed)
         self.step = 0  # set by the trainer before each batch; shuffles depend on it
         self.metrics: dict[str, float] = {}
+        # The same for every run, so that runs by different methods and settings can be compared.
+        self._yardstick = RiskPOEstimator(YARDSTICK, seed=self.args.train.seed)
 
     @torch.no_grad()
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
         """Fill `advantages` and `returns` [responses, tokens] of every micro-batch, in place."""
         if not uses_riskpo(self.args):
+            self.metrics = self._measure(*self._scores(experiences))
             return super().compute_advantages_and_returns(experiences)
-        group_size = self.args.rollout.n_samples_per_prompt
-        raw = [(e.rewards if e.scores is None else e.scores).float() for e in experiences]
         sizes = [len(e.index) for e in experiences]
-        # index: the place of each response in the rollout, where the responses of a prompt stand together
-        index = torch.tensor(list(itertools.chain.from_iterable(e.index for e in experiences)))
-
-        scores = _in_rollout_order(torch.cat(raw).view(-1), index).view(-1, group_size)
-        valid = torch.isfinite(scores)
+        scores, valid, keys, index = self._scores(experiences)
+        group_size = scores.shape[1]
         if self.reward_model_group is not None:  # verdicts of reward functions were counted where they came in
             failed = int((~valid).sum())
             stop_on_failed_verifier(failed, valid.numel(), self.config, lambda: "the reward model's are not finite")
         for experience in experiences:
             experience.rewards = experience.rewards.float().nan_to_num(0.0, 0.0, 0.0)
-        scores = scores.nan_to_num(0.0, 0.0, 0.0)
-        result = self.risk_estimator.step(scores, self.step, valid, _keys(experiences, index, group_size))
-        self.metrics = result.metrics
+        result = self.risk_estimator.step(scores, self.step, valid, keys)
+        self.metrics = {**result.metrics, **self._measure(scores, valid, keys, index)}
         advantages = result.advantages
 
         apply_length_penalties(experiences, self.args)
@@ -157,6 +157,22 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
             experience.advantages = experience.returns.clone()
             experience.kl = None
         return experiences
+
+    def _scores(self, experiences: list[Experience]) -> tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor]:
+        """Raw scores `[P, G]` in rollout order (0 without a verdict), who has one, keys of prompts, the order."""
+        group_size = self.args.rollout.n_samples_per_prompt
+        raw = [(e.rewards if e.scores is None else e.scores).float() for e in experiences]
+        # index: the place of each response in the rollout, where the responses of a prompt stand together
+        index = torch.tensor(list(itertools.chain.from_iterable(e.index for e in experiences)))
+        scores = _in_rollout_order(torch.cat(raw).view(-1), index).view(-1, group_size)
+        valid = torch.isfinite(scores)
+        return scores.nan_to_num(0.0, 0.0, 0.0), valid, _keys(experiences, index, group_size), index
+
+    def _measure(self, scores: torch.Tensor, valid: torch.Tensor, keys: list[str], index: torch.Tensor) -> dict:
+        """The tail and the signal of this rollout's scores, by settings that are the same for every method."""
+        metrics = self._yardstick.step(scores, self.step, valid, keys).metrics
+        found = {f"risk/{name}": metrics[f"riskpo/{name}"] for name in ("mvar", "rvar_lower")}
+        return {**found, **{name: value for name, value in metrics.items() if name.startswith("signal/")}}
 
     def _kl_to_go(self, experience: Experience) -> torch.Tensor | None:
         """KL in the reward: sum of coefficient * KL from each response token to the end, [responses, tokens].

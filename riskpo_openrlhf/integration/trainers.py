@@ -16,7 +16,7 @@ import openrlhf.trainer.ray.vllm_engine as vllm_engine
 import ray
 
 from riskpo_openrlhf import __version__
-from riskpo_openrlhf.evaluation.in_training import pass_at_k_metrics
+from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
 from riskpo_openrlhf.integration import contract
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 from riskpo_openrlhf.integration.contract import plain_class
@@ -36,10 +36,8 @@ class _RiskPODriver:
     """What the synchronous and the asynchronous driver share. Comes before OpenRLHF's class in the bases."""
 
     def _take_over(self) -> None:
-        """Replace the experience maker that OpenRLHF's constructor made, if RiskPO is asked for."""
+        """Replace the experience maker that OpenRLHF's constructor made. Other estimators' advantages stay theirs."""
         self._riskpo = uses_riskpo(self.args)
-        if not self._riskpo:
-            return
         theirs = self.experience_maker
         self.experience_maker = RiskPOExperienceMaker(
             theirs.actor_model_group,
@@ -51,13 +49,13 @@ class _RiskPODriver:
             theirs.tokenizer,
             config=config_from_args(self.args),
         )
-        say(self.experience_maker.config.describe(self.args.algo.riskpo.preset))
+        if self._riskpo:
+            say(self.experience_maker.config.describe(self.args.algo.riskpo.preset))
 
     def train_step(self, rollout_samples, global_step: int):
         self.experience_maker.step = global_step
         status, global_step = super().train_step(rollout_samples, global_step)
-        if self._riskpo:
-            status.update(self.experience_maker.metrics)
+        status.update(self.experience_maker.metrics)
         return status, global_step
 
     def _with_state(self, client_states: dict | None) -> dict | None:
@@ -169,14 +167,16 @@ def _own_generator(theirs) -> RiskPOSamplesGenerator:
 
 def _pass_at_k(owner, n: int) -> dict[str, float]:
     samples, owner.samples_generator.eval_samples = owner.samples_generator.eval_samples, []
-    return pass_at_k_metrics(samples, owner.eval_dataloader, n)
+    return evaluation_metrics(samples, owner.eval_dataloader, n)
 
 
 def _step_line(status: dict, step: int, total: int | None) -> str:
     parts = [f"step {step}{f'/{total}' if total else ''}", f"reward {status.get('rollout/reward_mean', 0):.3f}"]
     if "riskpo/q_alpha" in status:
+        parts.append(f"q {status['riskpo/q_alpha']:.2f} {status['riskpo/q_beta']:.2f}")
+    if "signal/prompts_all_wrong" in status:
         signal = 1 - status["signal/prompts_all_wrong"] - status["signal/prompts_all_right"]
-        parts += [f"q {status['riskpo/q_alpha']:.2f} {status['riskpo/q_beta']:.2f}", f"signal {signal:.2f}"]
+        parts.append(f"signal {signal:.2f}")
     if "entropy" in status:
         parts.append(f"entropy {status['entropy']:.3f}")
     return " | ".join([*parts, f"{status.get('timing/step_total', 0):.1f} s"])

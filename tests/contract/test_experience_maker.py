@@ -15,6 +15,7 @@ from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
 from riskpo_openrlhf.config import RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 from riskpo_openrlhf.integration.experience_maker import (
+    YARDSTICK,
     RiskPOExperienceMaker,
     RiskPOSamplesGenerator,
     VerifierError,
@@ -96,9 +97,12 @@ def random_scores(seed=0):
     return torch.rand(PROMPTS, GROUP, generator=torch.Generator().manual_seed(seed)).round()
 
 
+def prompt_keys():
+    return [f"prompt {i}\x1f{i}\x1fNone" for i in range(PROMPTS)]
+
+
 def expected_advantages(scores, config, step=0, valid=None):
-    keys = [f"prompt {i}\x1f{i}\x1fNone" for i in range(PROMPTS)]
-    return RiskPOEstimator(config, seed=3).step(scores, step, valid, keys).advantages.reshape(-1)
+    return RiskPOEstimator(config, seed=3).step(scores, step, valid, prompt_keys()).advantages.reshape(-1)
 
 
 @pytest.mark.parametrize("preset", ["paper", "recommended", "released-dapo"])
@@ -242,6 +246,22 @@ def test_other_estimators_pass_through_untouched():
     ours = make_maker(args=args).compute_advantages_and_returns(make_experiences(scores))
     theirs = make_maker(args=args, cls=RemoteExperienceMaker).compute_advantages_and_returns(make_experiences(scores))
     torch.testing.assert_close(in_order(ours), in_order(theirs), rtol=0, atol=0)
+
+
+def test_the_tail_and_the_signal_are_measured_alike_for_every_estimator_and_setting():
+    scores = random_scores()
+    measured = []
+    for maker in (
+        make_maker(),
+        make_maker(RiskPOConfig.preset("recommended")),
+        make_maker(args=make_args(algo__advantage__estimator="group_norm")),
+    ):
+        maker.compute_advantages_and_returns(make_experiences(scores))
+        measured.append({k: v for k, v in maker.metrics.items() if k.startswith(("risk/", "signal/"))})
+    assert measured[0] == measured[1] == measured[2]
+    assert {"risk/mvar", "risk/rvar_lower", "signal/prompts_all_wrong"} <= measured[0].keys()
+    own = RiskPOEstimator(YARDSTICK, seed=3).step(scores, 0, None, prompt_keys()).metrics
+    assert measured[0]["risk/rvar_lower"] == own["riskpo/rvar_lower"]
 
 
 def test_dynamic_batching_keeps_each_responses_advantage():

@@ -25,7 +25,7 @@ def run(name, lift=0.0, riskpo=True, sources=("amc", "math500"), ks=(1, 2, 8, 16
             scalars[f"eval/{source}/pass@{k}"] = Curve(STEPS, np.array([0.1, 0.2, 0.3]) + lift)
             scalars[f"eval/{source}/pass@{k}_se"] = Curve(STEPS, np.array([0.01, 0.02, 0.03]))
         scalars[f"eval/{source}/avg@{ks[-1]}"] = scalars[f"eval/{source}/pass@1"]
-    tags = ["rollout/reward_mean", "entropy", *(riskpo * ["riskpo/mvar", "riskpo/rvar_lower"])]
+    tags = ["rollout/reward_mean", "entropy", *(riskpo * ["risk/mvar", "risk/rvar_lower"])]
     return Run(name, scalars | {f"train/{tag}": Curve(STEPS, np.array([1.0, 2, 3]) + lift) for tag in tags})
 
 

@@ -1,0 +1,149 @@
+"""The problems of an evaluation, and how their answers are sampled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class EvaluationError(RuntimeError):
+    """The evaluation can't go on; the message says what to do. Finished samples stay on disk."""
+
+
+class Problem(NamedTuple):
+    """One row of the data. `datasource` and `id` together are its name; `prompt` is a text or a list of chat turns."""
+
+    datasource: str
+    id: str
+    prompt: str | list
+    label: str
+    images: tuple[str, ...] = ()
+
+
+class Sampling(NamedTuple):
+    """How a benchmark is sampled: `n` responses a problem of at most `max_new_tokens`; `source` is who does so."""
+
+    temperature: float
+    top_p: float
+    n: int
+    max_new_tokens: int
+    source: str
+
+
+_R1, _OPEN_R1 = "DeepSeek-R1, README", "open-r1, README"
+_QWEN_MATH = "Qwen2.5-Math, evaluation/"
+_CURVERL = "CurveRL, evaluation with verl"
+SAMPLING = {
+    "aime24": Sampling(0.6, 0.95, 64, 32_768, _R1),
+    "aime25": Sampling(0.6, 0.95, 64, 32_768, _R1),
+    "amc": Sampling(0.6, 0.95, 64, 32_768, _R1),
+    "math500": Sampling(0.6, 0.95, 4, 32_768, _OPEN_R1),
+    "minerva": Sampling(0.6, 0.95, 16, 4_096, _CURVERL),
+    "olympiadbench": Sampling(0.6, 0.95, 16, 4_096, _CURVERL),
+    "gsm8k_test": Sampling(0.0, 1.0, 1, 2_048, _QWEN_MATH),
+    "math_test": Sampling(0.0, 1.0, 1, 2_048, _QWEN_MATH),
+    "geometry3k_test": Sampling(0.6, 0.95, 1, 2_048, "EasyR1, geometry3k"),
+    "livecodebench_v5": Sampling(0.8, 1.0, 4, 32_768, "Archer"),
+    "livecodebench_release_v5": Sampling(0.6, 0.95, 16, 32_768, _OPEN_R1),
+    "arithmetic": Sampling(1.0, 1.0, 16, 32, "the quickstart of this project"),
+}
+OTHERS = Sampling(0.6, 0.95, 8, 4_096, "no public settings known")
+
+
+def read_problems(paths: Iterable[Path], input_key: str | None, label_key: str) -> list[Problem]:
+    """The rows of JSON-lines files, as `prepare_data` writes them or with keys of one's own.
+
+    Args:
+        input_key: the prompt's key; None takes `prompt` or else `input`.
+        label_key: the label's key.
+
+    A row without an `id` gets its file's name and line number, one without a `datasource` that of OpenRLHF, `default`.
+
+    Raises:
+        EvaluationError: a file is missing, empty or not JSON lines, a field is missing or no string, or two problems
+            of one data source have the same id.
+    """
+    problems: dict[tuple[str, str], Problem] = {}
+    for path in paths:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise EvaluationError(f"--data {path} can't be read: {error}") from error
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            where = f"--data {path}, line {number}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise EvaluationError(f"{where} is not JSON ({error}): one object a line is needed") from error
+            problem = _problem(row, input_key, label_key, f"{path.stem}:{number}", where)
+            if problems.setdefault(problem[:2], problem) is not problem:
+                raise EvaluationError(f"{where}: the id {problem.id!r} is there twice in {problem.datasource!r}")
+    if not problems:
+        raise EvaluationError(f"--data {', '.join(map(str, paths))}: no problems in it")
+    return list(problems.values())
+
+
+def _problem(row, input_key: str | None, label_key: str, default_id: str, where: str) -> Problem:
+    if not isinstance(row, dict):
+        raise EvaluationError(f"{where} is not an object")
+    input_key = input_key or ("prompt" if "prompt" in row else "input")
+    for key, flag, kinds in ((input_key, "--input_key", (str, list)), (label_key, "--label_key", (str,))):
+        if not isinstance(row.get(key), kinds) or not row[key]:
+            raise EvaluationError(
+                f"{where}: {key!r} is {str(row.get(key))[:60]!r}; {flag} must name a field with a text"
+                + (" or a list of chat turns" if list in kinds else ", numbers as text too")
+                + f". The row has: {', '.join(row)}"
+            )
+    return Problem(
+        str(row.get("datasource", "default")),
+        str(row.get("id", default_id)),
+        row[input_key],
+        row[label_key],
+        tuple(row.get("images") or ()),
+    )
+
+
+def digest(problems: Sequence[Problem]) -> str:
+    """Equal for two evaluations if and only if they are of the same problems, in whatever order."""
+    lines = sorted(json.dumps(problem, ensure_ascii=False) for problem in problems)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def choose_sampling(problems: Iterable[Problem], overrides: dict) -> dict[str, Sampling]:
+    """Data source -> its settings of `SAMPLING`, with `overrides` (field -> value, None to keep) in their place.
+
+    Raises `EvaluationError` for values that can't be, and for greedy decoding with more than one response.
+    """
+    changes = {name: value for name, value in overrides.items() if value is not None}
+    chosen = {}
+    for source in sorted({problem.datasource for problem in problems}):
+        known = SAMPLING.get(source, OTHERS)
+        sampling = known._replace(**changes)
+        if changes:
+            sampling = sampling._replace(source=f"{known.source}; given here: {', '.join(changes)}")
+        for flag, good, rule in (
+            ("temperature", sampling.temperature >= 0, "0 or more"),
+            ("top_p", 0 < sampling.top_p <= 1, "over 0 and at most 1"),
+            ("n", sampling.n >= 1, "1 or more"),
+            ("max_new_tokens", sampling.max_new_tokens >= 1, "1 or more"),
+        ):
+            if not good:
+                raise EvaluationError(f"--{flag} {getattr(sampling, flag)} is not allowed: {rule}")
+        if sampling.temperature == 0 and sampling.n > 1:
+            raise EvaluationError(
+                f"{source}: greedy decoding (temperature 0) gives {sampling.n} equal responses; take --n 1, or sample "
+                "with e.g. --temperature 0.6 --top_p 0.95"
+            )
+        chosen[source] = sampling
+    return chosen
+
+
+def sample_seed(seed: int, problem: Problem) -> int:
+    """The seed of a problem's first response; response j takes it plus j, as vLLM's own `n=…, seed=…` does."""
+    name = f"{seed}/{problem.datasource}/{problem.id}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")

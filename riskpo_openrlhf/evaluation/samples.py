@@ -1,0 +1,177 @@
+"""The samples of an evaluation on disk: appended line by line, so that a killed run loses none that it had written.
+
+A folder holds `settings.json`, `samples.jsonl` and, in the end, `summary.json`. A sample is `{"datasource", "id",
+"sample", "response", "score", "status", "tokens", "truncated", "logprob", "extra_logs"}`: `sample` counts from 0,
+`score` is null without a verdict, `status` one of `STATUSES`, `tokens` the response's length, `logprob` the mean of
+its tokens' log-probabilities under the model (temperature 1). With status `error` there is also `error`, the reason.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from riskpo_openrlhf.evaluation.problems import EvaluationError
+
+STATUSES = ("ok", "no_answer", "unparsable", "timeout", "error")
+SETTINGS, SAMPLES, SUMMARY = "settings.json", "samples.jsonl", "summary.json"
+Key = tuple[str, str, int]
+
+
+class SampleStore:
+    """The folder of one evaluation, for writing; one process at a time.
+
+    `rows`: key -> sample, without its text. Raises `EvaluationError` when another process has the folder, or when it
+    holds samples of other settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(folder / ".lock", "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise EvaluationError(f"--out {folder} is in use by another evaluation") from error
+        _check_settings(folder, settings)
+        path = folder / SAMPLES
+        path.touch()
+        whole = _whole_length(path)
+        if whole < path.stat().st_size:  # killed while writing: that line was never finished
+            os.truncate(path, whole)
+        self.rows = {key: row for key, row, _ in read_samples(path)}
+        self._file = open(path, "a", encoding="utf-8")
+
+    def finished(self, key: Key) -> bool:
+        """The sample is there; one whose verifier failed is to be made again, and its new line then counts."""
+        return key in self.rows and self.rows[key]["status"] != "error"
+
+    def add(self, samples: Iterable[dict]) -> None:
+        """Append samples; they are on disk when this returns."""
+        for sample in samples:
+            self._file.write(json.dumps(sample, ensure_ascii=False) + "\n")
+            self.rows[key_of(sample)] = _without_text(sample)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        self._lock.close()
+
+
+def key_of(sample: dict) -> Key:
+    return sample["datasource"], sample["id"], sample["sample"]
+
+
+def read_samples(path: Path) -> Iterator[tuple[Key, dict, str]]:
+    """(key, sample without its text, line) of each line; of a sample that is there twice the later one counts.
+
+    Raises `EvaluationError` for a line that is not a sample, unless it is the last and was never finished.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                sample = json.loads(line)
+                yield key_of(sample), _without_text(sample), line.decode()
+            except (ValueError, KeyError, TypeError) as error:
+                raise EvaluationError(
+                    f"{path}, line {number} is not a sample ({type(error).__name__}: {error}): remove that line, and "
+                    "the sample is made again"
+                ) from error
+
+
+def write_parquet(folder: Path) -> Path:
+    """Copy `samples.jsonl` to `samples.parquet`, every sample once; `extra_logs` becomes a JSON text."""
+    import pyarrow
+    import pyarrow.parquet
+
+    types = {
+        "datasource": "string",
+        "id": "string",
+        "sample": "int64",
+        "response": "string",
+        "score": "float64",
+        "status": "string",
+        "tokens": "int64",
+        "truncated": "bool",
+        "logprob": "float64",
+        "extra_logs": "string",
+    }
+    schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in types.items()])
+    last = {key: number for number, (key, _, _) in enumerate(read_samples(folder / SAMPLES))}
+    path = folder / "samples.parquet"
+    temporary = path.with_suffix(".tmp")
+    with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+        batch = []
+        for number, (key, _, line) in enumerate(read_samples(folder / SAMPLES)):
+            if last[key] == number:
+                sample = json.loads(line)
+                batch.append({**sample, "extra_logs": json.dumps(sample["extra_logs"])})
+            if len(batch) == 4096:
+                writer.write_table(pyarrow.Table.from_pylist(batch, schema))
+                batch = []
+        writer.write_table(pyarrow.Table.from_pylist(batch, schema))
+    os.replace(temporary, path)
+    return path
+
+
+def read_settings(folder: Path) -> dict:
+    """Raises `EvaluationError` when the folder holds no evaluation."""
+    try:
+        return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{folder} holds no evaluation: {error}") from error
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a file in one step, so that it is never seen half-written; NaN, which JSON does not know, becomes null."""
+    value = json.loads(json.dumps(value), parse_constant=lambda constant: None)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _check_settings(folder: Path, settings: dict) -> None:
+    if not (folder / SETTINGS).exists():
+        if (folder / SAMPLES).exists():
+            raise EvaluationError(f"--out {folder} has a {SAMPLES} but no {SETTINGS}: choose another folder")
+        write_json(folder / SETTINGS, settings)
+        return
+    there, here = dict(_flat(read_settings(folder))), dict(_flat(settings))
+    changed = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    if changed:
+        lines = "".join(f"\n  {name}: {there.get(name)!r} there, {here.get(name)!r} now" for name in changed)
+        raise EvaluationError(
+            f"--out {folder} holds an evaluation with other settings:{lines}\nChoose another folder, or go on with "
+            "the settings that are there."
+        )
+
+
+def _flat(value, name: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
+def _whole_length(path: Path) -> int:
+    """Bytes up to the end of the last finished line."""
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            place = file.read(end - start).rfind(b"\n")
+            if place >= 0:
+                return start + place + 1
+            end = start
+    return 0
+
+
+def _without_text(sample: dict) -> dict:
+    return {name: value for name, value in sample.items() if name not in ("response", "extra_logs")}

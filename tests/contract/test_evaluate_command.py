@@ -1,0 +1,127 @@
+"""The command around the engines: what it asks for, what it keeps, how it ends. Stand-ins make the samples."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from transformers import Qwen2Config
+
+from riskpo_openrlhf.cli import evaluate
+from riskpo_openrlhf.data.tiny_model import build_tokenizer
+from riskpo_openrlhf.evaluation.problems import EvaluationError
+from riskpo_openrlhf.integration import evaluation_engines
+
+CHAT = [{"role": "user", "content": "1+1"}]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """`command(*flags, answer=…)` evaluates two problems -> exit code; `command.asked` are the samples asked for."""
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}="
+    tokenizer.save_pretrained(tmp_path / "model")
+    Qwen2Config(max_position_embeddings=64).save_pretrained(tmp_path / "model")
+    rows = [
+        {"prompt": CHAT, "label": "2", "datasource": "arithmetic", "id": "chat"},
+        {"prompt": "2+2=", "label": "4", "datasource": "arithmetic", "id": "text"},
+    ]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reward = tmp_path / "reward.py"
+    reward.write_text("")
+    monkeypatch.setattr(evaluate, "start_ray", lambda args: None)
+
+    def sample(request, **fields):
+        datasource, problem, place = request["key"]
+        row = {"datasource": datasource, "id": problem, "sample": place, "response": "2", "score": 1.0, "status": "ok"}
+        return {**row, "tokens": 1, "truncated": False, "logprob": -0.1, "extra_logs": {}, **fields}
+
+    def run(*flags, answer=lambda request: {}):
+        run.asked = []
+
+        def generate(engines, problems):
+            for requests in problems:
+                run.asked += requests
+                yield [sample(request, **answer(request)) for request in requests]
+
+        stand_in = SimpleNamespace(**vars(evaluation_engines))
+        stand_in.generate, stand_in.start_engines = generate, lambda *args, **kwargs: [None]
+        monkeypatch.setattr(evaluate, "engines_module", lambda args: stand_in)
+        places = ["--model", tmp_path / "model", "--data", tmp_path / "data.jsonl", "--out", tmp_path / "out"]
+        return evaluate.main(list(map(str, [*places, "--reward", reward, *flags])))
+
+    run.asked, run.folder = [], tmp_path / "out"
+    return run
+
+
+def test_chat_and_text_prompts_are_evaluated_together_and_a_finished_evaluation_asks_for_nothing_more(command, capsys):
+    assert command("--n", "3") == 0
+    assert {request["prompt"] for request in command.asked} == {"1+1=", "2+2="}
+    assert len(command.asked) == 6 and {request["max_len"] for request in command.asked} == {36}
+    summary = json.loads((command.folder / "summary.json").read_text())
+    assert summary["sources"]["arithmetic"]["pass@3"] == 1.0
+    assert summary["sampling"]["arithmetic"]["n"] == 3
+    assert "given here: n" in capsys.readouterr().out
+    assert command("--n", "3") == 0
+    assert command.asked == []
+
+
+def test_a_verifier_that_keeps_failing_stops_the_run_with_its_error_and_its_samples_are_made_again(command, capsys):
+    fails = {"score": None, "status": "error", "error": "ConnectionError: no verifier"}
+    assert command("--n", "30", answer=lambda request: fails) == 1
+    assert "30 of 30 samples have no verdict" in (error := capsys.readouterr().err)
+    assert "ConnectionError: no verifier" in error
+    assert len((command.folder / "samples.jsonl").read_text().splitlines()) == 30
+    assert command("--n", "30") == 0
+    assert len(command.asked) == 60
+    assert json.loads((command.folder / "summary.json").read_text())["sources"]["arithmetic"]["error"] == 0
+
+
+def test_a_few_failures_are_told_in_the_end(command, capsys):
+    def answer(request):
+        first = request["key"][2] == 0
+        return {"score": None, "status": "error", "error": "OSError: once"} if first else {}
+
+    assert command("--n", "10", answer=answer) == 0
+    assert "2 samples have no verdict, e.g. OSError: once" in capsys.readouterr().out
+
+
+def test_an_engine_that_dies_ends_with_code_1_and_keeps_what_was_done(command, capsys):
+    def answer(request):
+        if request["key"][1] == "text":
+            raise EvaluationError("engine 1 of 1 failed: EngineDeadError")
+        return {}
+
+    assert command("--n", "5", answer=answer) == 1
+    assert "EngineDeadError" in capsys.readouterr().err
+    assert command("--n", "5") == 0
+    assert {request["key"][1] for request in command.asked} == {"text"}
+
+
+def test_an_interrupt_ends_with_code_130(command, capsys):
+    def answer(request):
+        raise KeyboardInterrupt
+
+    assert command(answer=answer) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_the_benchmark_s_length_gives_way_to_the_model_s_positions_but_a_flag_does_not(command, capsys):
+    data = command.folder.parent / "data.jsonl"
+    data.write_text(data.read_text().replace("arithmetic", "aime24"))
+    assert command("--n", "1") == 0
+    assert {request["sampling"]["max_tokens"] for request in command.asked} == {60}
+    assert "responses get 60 tokens instead of 32768" in capsys.readouterr().out
+    assert command("--n", "1", "--max_new_tokens", "100") == 1
+    assert "leaves 60 for --max_new_tokens 100" in capsys.readouterr().err
+
+
+def test_other_weights_under_the_same_name_are_another_evaluation(command, capsys):
+    assert command("--n", "1") == 0
+    (command.folder.parent / "model/config.json").write_text(Qwen2Config(max_position_embeddings=64).to_json_string())
+    assert command("--n", "1") == 1
+    assert "model_files" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_said_so(command, capsys):
+    assert command("--model", "/nowhere") == 1
+    assert "--model /nowhere does not exist" in capsys.readouterr().err

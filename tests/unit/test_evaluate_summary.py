@@ -1,0 +1,77 @@
+"""The summary of an evaluation, against numbers worked out by hand."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from riskpo_openrlhf.evaluation.summary import as_table, source_metrics, summarise
+
+
+def row(source, problem, place, score, status="ok", tokens=10, truncated=False, logprob=-1.0):
+    return {"datasource": source, "id": problem, "sample": place, "score": score, "status": status, "tokens": tokens,
+            "truncated": truncated, "logprob": logprob}  # fmt: skip
+
+
+# Source a, n = 2: problem 1 has 1 of 2 right, problem 2 none. Source b, n = 1: one problem, right.
+ROWS = [
+    row("a", "1", 0, 1.0, tokens=4),
+    row("a", "1", 1, 0.0, status="no_answer", tokens=6, truncated=True, logprob=-3.0),
+    row("a", "2", 0, 0.0, tokens=10, logprob=-2.0),
+    row("a", "2", 1, None, status="timeout", tokens=20, truncated=True),
+    row("b", "1", 0, 1.0, tokens=2, logprob=-0.25),
+]
+
+
+def test_the_metrics_of_a_source_are_those_worked_out_by_hand():
+    metrics = summarise(ROWS)["sources"]["a"]
+    assert (metrics["problems"], metrics["n"], metrics["samples"]) == (2, 2, 4)
+    assert metrics["pass@1"] == metrics["avg@2"] == 0.25  # problem 1: 1/2; problem 2: 0 of the one verdict
+    assert metrics["pass@1_se"] == metrics["avg@2_se"] == pytest.approx(0.25)  # std(0.5, 0) = 0.354, / sqrt 2
+    assert metrics["pass@2"] == 1.0  # problem 1 alone has two verdicts
+    assert math.isnan(metrics["pass@2_se"])
+    assert (metrics["response_length"], metrics["truncated"]) == (10, 0.5)
+    assert (metrics["no_answer"], metrics["unparsable"], metrics["timeout"], metrics["error"]) == (0.25, 0, 0.25, 0)
+    assert metrics["verifier_error"] == 0.25
+
+
+def test_overall_is_the_mean_of_sources_whatever_their_sizes():
+    overall = summarise(ROWS)["overall"]
+    assert overall["pass@1"] == pytest.approx((0.25 + 1) / 2)
+    assert "pass@2" not in overall and "avg@2" not in overall
+    rows = [row(source, str(i), 0, float(i < 2)) for source, count in (("a", 4), ("b", 8)) for i in range(count)]
+    summary = summarise(rows)
+    a, b = (summary["sources"][source]["pass@1_se"] for source in "ab")
+    assert summary["overall"]["pass@1_se"] == pytest.approx(math.hypot(a, b) / 2)
+
+
+def test_the_order_of_the_samples_does_not_matter():
+    dump = json.dumps(summarise(ROWS), sort_keys=True)
+    for seed in range(3):
+        shuffled = [ROWS[i] for i in np.random.default_rng(seed).permutation(len(ROWS))]
+        assert json.dumps(summarise(shuffled), sort_keys=True) == dump
+
+
+def test_the_log_probability_of_a_problem_is_the_mean_over_its_samples_with_a_verdict():
+    (one, other) = summarise(ROWS)["sources"]["a"]["logprob_by_reward"]["bins"]
+    assert (one["mean_reward"], one["mean_logprob"]) == (0.0, -2.0)
+    assert (other["mean_reward"], other["mean_logprob"]) == (0.5, -2.0)
+    assert summarise(ROWS)["logprob_by_reward"]["questions"] == 3
+
+
+def test_a_source_without_a_single_verdict_has_no_pass_at_k_but_its_other_metrics():
+    metrics = source_metrics([[math.nan, math.nan]], [[5, 7]], [[0, 1]])
+    assert metrics == {"response_length": 6, "truncated": 0.5, "verifier_error": 1.0}
+    rows = [row("a", "1", 0, None, status="error", logprob=None)]
+    assert "a" in as_table(summarise(rows))
+
+
+def test_a_partial_reward_counts_as_right_when_it_is_positive():
+    assert summarise([row("a", "1", 0, 0.3), row("a", "1", 1, -1.0)])["sources"]["a"]["pass@1"] == 0.5
+
+
+def test_the_table_names_each_source_and_their_mean():
+    lines = as_table(summarise(ROWS)).splitlines()
+    assert [line.split("  ")[0] for line in lines[1:]] == ["a", "b", "mean of sources"]
+    assert "25.0 ± 25.0" in lines[1] and "100.0 ± nan" in lines[2]
