@@ -7,6 +7,7 @@ OpenRLHF does and only report more: a line a step, unbiased Pass@k, the entropy.
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 import openrlhf.trainer.ppo_trainer as ppo_trainer
@@ -183,5 +184,5 @@ def _step_line(status: dict, step: int, total: int | None) -> str:
 
 
 def _eval_line(metrics: dict, step: int | None = None) -> str:
-    values = " | ".join(f"{name} {value:.3f}" for name, value in metrics.items() if not name.endswith("_se"))
+    values = " | ".join(f"{name} {value:.3f}" for name, value in metrics.items() if re.search(r"/pass@\d+$", name))
     return f"eval{'' if step is None else f' at step {step}'} | {values}"

@@ -2,11 +2,11 @@
 
     python3 tests/benchmarks/bench_verifiers.py [--count N]
 
-Three sets of answers: `easy` (integers, decimals and fractions as models write them), `graded` (the boxed answers of
-tests/data/math_dev.jsonl) and `hostile` (easy ones, every 25th an answer that keeps a computer algebra system busy).
-Every grader runs in a process of its own, after a warm-up, and is stopped after LIMIT seconds. math-verify and
-OpenRLHF's grader are called in the main thread, where their time limits work; ours from as many threads as it has
-workers.
+Four sets of answers: `easy` (integers, decimals and fractions as models write them), `roots` (each another one,
+written in another way than its gold), `graded` (the boxed answers of tests/data/math_dev.jsonl) and `hostile` (easy
+ones, every 25th an answer that keeps a computer algebra system busy). Every grader runs in a process of its own, after
+a warm-up, and is stopped after LIMIT seconds. math-verify and OpenRLHF's grader are called in the main thread, where
+their time limits work; ours from as many threads as it has workers.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ def answers(kind: str, count: int) -> list[tuple[str, str]]:
             (f"\\frac{{{number}}}{{7}}", f"\\frac{{{number}}}{{7}}"),
             (f"{number + rng.randrange(3)}", f"{number}"),
         )[place % 4]
+        if kind == "roots":
+            factor, square = rng.randrange(2, 99), rng.randrange(2, 999)
+            written, gold = f"{factor}\\sqrt{{{square}}}", f"\\sqrt{{{factor * factor * square}}}"
         if kind == "hostile" and place % 25 == 24:
             written, gold = HOSTILE[place // 25 % len(HOSTILE)], "\\frac{1}{3}"
         pairs.append((f"Let us see. So the answer is $\\boxed{{{written}}}$.", gold))
@@ -111,7 +114,7 @@ def main() -> None:
     if args.one:
         return measure(*args.one, args.count)
     print(f"{'set':8} {'grader':16} {'answers/s':>10} {'ratio':>7} {'p50 ms':>8} {'p99 ms':>9} {'max ms':>9}")
-    for kind in ("easy", "graded", "hostile"):
+    for kind in ("easy", "roots", "graded", "hostile"):
         plain = 0.0
         for name in GRADERS:
             rate, seconds, cut = run(name, kind, args.count)

@@ -17,7 +17,10 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 KNOBS = fields(RiskPOConfig)
 POLICY_METRICS = {"clip/low", "clip/high", "entropy"}  # integration.policy_loss adds them in the policy workers
-EVALUATION_METRICS = {"pass@k", "pass@k_se"}
+EVALUATION_METRICS = {
+    *("pass@k", "pass@k_se", "avg@n", "avg@n_se"),
+    *("response_length", "truncated", "no_answer", "verifier_error"),
+}
 
 
 def emitted() -> set[str]:
