@@ -1,0 +1,116 @@
+"""Section 5 of the paper as numbers: what an advantage does to the entropy, and when MVaR's does it differently.
+
+Proposition 1 and Theorem 2 by enumeration of a discrete distribution, fine enough to stand for a continuous reward;
+and what is left of them for sums of binary rewards, where bundles are drawn at random.
+"""
+
+from math import comb
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from riskpo_openrlhf.core.risk import mvar_advantage
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def entropy(logits: np.ndarray) -> float:
+    log_p = logits - np.logaddexp.reduce(logits)
+    return -(np.exp(log_p) * log_p).sum()
+
+
+def covariance(p: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+    return (p * x * y).sum() - (p * x).sum() * (p * y).sum()
+
+
+def advantage(rewards: np.ndarray, q_alpha: float, q_beta: float, omega: float) -> np.ndarray:
+    return mvar_advantage(torch.from_numpy(rewards), q_alpha, q_beta, omega).numpy()
+
+
+@given(SEEDS)
+def test_proposition_1_the_entropy_changes_by_minus_the_covariance_up_to_second_order(seed):
+    rng = np.random.default_rng(seed)
+    logits, A = rng.normal(size=30), rng.normal(size=30)
+    log_p = logits - np.logaddexp.reduce(logits)
+    slope = -covariance(np.exp(log_p), log_p, A)
+    rest = [abs(entropy(logits + eta * A) - entropy(logits) - eta * slope) for eta in (2e-3, 1e-3)]
+    assert rest[1] <= 20 * 1e-6
+    assert rest[1] <= 0.3 * rest[0] or rest[0] < 1e-9  # half the step, a quarter of the rest
+
+
+def under_assumption_1(rng, alpha: float, beta: float, n: int = 400):
+    """(rewards, ascending; psi, the log-probability given the reward; both quantiles), n outputs of equal weight."""
+    rewards = np.sort(rng.gamma(rng.uniform(0.5, 5), size=n))
+    low, high = int(alpha * n), int(beta * n)
+    psi = np.empty(n)
+    psi[low:high] = rng.normal(-4, 1, size=high - low)
+    psi[:low] = psi[low] + np.cumsum(rng.exponential(rng.uniform(0, 0.02), size=low))[::-1]  # falls towards q_alpha
+    psi[high:] = psi[high - 1] + np.cumsum(rng.exponential(rng.uniform(0, 0.02), size=n - high))  # rises from q_beta
+    assume(min(psi[low], psi[high - 1]) >= psi.mean())
+    return rewards, psi, rewards[low], rewards[high - 1]
+
+
+@settings(max_examples=200)
+@given(SEEDS, st.sampled_from([(0.2, 0.8), (0.4, 0.9), (0.1, 0.6)]), st.sampled_from([0.0, 0.5, 2.0]))
+def test_theorem_2_under_assumption_1_mvar_is_less_correlated_with_the_log_probability_than_the_mean(
+    seed, levels, omega
+):
+    rewards, psi, q_alpha, q_beta = under_assumption_1(np.random.default_rng(seed), *levels)
+    p = np.full(len(rewards), 1 / len(rewards))
+    averse = covariance(p, psi, advantage(rewards, q_alpha, q_beta, omega))
+    assert averse <= covariance(p, psi, rewards - rewards.mean()) + 1e-9
+
+
+def test_without_assumption_1_theorem_2_can_fail():
+    rewards = np.linspace(0, 1, 100)
+    psi = -2 - rewards  # the better the answer, the less likely: falls in the upper tail
+    p = np.full(100, 0.01)
+    averse = covariance(p, psi, advantage(rewards, rewards[20], rewards[79], 0.0))
+    assert averse > covariance(p, psi, rewards - 0.5)
+
+
+def weight(others: np.ndarray, q_alpha: float, q_beta: float, omega: float) -> float:
+    """What a right answer adds to the expected advantage, where `others` [B] is the law of the other members' sum."""
+    A = advantage(np.arange(len(others) + 1, dtype=float), q_alpha, q_beta, omega)
+    return float((others * np.diff(A)).sum())
+
+
+def binomial(n: int, p: float) -> np.ndarray:
+    return np.array([comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)])
+
+
+LEVELS = dict(q_alpha=1.0, q_beta=4.0, omega=0.5)
+PASS_RATES = np.array([0.05, 0.2, 0.5, 0.8, 0.95])
+
+
+def test_in_random_bundles_of_binary_rewards_every_question_has_the_same_weight_as_under_the_mean():
+    """The others of a bundle are drawn from all questions, so their sum is Binomial(B-1, mean pass rate) for everyone.
+
+    A question's expected advantage is then w (r - p) with one w for all: the mean objective's, and so is the
+    covariance with the log-probability, and the change of entropy. Theorem 2's gap is closed.
+    """
+    drawn = binomial(1, PASS_RATES.mean())
+    others = np.array([1.0])
+    for _ in range(4):
+        others = np.convolve(others, drawn)
+    assert others == pytest.approx(binomial(4, PASS_RATES.mean()))
+    w = weight(others, **LEVELS)
+    rng = np.random.default_rng(0)
+    for p in PASS_RATES:
+        # outputs of one question: some are right, their probabilities sum to its pass rate
+        right, wrong = rng.dirichlet(np.ones(5)) * p, rng.dirichlet(np.ones(7)) * (1 - p)
+        probabilities, r = np.concatenate([right, wrong]), np.repeat([1.0, 0.0], [5, 7])
+        A = advantage(np.arange(6.0), **LEVELS)
+        expected = np.array([(others * A[int(x) : int(x) + 5]).sum() for x in r])
+        ours = covariance(probabilities, np.log(probabilities), expected)
+        assert ours == pytest.approx(w * covariance(probabilities, np.log(probabilities), r - p))
+
+
+def test_bundles_of_like_difficulty_weigh_hard_questions_more_and_solved_ones_not_at_all():
+    weights = [weight(binomial(4, p), **LEVELS) for p in PASS_RATES]
+    assert weights == sorted(weights, reverse=True)
+    assert weights[0] > 1.25 > 1.0 > weights[-2] > weights[-1]
+    assert weights[-1] < 0.25
