@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
 # RiskPO end to end on a laptop: OpenRLHF, Ray, vLLM and DeepSpeed ZeRO-3, no GPU, no download of a model or a data set.
 #
-#   bash recipes/quickstart_cpu.sh [--model tiny|smollm2] [--out DIR] [--seed N] [--steps N] [-- TRAINING FLAGS]
+#   bash recipes/quickstart_cpu.sh [--model tiny|smollm2] [--method NAME] [--out DIR] [--seed N] [--steps N] [-- FLAGS]
 #
-# Makes .venv, a small model that is right now and then at arithmetic, trains it by RiskPO with an evaluation on
-# held-out problems before, during and after, and leaves in DIR: the model, checkpoints, TensorBoard logs, the curves
-# as a picture, a report to open in a browser and the log. Flags after -- go to the training command, e.g.
-# -- --algo.riskpo.preset paper
+# Makes .venv, a small model that is right now and then at arithmetic, trains it by RiskPO (or another method of
+# recipes/methods) with an evaluation on held-out problems before, during and after, and leaves in DIR: the model,
+# checkpoints, TensorBoard logs, the curves as a picture, a report to open in a browser and the log. Flags after -- go
+# to the training command, e.g. -- --actor.adam.lr 1e-4
 set -euo pipefail
-usage() { sed -n '2,9s/^# \{0,1\}//p' recipes/quickstart_cpu.sh; }
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' recipes/quickstart_cpu.sh; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-model=tiny out="" seed=0 steps=""
+model=tiny method=recommended out="" seed=0 steps=""
 while (($#)); do
     case $1 in
         --model) model=${2:?--model takes tiny or smollm2} && shift 2 ;;
+        --method) method=${2:?--method takes a name} && shift 2 ;;
         --out) out=${2:?--out takes a folder} && shift 2 ;;
         --seed) seed=${2:?--seed takes a number} && shift 2 ;;
         --steps) steps=${2:?--steps takes a number} && shift 2 ;;
@@ -40,6 +41,14 @@ esac
 if [[ ! $seed =~ ^[0-9]+$ || ! $steps =~ ^[1-9][0-9]*$ ]]; then
     echo "quickstart: --seed $seed, --steps $steps: whole numbers, steps at least 1" >&2
     exit 2
+fi
+if [[ ! -f recipes/methods/$method.sh ]]; then
+    echo "quickstart: --method $method is not known; one of: $(basename -s .sh -a recipes/methods/*.sh | paste -sd ' ')" >&2
+    exit 2
+fi
+source "recipes/methods/$method.sh"
+if [[ " ${method_flags[*]} " == *" --reward.overlong_buffer_len "* ]]; then
+    method_flags+=(--reward.overlong_buffer_len $((tokens / 4))) # of these short responses
 fi
 if [[ -z $out ]]; then
     out=runs/quickstart-$model-seed$seed number=2
@@ -71,7 +80,7 @@ if [[ $model != tiny ]]; then
 fi
 echo "Training: $steps steps of $batch prompts x $group responses"
 python3 -m riskpo_openrlhf.cli.train --riskpo.runtime cpu --riskpo.eval_at_start \
-    --algo.advantage.estimator riskpo --actor.policy_loss_type riskpo --algo.riskpo.preset recommended \
+    "${method_flags[@]}" --actor.entropy_coef 0 \
     --actor.model_name_or_path "$data/model" \
     --data.prompt_dataset "$data/train.jsonl" --data.input_key input --data.label_key label "${chat[@]}" \
     --reward.remote_url "$PWD/riskpo_openrlhf/verifiers/arithmetic.py" \
@@ -79,10 +88,10 @@ python3 -m riskpo_openrlhf.cli.train --riskpo.runtime cpu --riskpo.eval_at_start
     --rollout.batch_size "$batch" --rollout.n_samples_per_prompt "$group" --rollout.micro_batch_size "$micro" \
     --rollout.max_new_tokens "$tokens" --data.max_len "$length" --rollout.temperature 1 \
     --train.batch_size "$train" --train.micro_batch_size "$micro" --train.seed "$seed" \
-    --actor.adam.lr "$lr" --actor.lr_scheduler constant --actor.eps_clip 0.2 \
+    --actor.adam.lr "$lr" --actor.lr_scheduler constant \
     --eval.dataset "$data/heldout.jsonl" --eval.steps "$every" --eval.n_samples_per_prompt 16 --eval.temperature 1 \
     --ckpt.path "$out/checkpoints" --ckpt.output_dir "$out/model" --ckpt.save_steps "$every" --ckpt.max_num 2 \
-    --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name riskpo "$@" 2>&1 |
+    --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name "$method" "$@" 2>&1 |
     python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"
 
 python3 -m riskpo_openrlhf.cli.plot "$out/tensorboard" --out "$out/curves.png"

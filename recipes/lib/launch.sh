@@ -94,7 +94,11 @@ launch() {
         "${shared_flags[@]}" "${task_flags[@]}" "${method_flags[@]}" "${machine_flags[@]}"
     )
     [[ -z $resume ]] || command+=(--ckpt.load_enable)
-    [[ $mode != smoke ]] || command+=("${smoke_flags[@]}")
+    if [[ $mode == smoke ]]; then
+        command+=("${smoke_flags[@]}")
+        # The penalty's zone must not be longer than a response.
+        [[ " ${method_flags[*]} " != *" --reward.overlong_buffer_len "* ]] || command+=(--reward.overlong_buffer_len 8)
+    fi
     for name in "${without[@]}"; do
         _launch_remove "$name"
     done

@@ -65,9 +65,14 @@ def size_problems(values: dict) -> list[str]:
         problems.append(
             f"a rollout of {responses} responses is not a multiple of --train.batch_size {values['train.batch_size']}"
         )
-    if values["rollout.max_new_tokens"] and values["rollout.max_new_tokens"] >= values["data.max_len"]:
+    zone, longest = values["reward.overlong_buffer_len"], values["rollout.max_new_tokens"]
+    if zone and longest and zone > longest:
         problems.append(
-            f"--rollout.max_new_tokens {values['rollout.max_new_tokens']} leaves no room for a prompt in "
+            f"--reward.overlong_buffer_len {zone:g} is longer than a response, --rollout.max_new_tokens {longest}"
+        )
+    if longest and longest >= values["data.max_len"]:
+        problems.append(
+            f"--rollout.max_new_tokens {longest} leaves no room for a prompt in "
             f"--data.max_len {values['data.max_len']}: OpenRLHF would cut prompts from the left"
         )
     return problems

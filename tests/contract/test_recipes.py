@@ -109,16 +109,18 @@ def test_a_dry_run_prints_the_final_settings_and_what_the_command_line_overrode(
 def test_a_dry_run_names_every_problem_and_ends_with_2(data, tmp_path):
     (tmp_path / "odd.jsonl").write_text(json.dumps({"question": "1+1", "label": "2"}) + "\n")
     run = recipe(
-        "math_hard", "--data", data, "--model", tmp_path, "--dry-run", "--",
+        "math_hard", "--data", data, "--model", tmp_path, "--method", "dapo", "--dry-run", "--",
         "--data.prompt_dataset", f"{tmp_path}/odd.jsonl,{tmp_path}/none.jsonl",
         "--reward.remote_url", tmp_path / "reward.py",
         "--vllm.num_engines", 4, "--data.max_len", 3072, "--train.batch_size", 1000,
+        "--reward.overlong_buffer_len", 4000,
     )  # fmt: skip
     assert run.returncode == 2
     for problem in (
         "no config.json there", "no column 'prompt' (--data.input_key); there are: question, label",
         "none.jsonl: no such file", "reward.py: no such file", "--train.colocate_all shares the actor's 8 GPUs",
-        "leaves no room for a prompt", "5120 responses is not a multiple of --train.batch_size 1000", "7 problems",
+        "leaves no room for a prompt", "5120 responses is not a multiple of --train.batch_size 1000",
+        "--reward.overlong_buffer_len 4000 is longer than a response", "8 problems",
     ):  # fmt: skip
         assert problem in run.stdout, run.stdout[-3000:]
 

@@ -1,0 +1,85 @@
+"""Two methods on the same seeds: differences at equal steps and at matched Pass@1, with intervals.
+
+At equal steps a method that has learned less looks as if it explored more; at the moment when both have reached the
+same Pass@1 that is told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import nan, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from riskpo_openrlhf.analysis.runs import Curve, Run
+
+# two-sided 95 % quantiles of Student's t by degrees of freedom; from 30 on the normal's is close
+_T = (nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+      2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045)  # fmt: skip
+
+
+class Interval(NamedTuple):
+    """A mean over `n` seeds with half the width of its 95 % interval; NaN with one seed."""
+
+    mean: float
+    half: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} ± {self.half:.3f}" + ("" if self.n > 1 else " (one seed)")
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Student's interval of the finite values. All NaN without any."""
+    x = np.asarray([value for value in values if np.isfinite(value)], float)
+    if len(x) < 2:
+        return Interval(float(x[0]) if len(x) else nan, nan, len(x))
+    quantile = _T[len(x) - 1] if len(x) <= len(_T) else 1.96
+    return Interval(float(x.mean()), float(quantile * x.std(ddof=1) / sqrt(len(x))), len(x))
+
+
+def reached(curve: Curve, level: float) -> float:
+    """The step at which a curve first is at `level`, straight lines between its points; NaN if it never is."""
+    above = np.flatnonzero(curve.values >= level)
+    if not len(above):
+        return nan
+    j = int(above[0])
+    if j == 0:
+        return float(curve.steps[0])
+    (s0, s1), (v0, v1) = curve.steps[j - 1 : j + 1], curve.values[j - 1 : j + 1]
+    return float(s0 + (s1 - s0) * (level - v0) / (v1 - v0))
+
+
+def value_at(curve: Curve, step: float) -> float:
+    """The curve at a step, straight lines between its points; NaN outside of them (by more than one step)."""
+    if not np.isfinite(step) or not curve.steps[0] - 1 <= step <= curve.steps[-1] + 1:
+        return nan
+    return float(np.interp(step, curve.steps, curve.values))
+
+
+def common_level(pairs: Sequence[tuple[Run, Run]], tag: str) -> float:
+    """The largest value of `tag` that every run reaches."""
+    return min(float(run.scalars[tag].values.max()) for pair in pairs for run in pair)
+
+
+def differences(
+    pairs: Sequence[tuple[Run, Run]], tags: Sequence[str], match: str, level: float | None = None
+) -> dict[str, Interval]:
+    """First less second run of each pair (same seed), for every tag that all runs have.
+
+    With `level` both are read where `match` first is at that level, and `steps` is the difference of these steps;
+    without, at the last step that both have.
+    """
+    found: dict[str, list[float]] = {"steps": []} if level is not None else {}
+    for pair in pairs:
+        if level is not None:
+            places = [reached(run.scalars[match], level) for run in pair]
+            found["steps"].append(places[0] - places[1])
+        else:
+            places = [float(min(run.scalars[match].steps[-1] for run in pair))] * 2
+        for tag in tags:
+            if all(tag in run.scalars for pair in pairs for run in pair):
+                first, second = (value_at(run.scalars[tag], place) for run, place in zip(pair, places, strict=True))
+                found.setdefault(tag, []).append(first - second)
+    return {tag: interval(values) for tag, values in found.items()}
