@@ -12,7 +12,7 @@ task=code
 model=deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
 train_sets=(archer_code)
 test_sets=(livecodebench_v5)
-# 6.7 thousand problems: 13 rollouts an episode. Prompts are longer than those of mathematics.
+# 6.7 thousand problems: 13 whole rollouts an episode. Prompts are longer than those of mathematics.
 task_flags=(
     "${packed_flags[@]}" --data.max_len 5120
     --train.num_episodes 10 --eval.n_samples_per_prompt 4

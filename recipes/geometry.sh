@@ -9,8 +9,10 @@ task=geometry
 model=Qwen/Qwen2.5-VL-3B-Instruct
 train_sets=(geometry3k_train)
 test_sets=(geometry3k_test)
-# 2101 problems: 4 rollouts an episode. One image a prompt (0, OpenRLHF's default, would drop it), and no packing.
+# 2101 problems: 4 whole rollouts an episode. One image a prompt (0, OpenRLHF's default, would drop it), and no packing. A
+# picture takes about width x height / 784 tokens, and a prompt that does not fit ends the job: room for 2048.
 task_flags=(
+    --data.max_len 5120
     --data.image_key images --data.max_images_per_prompt 1
     --train.micro_batch_size 2 --rollout.micro_batch_size 4
     --train.num_episodes 30 --eval.n_samples_per_prompt 4

@@ -11,7 +11,7 @@ task=math_easy
 model=Qwen/Qwen2.5-Math-1.5B-Instruct
 train_sets=(math_train gsm8k_train)
 test_sets=(math_test gsm8k_test)
-# 15 thousand problems: 29 rollouts an episode. Two samples a problem, since the test sets are large.
+# 15 thousand problems: 29 whole rollouts an episode. Two samples a problem, since the test sets are large.
 task_flags=("${packed_flags[@]}" --train.num_episodes 10 --eval.n_samples_per_prompt 2)
 
 launch "$@"

@@ -12,7 +12,7 @@ task=math_hard
 model=deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
 train_sets=(dapo_math_17k)
 test_sets=(aime24 aime25 amc math500)
-# 17.4 thousand problems: 33 rollouts an episode. The paper does not say how long it trains.
+# 17.4 thousand problems: 33 whole rollouts an episode. The paper does not say how long it trains.
 task_flags=("${packed_flags[@]}" --train.num_episodes 10)
 
 launch "$@"

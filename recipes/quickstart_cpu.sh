@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # RiskPO end to end on a laptop: OpenRLHF, Ray, vLLM and DeepSpeed ZeRO-3, no GPU, no download of a model or a data set.
 #
-#   bash recipes/quickstart_cpu.sh [--model tiny|smollm2] [--method NAME] [--out DIR] [--seed N] [--steps N] [-- FLAGS]
+#   bash recipes/quickstart_cpu.sh [--model tiny|smollm2] [--method NAME] [--out DIR] [--seed N] [--steps N] [--dry-run]
+#       [-- FLAGS]
 #
 # Makes .venv, a small model that is right now and then at arithmetic, trains it by RiskPO (or another method of
 # recipes/methods) with an evaluation on held-out problems before, during and after, and leaves in DIR: the model,
@@ -9,14 +10,16 @@
 # to the training command, e.g. -- --actor.adam.lr 1e-4
 set -euo pipefail
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' recipes/quickstart_cpu.sh; }
+here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-model=tiny method=recommended out="" seed=0 steps=""
+model=tiny method=recommended out="" seed=0 steps="" dry_run=()
 while (($#)); do
     case $1 in
         --model) model=${2:?--model takes tiny or smollm2} && shift 2 ;;
         --method) method=${2:?--method takes a name} && shift 2 ;;
-        --out) out=${2:?--out takes a folder} && shift 2 ;;
+        --out) out=$(cd "$here" && realpath -m "${2:?--out takes a folder}") && shift 2 ;;
+        --dry-run) dry_run=(--riskpo.dry_run) && shift ;;
         --seed) seed=${2:?--seed takes a number} && shift 2 ;;
         --steps) steps=${2:?--steps takes a number} && shift 2 ;;
         --) shift && break ;;
@@ -91,8 +94,9 @@ python3 -m riskpo_openrlhf.cli.train --riskpo.runtime cpu --riskpo.eval_at_start
     --actor.adam.lr "$lr" --actor.lr_scheduler constant \
     --eval.dataset "$data/heldout.jsonl" --eval.steps "$every" --eval.n_samples_per_prompt 16 --eval.temperature 1 \
     --ckpt.path "$out/checkpoints" --ckpt.output_dir "$out/model" --ckpt.save_steps "$every" --ckpt.max_num 2 \
-    --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name "$method" "$@" 2>&1 |
-    python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"
+    --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name "$method" "$@" "${dry_run[@]}" 2>&1 |
+    if ((${#dry_run[@]})); then cat; else python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"; fi
+((${#dry_run[@]} == 0)) || exit 0
 
 python3 -m riskpo_openrlhf.cli.plot "$out/tensorboard" --out "$out/curves.png"
 python3 -m riskpo_openrlhf.cli.report "$out" --out "$out/report.html"

@@ -7,7 +7,8 @@
 #   bundle_size   B from 1 to 10, Table 4          profile   risk-averse or risk-seeking, Figure 6
 #
 # A run that is finished is not repeated, and one that was cut off is resumed: start the same command again. The folder
-# of the runs is --out (default: runs/sweep). --method recommended varies that method instead.
+# of the runs is --out (default: runs/sweep); take another one for other FLAGS. --method recommended varies that method
+# instead.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
@@ -23,7 +24,7 @@ case ${1:-} in
 esac
 ablation=$1 && shift
 
-seeds=42 out=${here%/*}/runs/sweep method=paper options=() mode=train
+seeds=42 out="" method=paper options=() mode=train
 while (($#)); do
     case $1 in
         --seeds | --out | --method) [[ -n ${2:-} ]] || stop "$1 takes a value" ;;&
@@ -37,6 +38,10 @@ while (($#)); do
     esac
 done
 [[ ${1:-} != -- ]] || shift
+if [[ -z $out ]]; then
+    out=${here%/*}/runs/sweep
+    [[ $mode != smoke ]] || out=${here%/*}/runs/smoke/sweep # a smoke run must not pass for a finished one
+fi
 
 for seed in $seeds; do
     for value in "${values[@]}"; do
@@ -44,9 +49,11 @@ for seed in $seeds; do
             levels) flags=(--algo.riskpo.alpha "${value% *}" --algo.riskpo.beta "${value#* }") ;;
             *) flags=("--algo.riskpo.$ablation" "$value") ;;
         esac
-        run=$out/$ablation/${value// /-}-seed$seed
+        run=$out/$method/$ablation/${value// /-}-seed$seed
         resume=()
-        if [[ -e $run/finished ]]; then
+        if [[ $mode == print || $mode == dry-run ]]; then
+            : # leaves runs alone
+        elif [[ -e $run/finished ]]; then
             echo "sweep: $ablation $value, seed $seed: finished already"
             continue
         elif [[ -e $run/checkpoints ]]; then
@@ -56,7 +63,7 @@ for seed in $seeds; do
         fi
         echo "sweep: $ablation $value, seed $seed -> $run"
         bash "$here/math_easy.sh" --method "$method" --seed "$seed" --out "$run" "${resume[@]}" "${options[@]}" \
-            -- "${flags[@]}" "$@"
+            -- --logger.wandb.run_name "$method-$ablation-${value// /-}-seed$seed" "${flags[@]}" "$@"
         if [[ $mode == train || $mode == smoke ]]; then
             touch "$run/finished"
         fi

@@ -68,6 +68,9 @@ launch() {
     [[ $seed =~ ^[0-9]+$ ]] || _launch_stop "--seed $seed is not a whole number"
 
     data=$(realpath -m "${data:-${RISKPO_DATA:-$launch_root/data}}")
+    if [[ $data$launch_root == *[,@]* ]]; then
+        _launch_stop "$data, $launch_root: OpenRLHF cuts paths at ',' and '@'; take a folder without them"
+    fi
     local kind=runs
     if [[ $mode == smoke ]]; then
         kind=runs/smoke
@@ -103,6 +106,7 @@ launch() {
         _launch_remove "$name"
     done
     command+=("$@")
+    _launch_whole_rollouts
 
     case $mode in
         print) printf '%s\n' "${command[@]}" && exit ;;
@@ -112,7 +116,7 @@ launch() {
             ;;
         smoke) ;;
         train)
-            _launch_need_data "$data"
+            _launch_need_data
             if [[ -n $submit ]]; then
                 command=(ray job submit --address "$submit" -- "${command[@]}")
             else
@@ -196,21 +200,51 @@ _launch_remove() {
     command=("${kept[@]}")
 }
 
-_launch_need_data() {
-    local name missing=()
-    for name in "${train_sets[@]}" "${test_sets[@]}"; do
-        [[ -s $1/$name.jsonl ]] || missing+=("$name")
+# The last value of a flag in `command`, which is the one that counts.
+_launch_value() {
+    local word value="" next=""
+    for word in "${command[@]}"; do
+        [[ -z $next ]] || value=$word
+        next=""
+        [[ $word != "$1" ]] || next=yes
     done
-    ((${#missing[@]} == 0)) || _launch_stop "no data in $1: run
-  python3 -m riskpo_openrlhf.cli.prepare_data ${missing[*]} --out $1
+    echo "$value"
+}
+
+# A last rollout that is short trains on little or nothing, and without dynamic batching its micro-batches can't be
+# shared out equally: ranks would wait for each other for ever. So the rows that fill no rollout are left out.
+_launch_whole_rollouts() {
+    local batch files rows
+    batch=$(_launch_value --rollout.batch_size)
+    IFS=, read -ra files <<<"$(_launch_value --data.prompt_dataset)"
+    if [[ -n $(_launch_value --data.max_samples) || ${files[*]} == *.parquet* ]] || ! rows=$(cat "${files[@]}" 2>/dev/null | wc -l); then
+        return 0
+    fi
+    ((rows < batch || rows % batch == 0)) || command+=(--data.max_samples $((rows / batch * batch)))
+}
+
+_launch_need_data() {
+    local file missing=()
+    while read -r file; do
+        [[ -s $file ]] || missing+=("$file")
+    done < <(echo "$(_launch_value --data.prompt_dataset),$(_launch_value --eval.dataset)" | tr , '\n' | grep '^/')
+    ((${#missing[@]} == 0)) || _launch_stop "no data: $(printf '%s ' "${missing[@]}")is not there. Run
+  python3 -m riskpo_openrlhf.cli.prepare_data $(basename -s .jsonl -a "${missing[@]}" | paste -sd ' ') --out $(dirname "${missing[0]}")
 or name the folder with --data or RISKPO_DATA"
 }
 
 # OpenRLHF waits without a word for GPUs that are not there.
 _launch_need_gpus() {
-    local needed found
-    needed=$("${command[@]}" --riskpo.dry_run | sed -n 's/.* \([0-9]*\) GPUs: .*/\1/p') ||
-        _launch_stop "the settings are wrong; --dry-run shows them"
+    local report needed found
+    if ! python3 -c 'import importlib.metadata as m; m.version("openrlhf"), m.version("riskpo_openrlhf")' 2>/dev/null; then
+        _launch_stop "OpenRLHF or this package is not installed for $(command -v python3): pip install -e '.[gpu]' in
+  $launch_root, or try the recipe without a GPU by --smoke"
+    fi
+    if ! report=$("${command[@]}" --riskpo.dry_run 2>&1); then
+        grep -F '[riskpo]' <<<"$report" >&2 || tail -n 5 <<<"$report" >&2
+        _launch_stop "the settings are wrong, see above"
+    fi
+    needed=$(sed -n 's/.* \([0-9]*\) GPUs: .*/\1/p' <<<"$report")
     if [[ -n ${RAY_ADDRESS:-} ]]; then
         found=$(python3 -c 'import ray
 ray.init(log_to_driver=False, logging_level="ERROR")

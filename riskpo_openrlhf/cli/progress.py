@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Ray and tqdm may write bytes that are not UTF-8; a bar's carriage return ends a line too.
     sys.stdin.reconfigure(errors="replace")
-    with open(path, "w", encoding="utf-8") as log:
+    with open(path, "a", encoding="utf-8") as log:  # of a resumed run the earlier part stays
         try:
             done = follow(sys.stdin, log, sys.stdout)
         except KeyboardInterrupt:

@@ -53,7 +53,12 @@ def size_problems(values: dict) -> list[str]:
             "(--vllm.num_engines x --vllm.tensor_parallel_size): make them equal"
         )
     ranks = actor // values["ds.ring_attn_size"] // values["ds.tensor_parallel_size"]
-    if not values["train.dynamic_batch_enable"] and values["train.batch_size"] % (
+    if ranks < 1:
+        problems.append(
+            f"no rank is left of {actor} GPUs (--actor.num_nodes x --actor.num_gpus_per_node, divided by "
+            "--ds.ring_attn_size and --ds.tensor_parallel_size)"
+        )
+    elif not values["train.dynamic_batch_enable"] and values["train.batch_size"] % (
         values["train.micro_batch_size"] * ranks
     ):
         problems.append(
@@ -91,7 +96,9 @@ def file_problems(values: dict) -> list[str]:
             problems.append(f"--reward.remote_url {url}: no such file")
     for flag in ("data.prompt_dataset", "eval.dataset"):
         for name in filter(None, map(str.strip, (values[flag] or "").split(","))):
-            if _is_local(name) and not Path(name).exists():
+            if _is_local(name) and "@" in name:
+                problems.append(f"--{flag} {name}: OpenRLHF cuts the name at '@'; move the file")
+            elif _is_local(name) and not Path(name).exists():
                 problems.append(f"--{flag} {name}: no such file; python3 -m riskpo_openrlhf.cli.prepare_data makes it")
             elif _is_local(name):
                 problems += [f"--{flag} {name}: {problem}" for problem in _column_problems(name, values)]

@@ -25,8 +25,8 @@ _THINKING = "<think>", "</think>"
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\s*([-+]?[\d.][^\s${}\\]*|\\[a-zA-Z]+(?:\{[^{}\n]*\}){0,2})")
 _LINE = re.compile(
-    r"^[ \t>*_#-]{0,20}(?:(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t*_]{0,10}[:：][ \t*_]{0,10}(?P<answer>\S.*)"
-    r"|(?<!#)#### ?(?P<number>[-+]?\\?\$?\d[\d,]*(?:\.\d+)?)[ \t]*$)",
+    r"^[ \t>*_#-]{0,20}(?:(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t*_]{0,10}[:：][\s*_]{0,10}(?P<answer>\S.*)"
+    r"|(?<!#)#### ?(?P<number>[-+]?\\?\$?\d[\d,]*(?:\.\d+)?)\.?[ \t]*$)",
     re.IGNORECASE | re.MULTILINE,
 )
 _SPECIAL_TOKEN = re.compile(r"<[|｜][^<>|｜\s]{1,40}[|｜]>|<(?:eos|pad)>|</s>")

@@ -16,6 +16,8 @@ class Unreadable(ValueError):
 TEXT_COMMANDS = (
     r"(?:text(?:bf|it|rm|normal|sf|tt|up)?|mbox|hbox|mathrm|mathbf|mathit|mathsf|operatorname\*?|boldsymbol|bm|emph)"
 )
+_SCALES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}",
+           "trillion": "10^{12}"}  # fmt: skip
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp|gcd|lcm|det"
 _OTHER_NAMES = {"tg": "tan", "ctg": "cot", "arctg": "arctan", "lg": "log"}
 _CHARACTERS = {
@@ -45,9 +47,17 @@ _REWRITES = [
         (r"(?<!\\)\\!\s*|\{\}", ""),
         (r"\s*\{\s*,\s*\}", ","),
         (r"(?<!\\)\\(?:[,;:> ]|(?:quad|qquad|thinspace)(?![a-zA-Z]))|~", " "),
-        (r"\\(?:boxed|fbox)\s*(?=\{)", ""),
+        (r"\\(?:boxed|fbox|underline|text?color\s*\{[^{}]{0,40}\})\s*(?=\{)", ""),
         # Words: units, functions, single letters.
         (rf"\\{TEXT_COMMANDS}\s*\{{", r"\\text{"),
+        (rf"(?<=[\d}}])\s*\\text\{{\s*({'|'.join(_SCALES)})(?![a-z])\s*", lambda m: rf"\cdot {_SCALES[m[1]]}\text{{"),
+        (rf"(?<=[\d}}])\s*({'|'.join(_SCALES)})(?![a-zA-Z])", lambda m: rf"\cdot {_SCALES[m[1]]} "),
+        (r"\\text\{\s*\}", ""),
+        (r"(?<=[\d}])\s*\\text\{\s*(?:[A-Z]|\\?Omega|\\mu\s*[A-Za-z])\s*\}\s*$|(?<=\d)\s*\\Omega\s*$", ""),  # units
+        (
+            r"(?:[,;]|\(|\s\\text\{[^{}]{0,20}\}|(?<=\S)\s(?=\())\s*\(?\s*[a-z]\s*\\in\s*\\mathbb\s*\{?\s*[NZ]\s*\}?\s*\)?\s*$",
+            "",
+        ),
         (r"\\text\{\s*([ie]|[A-Z]|-?\d[\d.,/]*)\s*\}", r" \1 "),
         (rf"\\text\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"^\s*\\text\{\s*(-?\d[^{}]*)\}\s*$", r"\1"),

@@ -233,6 +233,7 @@ _UNITS = {
 }  # fmt: skip
 _UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in names.split()}
 _PLAIN_UNITS = sorted((name for name in _UNIT_OF if len(name) > 1 and name != "in"), key=len, reverse=True)
+_NO_UNIT = re.compile(r"\d|\b(?:or|and|if|otherwise|when|unless|not|maybe|possibly|either|both)\b")
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 _EXPONENT = r"\s*(?:\^\s*\{?([23])\}?)?"
 _WITH_UNIT = (
@@ -277,6 +278,8 @@ def _unit(text: str) -> tuple[str, str]:
     if not match:
         return (text.rstrip("% "), "%") if text.endswith("%") else (text, "")
     words = match[2].lower().replace(".", " ").split()
+    if _NO_UNIT.search(match[2].lower()):  # a second answer, or a condition
+        return text, ""
     power = match[3] or _POWERS.get(words[0] if words else "", "")
     names = [word for word in words if word not in _POWERS]
     if names[:1] == ["mod"]:
@@ -292,7 +295,12 @@ def _word(text: str) -> str:
     text = re.sub(rf"\\{TEXT_COMMANDS}\s*\{{|[{{}}$\"]|\\[(), ]", " ", text)
     words = " ".join(text.split()).strip(" .").lower()
     if match := re.fullmatch(r"\( ?([a-z]) ?\)(?: .*)?|([a-z])(?:[).:](?: .*)?)?", words):
-        return match[1] or match[2]
+        # A second choice in what follows the letter: no choice.
+        return (
+            ""
+            if re.search(r"\(?\b[a-h][).:]|\b(?:and|or|both)\b", words[match.end(1 if match[1] else 2) + 1 :])
+            else (match[1] or match[2])
+        )
     return words if re.fullmatch(r"[a-z][a-z ,'\-.]*", words) else ""
 
 

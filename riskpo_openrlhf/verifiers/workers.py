@@ -264,15 +264,15 @@ class _Worker:
 def shared(function: str, warm_up: tuple = ()) -> WorkerPool:
     """The pool of this process for a function, made and started at the first call.
 
-    The environment variables `RISKPO_VERIFIER_WORKERS` (default 2) and `RISKPO_VERIFIER_SECONDS` (default 3) set its
-    size and time limit. Raises `ValueError` if they are no number above 0.
+    The environment variables `RISKPO_VERIFIER_WORKERS` (default: a quarter of the cores, 2 to 8) and
+    `RISKPO_VERIFIER_SECONDS` (default 3) set its size and time limit. Raises `ValueError` if one is no number above 0.
     """
     with _shared_lock:
         if function not in _shared:
             _shared[function] = WorkerPool(
                 function,
                 warm_up,
-                size=_number(WORKERS_VARIABLE, int, 2),
+                size=_number(WORKERS_VARIABLE, int, min(8, max(2, (os.cpu_count() or 1) // 4))),
                 seconds=_number(SECONDS_VARIABLE, float, 3.0),
             )
             _shared[function].start()

@@ -192,3 +192,52 @@ def test_every_script_stops_at_its_first_error():
         assert "set -euo pipefail" in script.read_text(), script
     for script in RECIPES.rglob("*.sh"):
         subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_rows_that_fill_no_rollout_are_left_out(tmp_path):
+    for name in sets("geometry"):
+        (tmp_path / f"{name}.jsonl").write_text((json.dumps(ROW) + "\n") * 1100)
+    words = printed("geometry", "--data", tmp_path)
+    assert words[words.index("--data.max_samples") + 1] == "1024"
+    words = printed("geometry", "--data", tmp_path, "--", "--data.max_samples", "7")
+    assert words.count("--data.max_samples") == 1
+    assert "--data.max_samples" not in printed("geometry", "--data", tmp_path, "--", "--rollout.batch_size", "100")
+
+
+def test_data_of_ones_own_needs_no_prepared_sets(data, tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps(ROW) + "\n")
+    options = ["--data", tmp_path, "--out", tmp_path / "run", "--"]
+    run = recipe("math_easy", *options, "--data.prompt_dataset", own, "--eval.dataset", own, CUDA_VISIBLE_DEVICES="")
+    assert "GPUs are needed" in run.stderr
+    run = recipe("math_easy", *options, "--data.prompt_dataset", own)
+    assert "math_test.jsonl" in run.stderr and "own.jsonl" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("machines", "nodes"), [("nodes", "0"), ("nodes", "x"), ("nodes-async", "3"), ("nodes-async", "1")]
+)
+def test_a_number_of_nodes_that_can_not_be_shared_is_refused(machines, nodes):
+    run = recipe("math_easy", "--machines", machines, "--print", NODES=nodes)
+    assert run.returncode == 2 and f"NODES={nodes} GPUS_PER_NODE=8: whole numbers above 0" in run.stderr
+
+
+def test_a_folder_whose_name_openrlhf_would_cut_is_refused():
+    for folder in ("/tmp/a@b", "/tmp/a,b"):
+        run = recipe("math_easy", "--data", folder, "--print")
+        assert run.returncode == 2 and "take a folder without them" in run.stderr
+
+
+def test_printing_a_sweep_leaves_its_runs_alone_and_methods_have_folders_of_their_own(tmp_path):
+    (tmp_path / "paper/omega/0.0-seed42").mkdir(parents=True)
+    printed_sweep = [
+        recipe("sweep", "omega", "--out", tmp_path, "--method", m, "--print").stdout for m in ("paper", "grpo")
+    ]
+    assert [path.name for path in (tmp_path / "paper/omega").iterdir()] == ["0.0-seed42"]
+    assert f"{tmp_path}/paper/omega/0.5-seed42/model" in printed_sweep[0]
+    assert f"{tmp_path}/grpo/omega/0.5-seed42/model" in printed_sweep[1]
+
+
+def test_the_quickstart_takes_every_method_and_refuses_others():
+    run = recipe("quickstart_cpu", "--method", "ppo")
+    assert run.returncode == 2 and "--method ppo is not known; one of: dapo" in run.stderr

@@ -408,3 +408,54 @@ def test_the_parent_does_not_load_the_algebra(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={**os.environ}
     )
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [
+        (r"5\text{ million}", "5000000", True),
+        (r"\$5\text{ million dollars}", "5000000", True),
+        ("5 thousand", "5000", True),
+        (r"5\text{ million}", "5", False),
+        ("5 dozen", "5", False),
+    ],
+)
+def test_a_word_for_a_power_of_ten_is_a_factor_and_no_unit(answer, gold, right):
+    assert verify(rf"\boxed{{{answer}}}", gold).correct is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        (r"5\text{ or possibly 6 or 7}", "5"),
+        (r"5\text{ if n is even, 6 otherwise}", "5"),
+        (r"\text{5 or 6}", "5"),
+        ("A. B. C. D", "A"),
+        ("C: both", "C"),
+        ("C) and D)", "C"),
+    ],
+)
+def test_words_behind_an_answer_can_not_hide_a_second_one(answer, gold):
+    assert not verify(rf"\boxed{{{answer}}}", gold).correct
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        (r"5\text{ N}", "5"),
+        (r"10\,\mathrm{J}", "10"),
+        (r"1.6\times10^{-19}\ \mathrm{C}", "1.6e-19"),
+        (r"2.5\,\Omega", "2.5"),
+        (r"\textcolor{red}{5}", "5"),
+        (r"\underline{5}", "5"),
+        (r"2k,\ k\in\mathbb{Z}", "2k"),
+        (r"5k (k\in\mathbb{Z})", "5k"),
+    ],
+)
+def test_units_of_one_letter_colours_and_where_a_letter_runs_are_left_out(answer, gold):
+    assert verify(rf"\boxed{{{answer}}}", gold).correct
+
+
+@pytest.mark.parametrize("response", ["Answer:\n\n5", "Answer:\n**5**", "#### 5."])
+def test_the_answer_may_stand_on_the_line_after_its_word(response):
+    assert verify(response, "5").correct and not verify(response, "6").correct
