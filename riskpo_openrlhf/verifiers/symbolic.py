@@ -278,7 +278,7 @@ def _unit(text: str) -> tuple[str, str]:
     if not match:
         return (text.rstrip("% "), "%") if text.endswith("%") else (text, "")
     words = match[2].lower().replace(".", " ").split()
-    if _NO_UNIT.search(match[2].lower()):  # a second answer, or a condition
+    if words[:1] != ["mod"] and _NO_UNIT.search(match[2].lower()):  # a second answer, or a condition
         return text, ""
     power = match[3] or _POWERS.get(words[0] if words else "", "")
     names = [word for word in words if word not in _POWERS]
