@@ -99,8 +99,9 @@ launch() {
     [[ -z $resume ]] || command+=(--ckpt.load_enable)
     if [[ $mode == smoke ]]; then
         command+=("${smoke_flags[@]}")
-        # The penalty's zone must not be longer than a response.
+        # The penalty's zone must not be longer than a response, and a filter needs more prompts than it keeps.
         [[ " ${method_flags[*]} " != *" --reward.overlong_buffer_len "* ]] || command+=(--reward.overlong_buffer_len 8)
+        [[ " ${method_flags[*]} " != *" --algo.dynamic_filtering_enable "* ]] || command+=(--data.max_samples 40)
     fi
     for name in "${without[@]}"; do
         _launch_remove "$name"

@@ -27,8 +27,9 @@ def test_a_recipe_smokes(task, method, source, tmp_path):
     )  # fmt: skip
     output = run.stdout + run.stderr
     assert run.returncode == 0, output[-6000:]
-    rewards = [float(value) for value in re.findall(r"^step \d+/\d+ \| reward ([\d.]+)", output, re.MULTILINE)]
-    assert len(rewards) == 2 or method == "dapo" and rewards, output[-3000:]  # DAPO's filter may use the data up
+    rewards = [float(value) for value in re.findall(r"^step \d+(?:/\d+)? \| reward ([\d.]+)", output, re.MULTILINE)]
+    # DAPO's filter may keep enough for another step, or too little for a second one.
+    assert len(rewards) == 2 or (method == "dapo" and rewards), output[-3000:]
     assert max(rewards) > 0, "no answer was graded right"
     assert f"{source}/pass@1" in output or method == "dapo"
     assert (tmp_path / "run/model/config.json").is_file()
