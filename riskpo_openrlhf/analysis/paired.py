@@ -27,7 +27,7 @@ class Interval(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:+.3f} ± {self.half:.3f}" + ("" if self.n > 1 else " (one seed)")
+        return f"{self.mean:+.3f}" + (f" ± {self.half:.3f}" if self.n > 1 else " (one seed)")
 
 
 def interval(values: Sequence[float]) -> Interval:

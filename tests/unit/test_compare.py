@@ -22,6 +22,7 @@ def curve(*values, every=10):
 def test_students_interval_by_hand():
     assert interval([1, 2, 3]) == pytest.approx((2, 4.303 / 3**0.5, 3))
     assert interval([1, nan, 3])[2] == 2
+    assert str(interval([1, 2, 3])) == "+2.000 ± 2.484" and str(interval([5])) == "+5.000 (one seed)"
     assert interval([5])[0] == 5 and isnan(interval([5]).half) and isnan(interval([]).mean)
 
 
