@@ -237,7 +237,7 @@ or name the folder with --data or RISKPO_DATA"
 # OpenRLHF waits without a word for GPUs that are not there.
 _launch_need_gpus() {
     local report needed found
-    if ! python3 -c 'import importlib.metadata as m; m.version("openrlhf"), m.version("riskpo_openrlhf")' 2>/dev/null; then
+    if ! _launch_installed; then
         _launch_stop "OpenRLHF or this package is not installed for $(command -v python3): pip install -e '.[gpu]' in
   $launch_root, or try the recipe without a GPU by --smoke"
     fi
@@ -258,9 +258,13 @@ print(int(ray.cluster_resources().get("GPU", 0)))') || _launch_stop "no Ray clus
   RAY_ADDRESS=auto, or try the recipe without a GPU by --smoke"
 }
 
+_launch_installed() {
+    python3 -c 'import importlib.metadata as m; m.version("openrlhf"), m.version("riskpo_openrlhf")' 2>/dev/null
+}
+
 # Without OpenRLHF in this Python, a dry run makes and takes the environment of the CPU.
 _launch_python() {
-    if ! python3 -c 'import importlib.metadata as m; m.version("openrlhf"), m.version("riskpo_openrlhf")' 2>/dev/null; then
+    if ! _launch_installed; then
         source "$launch_root/recipes/lib/environment.sh"
         ensure_environment cpu
     fi

@@ -17,6 +17,7 @@ import time
 from decimal import Decimal
 
 from riskpo_openrlhf.verifiers import Verdict
+from riskpo_openrlhf.verifiers.response import after_thinking
 from riskpo_openrlhf.verifiers.sandbox import SandboxError, mode, open_sandbox
 from riskpo_openrlhf.verifiers.sandboxed import UNPARSABLE
 from riskpo_openrlhf.verifiers.testcases import read_tests
@@ -69,8 +70,8 @@ def verify(response: str, gold: str, *, wall_seconds: float | None = None) -> Ve
 
 def extract_code(response: str) -> str | None:
     """The last fenced block that is Python or has no language, after the last `</think>`; None if there is none."""
-    answer = response.rpartition("</think>")[2]
-    if "<think>" in answer:
+    answer = after_thinking(response)
+    if answer is None:
         return None
     blocks = [code for language, code in _BLOCK.findall(answer) if language.strip().lower() in _LANGUAGES]
     return textwrap.dedent(blocks[-1]) if blocks and blocks[-1].strip() else None

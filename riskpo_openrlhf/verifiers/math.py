@@ -11,6 +11,7 @@ import re
 
 from riskpo_openrlhf.verifiers import Verdict
 from riskpo_openrlhf.verifiers.notation import MAX_LENGTH
+from riskpo_openrlhf.verifiers.response import SPECIAL_TOKEN, after_thinking
 from riskpo_openrlhf.verifiers.symbolic import EQUAL, UNREADABLE, quickly
 from riskpo_openrlhf.verifiers.workers import WorkerPool, shared
 
@@ -21,7 +22,6 @@ _WARM_UP = (
     r"\frac{2}{4},\sqrt{45}+x^2-\pi\cdot2,7^{\frac{1}{3}},(i\sqrt{3}-1)/2,\sin 2x\cdot e^x!,\log_2(1+n),ba_1,|-x|",
 )
 
-_THINKING = "<think>", "</think>"
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\s*([-+]?[\d.][^\s${}\\]*|\\[a-zA-Z]+(?:\{[^{}\n]*\}){0,2})")
 _LINE = re.compile(
@@ -29,7 +29,6 @@ _LINE = re.compile(
     r"|(?<!#)#### ?(?P<number>[-+]?\\?\$?\d[\d,]*(?:\.\d+)?)\.?[ \t]*$)",
     re.IGNORECASE | re.MULTILINE,
 )
-_SPECIAL_TOKEN = re.compile(r"<[|｜][^<>|｜\s]{1,40}[|｜]>|<(?:eos|pad)>|</s>")
 
 
 def verify(response: str, gold: str) -> Verdict:
@@ -53,13 +52,12 @@ def verify(response: str, gold: str) -> Verdict:
 
 def extract(response: str) -> str | None:
     r"""The answer of a response: its last `\boxed{…}`, `Answer: …` line or `#### …` line, whichever comes last."""
-    opening, closing = _THINKING
-    text = response.rpartition(closing)[2]
-    if opening in text:
+    text = after_thinking(response)
+    if text is None:
         return None
     start, answer = _last_box(text)
     for match in _LINE.finditer(text, max(start, 0)):
-        line = match["number"] or _SPECIAL_TOKEN.sub("", match["answer"]).strip().strip("*_`").strip()
+        line = match["number"] or SPECIAL_TOKEN.sub("", match["answer"]).strip().strip("*_`").strip()
         # A box in the line is its answer; it has been found already.
         if not re.search(r"\\(?:boxed|fbox)(?![a-zA-Z])", line) and line:
             start, answer = match.start(), line

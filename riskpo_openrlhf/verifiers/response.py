@@ -1,11 +1,11 @@
-"""The response alone, out of the text that OpenRLHF hands to a reward function."""
+"""The response alone, out of the text that OpenRLHF hands to a reward function; and what of it is not thinking."""
 
 from __future__ import annotations
 
 import re
 
 # <|im_end|>, <|image_pad|>, <eos>, </s>, and DeepSeek's with full-width bars
-_SPECIAL_TOKEN = re.compile(r"<[|｜][^<>|｜\s]{1,40}[|｜]>|<(?:eos|pad)>|</s>")
+SPECIAL_TOKEN = re.compile(r"<[|｜][^<>|｜\s]{1,40}[|｜]>|<(?:eos|pad)>|</s>")
 _TAILS = (200, 64, 24)  # characters of the prompt's end to look for, longest first
 
 
@@ -34,5 +34,11 @@ def response_of(query: str, prompt: str) -> str:
                 f"cut to fit --data.max_len? prompt ends in {prompt[-80:]!r}, query begins with {query[:80]!r}"
             )
         start = place + len(prompt[-length:])
-    response = _SPECIAL_TOKEN.sub("", query[start:])
+    response = SPECIAL_TOKEN.sub("", query[start:])
     return "<think>" + response if prompt.rstrip().endswith("<think>") else response
+
+
+def after_thinking(response: str) -> str | None:
+    """What follows the last `</think>`; None where thinking was opened and does not end."""
+    text = response.rpartition("</think>")[2]
+    return None if "<think>" in text else text
