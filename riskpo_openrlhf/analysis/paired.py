@@ -27,7 +27,11 @@ class Interval(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:+.3f}" + (f" ± {self.half:.3f}" if self.n > 1 else " (one seed)")
+        return self.text(3)
+
+    def text(self, digits: int) -> str:
+        half = f" ± {self.half:.{digits}f}" if self.n > 1 else " (one seed)"
+        return f"{self.mean:+.{digits}f}{half}" if self.n else ""
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -39,28 +43,43 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(float(x.mean()), float(quantile * x.std(ddof=1) / sqrt(len(x))), len(x))
 
 
+def rising(values: np.ndarray) -> np.ndarray:
+    """The values [m] of the rising curve that is nearest in squares: neighbours that fall share their mean.
+
+    A learning curve's noise would put its highest value, and the step at which it is first at a level, too early.
+    """
+    blocks: list[tuple[float, int]] = []  # mean, number of values
+    for value in values:
+        blocks.append((float(value), 1))
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            (m2, n2), (m1, n1) = blocks.pop(), blocks.pop()
+            blocks.append(((m1 * n1 + m2 * n2) / (n1 + n2), n1 + n2))
+    return np.repeat(*map(np.array, zip(*blocks, strict=True)))
+
+
 def reached(curve: Curve, level: float) -> float:
-    """The step at which a curve first is at `level`, straight lines between its points; NaN if it never is."""
-    above = np.flatnonzero(curve.values >= level)
+    """The step at which the `rising` curve first is at `level`, straight lines between its points; NaN if never."""
+    values = rising(curve.values)
+    above = np.flatnonzero(values >= level)
     if not len(above):
         return nan
     j = int(above[0])
     if j == 0:
         return float(curve.steps[0])
-    (s0, s1), (v0, v1) = curve.steps[j - 1 : j + 1], curve.values[j - 1 : j + 1]
+    (s0, s1), (v0, v1) = curve.steps[j - 1 : j + 1], values[j - 1 : j + 1]
     return float(s0 + (s1 - s0) * (level - v0) / (v1 - v0))
 
 
 def value_at(curve: Curve, step: float) -> float:
-    """The curve at a step, straight lines between its points; NaN outside of them (by more than one step)."""
-    if not np.isfinite(step) or not curve.steps[0] - 1 <= step <= curve.steps[-1] + 1:
+    """The curve at a step, straight lines between its points, level outside of them; NaN at no step."""
+    if not np.isfinite(step):
         return nan
     return float(np.interp(step, curve.steps, curve.values))
 
 
 def common_level(pairs: Sequence[tuple[Run, Run]], tag: str) -> float:
-    """The largest value of `tag` that every run reaches."""
-    return min(float(run.scalars[tag].values.max()) for pair in pairs for run in pair)
+    """The largest value of `tag` that every run's `rising` curve reaches."""
+    return min(float(rising(run.scalars[tag].values)[-1]) for pair in pairs for run in pair)
 
 
 def differences(

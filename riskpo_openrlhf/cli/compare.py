@@ -1,8 +1,11 @@
-"""Methods against each other on the quickstart's problems: `python3 -m riskpo_openrlhf.cli.compare --suite NAME`.
+"""Methods and settings against each other on small arithmetic: `python3 -m riskpo_openrlhf.cli.compare --suite NAME`.
 
-Runs recipes/quickstart_cpu.sh by each method, learning rate and seed, one run at a time. What is finished is not run
-again: stop it and start the same command to go on. Ends with the table of docs/results.md: every method at its best
-rate against the baseline, paired by seed, at the last step and at matched Pass@1.
+Trains the same small model by each method, learning rate and seed, one run at a time, on Ray and engines that stay up
+(`runtime.series`). A method is NAME or NAME,KNOB=VALUE,...: a recipe of recipes/methods with some of RiskPO's knobs
+(`omega=2`) or any other flag (`actor.eps_clip=0.3`) changed. With several rates every method gets its own: all are
+tried with the first seed, the best one is run with the others. What is finished is in OUT/runs.jsonl and is not run
+again: stop it and start the same command to go on. Ends with tables, all in Markdown: every method, and its difference
+from the baseline by seed, at the last step and at matched Pass@1, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -10,131 +13,193 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import mean
 
-from riskpo_openrlhf.analysis.paired import common_level, differences
-from riskpo_openrlhf.analysis.runs import Run, load_runs
+from riskpo_openrlhf.analysis.comparison import Record, append_record, best_rate, curves_of, read_records, tables
+from riskpo_openrlhf.analysis.runs import load_runs
+from riskpo_openrlhf.config import FLAG_PREFIX
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart_cpu.sh"
+CHECKOUT = Path(__file__).parents[2]
+RECIPE = CHECKOUT / "recipes" / "quickstart_cpu.sh"
+METHODS = ("grpo", "recommended", "paper", "dr_grpo", "dapo", "gspo", "gpg", "gmpo")
+# What remains of RiskPO without risk: an advantage that is never positive, and bundles with a plain baseline.
+REWARD_LESS_1 = "paper,bundle_size=1,quantile_source=batch,alpha=0.2,beta=0.9,omega=0"
+BUNDLE_SCORE = "paper,alpha=0.5,beta=0.999,omega=0,constant=false"
 SUITES = {
-    "methods": ("grpo", "paper", "recommended", "dr_grpo", "dapo", "gspo", "gpg", "gmpo"),
+    "methods": (*METHODS, REWARD_LESS_1, BUNDLE_SCORE),
     "riskpo": ("grpo", "paper", "recommended"),
-}
-RATES = ("2e-5", "5e-5", "1e-4")
+    # The ablations of arXiv:2510.00911: Table 3, Table 4, Table 5 and Figure 6.
+    "levels": ("paper", *(f"paper,alpha={a},beta={b}" for a, b in
+               ((0.1, 0.8), (0.3, 0.8), (0.4, 0.8), (0.2, 0.6), (0.2, 0.7), (0.2, 0.9)))),
+    "bundles": ("paper", *(f"paper,bundle_size={size}" for size in (1, 2, 3, 10))),
+    "omega": ("paper", *(f"paper,omega={omega}" for omega in (0, 0.1, 1))),
+    "profile": ("paper", "paper,profile=seeking"),
+}  # fmt: skip
+RATES = ("5e-5", "1e-4", "2e-4")
+EVERY = 15  # steps between evaluations
 SOURCE = "arithmetic"
 PASS = f"eval/{SOURCE}/pass@1"
-TAGS = (
-    PASS, f"eval/{SOURCE}/pass@8", f"eval/{SOURCE}/pass@16", f"eval/{SOURCE}/response_length",
-    "train/entropy", "train/risk/rvar_lower", "train/risk/mvar", "train/signal/prompts_all_wrong",
-)  # fmt: skip
-GUESS = 330  # seconds of a run of 80 steps on two cores, before one is finished
+COLUMNS = {
+    "Pass@1": PASS,
+    "Pass@16": f"eval/{SOURCE}/pass@16",
+    "solved in 32": f"eval/{SOURCE}/pass@32",
+    "entropy": "train/entropy",
+    "lower RVaR": "train/risk/rvar_lower",
+    "length": f"eval/{SOURCE}/response_length",
+}
+GUESS = 2.0  # seconds a step, evaluations included, before a run is finished
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], epilog=__doc__.split("\n\n")[1], allow_abbrev=False
+    )
     parser.add_argument("--suite", choices=SUITES, default="riskpo", help="which methods")
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="other methods than the suite's")
-    parser.add_argument("--baseline", default="grpo", help="what the others are compared with")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="other methods than the suite's")
+    parser.add_argument("--baseline", help="what the others are compared with (default: the first method)")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1")
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rates", nargs="+", default=list(RATES), metavar="LR", help="the same grid for every method")
+    parser.add_argument("--model", choices=("micro", "tiny"), default="micro", help="of recipes/quickstart_cpu.sh")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
-    parser.add_argument("--report", action="store_true", help="only the table, of what is finished")
+    parser.add_argument("--report", action="store_true", help="only the tables, of what is finished")
     args = parser.parse_args(argv)
-    methods = args.methods or SUITES[args.suite]
-    if args.baseline not in methods or args.seeds < 1 or args.steps < 1:
-        parser.error(f"--baseline must be one of {', '.join(methods)}; --seeds and --steps at least 1")
+    args.methods = list(dict.fromkeys(args.methods or SUITES[args.suite]))
+    args.baseline = args.baseline or args.methods[0]
+    if args.baseline not in args.methods or args.seeds < 1 or args.steps < 1:
+        parser.error(f"--baseline must be one of {' '.join(args.methods)}; --seeds and --steps at least 1")
     if not RECIPE.is_file():
         parser.error(f"{RECIPE} is not there: run this from a checkout of the project")
-    jobs = [(m, rate, seed) for seed in range(args.seeds) for rate in args.rates for m in methods]
-    if not args.report and not _run_all(jobs, args):
-        return 1
-    finished = {job: _folder(args, job) for job in jobs if _finished(_folder(args, job))}
-    text = report(finished, methods, args.baseline)
-    print(text)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"{'-'.join(methods)}.txt").write_text(text + "\n")
+    args.out = args.out.absolute()
+    try:
+        for method in args.methods:
+            split_method(method)
+        plans = (_first_seed, _other_seeds) if len(args.rates) > 1 else (_all_seeds,)
+        if not args.report and not all(_run(plan, args) for plan in plans):
+            return 1
+        records = read_records(args.out / "runs.jsonl")
+    except ValueError as error:
+        parser.error(str(error))
+    print(tables({method: _chosen(records, method, args) for method in args.methods}, args.baseline, COLUMNS, PASS))
     return 0
 
 
-def report(finished: dict[tuple[str, str, int], Path], methods, baseline: str) -> str:
-    """The table of all finished runs: (method, rate, seed) -> folder."""
-    runs = {job: load_runs([folder / "tensorboard"])[0] for job, folder in finished.items()}
-    best = {method: _best_rate(runs, method) for method in methods}
-    lines = []
-    for method in methods:
-        chosen = {seed: run for (name, rate, seed), run in runs.items() if (name, rate) == (method, best[method])}
-        base = {seed: run for (name, rate, seed), run in runs.items() if (name, rate) == (baseline, best[baseline])}
-        if not chosen:
-            lines.append(f"{method}: no finished run")
-            continue
-        last = mean(float(run.scalars[PASS].values[-1]) for run in chosen.values())
-        lines.append(f"{method}: rate {best[method]}, {len(chosen)} seeds, Pass@1 {last:.3f} at the end")
-        seeds = sorted(chosen.keys() & base.keys())
-        if method == baseline or not seeds:
-            continue
-        pairs = [(chosen[seed], base[seed]) for seed in seeds]
-        level = common_level(pairs, PASS)
-        for title, at in (("at the last step", None), (f"at Pass@1 {level:.3f}", level)):
-            lines.append(f"  less {baseline} {title}, {len(seeds)} seeds")
-            for tag, difference in differences(pairs, TAGS, PASS, at).items():
-                if tag != PASS or at is None:
-                    lines.append(f"    {tag:32} {difference}")
-    return "\n".join(lines)
+def split_method(text: str) -> tuple[str, list[str]]:
+    """`NAME,KNOB=VALUE,...` -> the recipe's name and the flags. Raises `ValueError` for a malformed one."""
+    name, *changes = text.split(",")
+    flags = []
+    for change in changes:
+        knob, mark, value = change.partition("=")
+        if not (knob and mark and value):
+            raise ValueError(f"{text}: {change!r} is not KNOB=VALUE")
+        flags += [f"--{knob}" if "." in knob else FLAG_PREFIX + knob, value]
+    if not (CHECKOUT / "recipes" / "methods" / f"{name}.sh").is_file():
+        raise ValueError(f"{text}: there is no recipes/methods/{name}.sh")
+    return name, flags
 
 
-def _best_rate(runs: dict[tuple[str, str, int], Run], method: str) -> str | None:
-    """The rate with the highest mean Pass@1 at the end, over its seeds."""
-    finals: dict[str, list[float]] = {}
-    for (name, rate, _), run in runs.items():
-        if name == method:
-            finals.setdefault(rate, []).append(float(run.scalars[PASS].values[-1]))
-    return max(finals, key=lambda rate: mean(finals[rate]), default=None)
+def _first_seed(args, records) -> list[tuple[str, str, int]]:
+    return [(method, rate, 0) for rate in args.rates for method in args.methods]
 
 
-def _run_all(jobs, args) -> bool:
-    """Whether every job is finished in the end."""
-    open_jobs = [job for job in jobs if not _finished(_folder(args, job))]
-    for number, job in enumerate(open_jobs):
-        left = (len(open_jobs) - number) * _seconds_a_run(args)
-        print(f"compare: {len(jobs) - len(open_jobs) + number} of {len(jobs)} runs are finished; about "
-              f"{left / 60:.0f} min to go; now {' '.join(map(str, job))}", flush=True)  # fmt: skip
-        method, rate, seed = job
-        folder = _folder(args, job)
-        if folder.exists():  # cut off: a run of minutes is not worth resuming
-            folder.rename(folder.with_name(f"{folder.name}-cut-off-{time.time_ns()}"))
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        command = ["bash", str(RECIPE), "--method", method, "--seed", str(seed), "--steps", str(args.steps)]
-        command += ["--out", str(folder), "--", "--actor.adam.lr", rate]
-        start = time.monotonic()
-        with open(folder.with_name(folder.name + ".log"), "w") as log:
-            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
-        if code:
-            print(f"compare: {' '.join(command)} ended with {code}: see {log.name}", file=sys.stderr)
-            return False
-        temporary = folder / ".finished.json"
-        temporary.write_text(json.dumps({"seconds": time.monotonic() - start}))
-        os.replace(temporary, folder / "finished.json")
-    return True
+def _all_seeds(args, records) -> list[tuple[str, str, int]]:
+    return [(method, args.rates[0], seed) for seed in range(args.seeds) for method in args.methods]
+
+
+def _other_seeds(args, records) -> list[tuple[str, str, int]]:
+    best = {method: best_rate(_of(records, method, args, {0}), PASS) for method in args.methods}
+    return [(method, best[method], seed) for seed in range(1, args.seeds) for method in args.methods]
+
+
+def _of(records, method: str, args, seeds) -> list[Record]:
+    return [
+        record
+        for record in records.values()
+        if (record.method, record.steps, record.model) == (method, args.steps, args.model)
+        and record.rate in args.rates
+        and record.seed in seeds
+    ]
+
+
+def _chosen(records, method: str, args) -> list[Record]:
+    """The runs of a method at the rate that is best for it with the first seed."""
+    rate = best_rate(_of(records, method, args, {0}), PASS)
+    return [record for record in _of(records, method, args, range(args.seeds)) if record.rate == rate]
+
+
+def _run(plan, args) -> bool:
+    """Whether every job of the plan is finished in the end."""
+    records = read_records(args.out / "runs.jsonl")
+    wanted = plan(args, records)
+    jobs = [job for job in wanted if (*job, args.steps, args.model) not in records]
+    if not jobs:
+        return True
+    environment = {**os.environ, "RISKPO_CACHE": str(args.out / "data"), "OMP_NUM_THREADS": "1"}
+    for seed in sorted({seed for _, _, seed in jobs}):
+        print(f"compare: model and problems of seed {seed}", flush=True)
+        _recipe(args, environment, "--prepare", "--seed", str(seed))
+    lines = [json.dumps({"folder": str(_folder(args, job)), "flags": _flags(args, environment, job)}) for job in jobs]
+    (args.out / "jobs.jsonl").write_text("\n".join(lines) + "\n")
+    for job in jobs:  # cut off: a run of minutes is not worth resuming
+        shutil.rmtree(_folder(args, job), ignore_errors=True)
+    command = [sys.executable, "-m", "riskpo_openrlhf.runtime.series", str(args.out / "jobs.jsonl")]
+    child = subprocess.Popen(command, env=environment, cwd=CHECKOUT)
+    try:
+        for number, job in enumerate(jobs):
+            finished = len(wanted) - len(jobs) + number
+            times = [record.seconds for record in records.values() if record.steps == args.steps]
+            left = (len(jobs) - number) * (mean(times) if times else GUESS * args.steps)
+            print(f"compare: {finished} of {len(wanted)} runs are finished; about {left / 60:.0f} min to go; "
+                  f"now {' '.join(map(str, job))}", flush=True)  # fmt: skip
+            done = _folder(args, job) / "finished.json"
+            while not done.is_file():
+                if child.poll() is not None and not done.is_file():
+                    print(f"compare: {' '.join(map(str, job))} ended with {child.returncode}: see "
+                          f"{done.parent / 'train.log'}", file=sys.stderr)  # fmt: skip
+                    return False
+                time.sleep(1)
+            record = _record(args, job, json.loads(done.read_text())["seconds"])
+            append_record(args.out / "runs.jsonl", record)
+            records[record.key] = record
+        return child.wait() == 0
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def _record(args, job, seconds: float) -> Record:
+    method, rate, seed = job
+    (run,) = load_runs([_folder(args, job) / "tensorboard"])
+    return Record(method, rate, seed, args.steps, args.model, round(seconds, 1), curves_of(run))
 
 
 def _folder(args, job) -> Path:
     method, rate, seed = job
-    return args.out.absolute() / f"{args.steps}-steps" / method / rate / f"seed{seed}"
+    return args.out / f"{args.model}-{args.steps}-steps" / method / rate / f"seed{seed}"
 
 
-def _finished(folder: Path) -> bool:
-    return (folder / "finished.json").is_file()
+def _flags(args, environment, job) -> list[str]:
+    method, rate, seed = job
+    name, changes = split_method(method)
+    flags = ["--actor.adam.lr", rate, "--eval.steps", str(EVERY), "--logger.wandb.run_name", method]
+    flags += ["--ckpt.save_steps", "-1", "--ckpt.best_metric_key", "none", *changes]
+    out = ["--out", str(_folder(args, job))]
+    printed = _recipe(args, environment, "--print", "--seed", str(seed), "--method", name, *out, "--", *flags)
+    return printed.splitlines()
 
 
-def _seconds_a_run(args) -> float:
-    files = args.out.absolute().glob(f"{args.steps}-steps/*/*/seed*/finished.json")
-    times = [json.loads(file.read_text())["seconds"] for file in files]
-    return mean(times) if times else GUESS * args.steps / 80
+def _recipe(args, environment, *more: str) -> str:
+    """What the recipe prints. Raises `ValueError` with its last words if it fails."""
+    command = ["bash", str(RECIPE), "--model", args.model, "--steps", str(args.steps), *more]
+    found = subprocess.run(command, env=environment, text=True, capture_output=True)
+    if found.returncode:
+        raise ValueError(f"{' '.join(command)} ended with {found.returncode}: {found.stderr.strip()[-500:]}")
+    return found.stdout
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ BINS = (0, 0.05, 0.2, 0.4, 0.6, 0.8, 1)
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", choices=("tiny", "smollm2"), default="tiny")
+    parser.add_argument("--model", choices=("tiny", "micro", "smollm2"), default="tiny")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and the problems")
     parser.add_argument("--train", type=int, help="training problems (default: 4800, with smollm2 960)")
     parser.add_argument("--heldout", type=int, help="held-out problems (default: 160, with smollm2 60)")
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         heldout = _write_problems(args)
-        prepare = _prepare_tiny if args.model == "tiny" else _prepare_smollm2
+        prepare = _prepare_smollm2 if args.model == "smollm2" else _prepare_tiny
         folder = prepare(args, heldout)
         _link(args.out / "model", folder)
     except (ModuleNotFoundError, OSError, ValueError) as error:
@@ -42,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write_problems(args) -> list[dict[str, str]]:
-    kinds, style = (TINY_KINDS, "short") if args.model == "tiny" else (CHAT_KINDS, "chat")
-    n_train, n_heldout = (4800, 160) if args.model == "tiny" else (960, 60)
+    kinds, style = (CHAT_KINDS, "chat") if args.model == "smollm2" else (TINY_KINDS, "short")
+    n_train, n_heldout = (960, 60) if args.model == "smollm2" else (4800, 160)
     train = problems(kinds, n_train if args.train is None else args.train, args.seed, style=style)
     n_heldout = n_heldout if args.heldout is None else args.heldout
     heldout = problems(kinds, n_heldout, HELDOUT_SEED, split="heldout", style=style, unique=True)
@@ -55,10 +56,10 @@ def _write_problems(args) -> list[dict[str, str]]:
 
 
 def _prepare_tiny(args, heldout: list[dict[str, str]]) -> Path:
-    from riskpo_openrlhf.data.tiny_model import TinySettings, build_once, grade, load, save_tiny_model
+    from riskpo_openrlhf.data.tiny_model import MICRO, TinySettings, build_once, grade, load, save_tiny_model
 
-    settings = TinySettings(seed=args.seed)
-    folder, start = args.out / f"tiny-{settings.digest()}", time.monotonic()
+    settings = replace(MICRO if args.model == "micro" else TinySettings(), seed=args.seed)
+    folder, start = args.out / f"{args.model}-{settings.digest()}", time.monotonic()
     if not build_once(folder, lambda temporary: save_tiny_model(temporary, settings)):
         print(f"The warm-started model is there already: {folder}")
         return folder

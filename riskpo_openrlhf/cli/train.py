@@ -16,6 +16,13 @@ from riskpo_openrlhf.integration import arguments, contract
 
 
 def main() -> None:
+    prepare()
+    run()
+    print("[riskpo] done", flush=True)
+
+
+def prepare() -> None:
+    """Ready this process to train by the flags of `sys.argv`: once, before OpenRLHF is imported."""
     try:
         contract.check_version()
         runtime, dry_run = _requested_runtime()
@@ -29,18 +36,26 @@ def main() -> None:
         install()
     except contract.ContractError as error:
         sys.exit(_fail(error, 3))
-
-    def after_parsing(flat: argparse.Namespace, config) -> None:
-        if runtime == "cpu" and not dry_run:
-            cpu.start_ray(flat)
-
     if runtime == "cpu":
         _adapt_final_flags(cpu.adapt)
     if dry_run:
         _stop_before_ray()
+
+
+def run() -> None:
+    """Train by the flags of `sys.argv`, as OpenRLHF's own command does."""
+    runtime, dry_run = _requested_runtime()
+
+    def after_parsing(flat: argparse.Namespace, config) -> None:
+        import ray
+
+        if runtime == "cpu" and not dry_run and not ray.is_initialized():
+            from riskpo_openrlhf.runtime import cpu
+
+            cpu.start_ray(flat)
+
     with arguments.extend_parsing(after_parsing):
         runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
-    print("[riskpo] done", flush=True)
 
 
 def _requested_runtime() -> tuple[str, bool]:

@@ -1,18 +1,23 @@
 """The comparison of methods: matched Pass@1, pairs of seeds, intervals; and what the command runs and skips."""
 
+import argparse
 import json
-import subprocess
 from math import isnan, nan
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("tensorboard")
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.tensorboard import SummaryWriter
 
-from riskpo_openrlhf.analysis.paired import common_level, differences, interval, reached, value_at
+from riskpo_openrlhf.analysis import comparison
+from riskpo_openrlhf.analysis.paired import common_level, differences, interval, reached, rising, value_at
 from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.cli import compare
+from riskpo_openrlhf.config import RiskPOConfig
 
 
 def curve(*values, every=10):
@@ -28,8 +33,21 @@ def test_students_interval_by_hand():
 
 def test_a_level_is_reached_between_two_evaluations_on_a_straight_line():
     assert reached(curve(0.2, 0.3, 0.5), 0.4) == pytest.approx(15)
-    assert reached(curve(0.4, 0.3), 0.4) == 0 and isnan(reached(curve(0.2, 0.3), 0.4))
-    assert value_at(curve(0, 1), 5) == 0.5 and isnan(value_at(curve(0, 1), 12)) and isnan(value_at(curve(0, 1), nan))
+    assert reached(curve(0.4, 0.5), 0.4) == 0 and isnan(reached(curve(0.2, 0.3), 0.4))
+    assert value_at(curve(0, 1), 5) == 0.5 and value_at(curve(0, 1), 12) == 1 and isnan(value_at(curve(0, 1), nan))
+
+
+def test_a_noisy_peak_is_not_where_a_level_is_first_reached():
+    noisy = curve(0.1, 0.4, 0.2, 0.3)
+    assert rising(noisy.values) == pytest.approx([0.1, 0.3, 0.3, 0.3])
+    assert reached(noisy, 0.3) == pytest.approx(10) and isnan(reached(noisy, 0.35))
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=12))
+def test_the_rising_curve_rises_keeps_the_mean_and_leaves_a_rising_curve_alone(values):
+    found = rising(np.array(values))
+    assert (np.diff(found) >= -1e-12).all() and found.mean() == pytest.approx(np.mean(values), abs=1e-9)
+    assert rising(np.sort(values)) == pytest.approx(np.sort(values), abs=1e-12)
 
 
 def test_at_matched_pass_at_1_a_slower_method_is_read_later():
@@ -44,79 +62,169 @@ def test_at_matched_pass_at_1_a_slower_method_is_read_later():
     assert differences(pairs, ["entropy"], "p")["entropy"].mean == pytest.approx(0.6)
 
 
+def record(method, seed, lift=0.0, rate="1e-4"):
+    curves = {
+        compare.PASS: [[0, 15, 30], [0.2, 0.25 + lift, 0.3 + lift]],
+        "train/entropy": [[8, 23], [0.9, 0.8 - lift]],
+    }
+    return comparison.Record(method, rate, seed, 30, "micro", 60.0, curves)
+
+
+def test_training_curves_are_kept_as_means_between_evaluations():
+    steps = np.arange(1, 8)
+    run = Run("r", {compare.PASS: curve(0.2, 0.3, every=3), "train/entropy": Curve(steps, steps.astype(float)),
+                    "train/timing/step_total": curve(1, 2), "eval/a/pass@1_se": curve(1, 2)})  # fmt: skip
+    kept = comparison.curves_of(run)
+    assert kept == {compare.PASS: [[0, 3], [0.2, 0.3]], "train/entropy": [[2, 5.5], [2, 5.5]]}
+
+
+def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path):
+    file = tmp_path / "deep" / "runs.jsonl"
+    first, second = record("grpo", 0), record("grpo", 1)
+    comparison.append_record(file, first)
+    with open(file, "a") as out:
+        out.write('{"method": "gr')
+    assert comparison.read_records(file) == {first.key: first}
+    comparison.append_record(file, second)
+    assert list(comparison.read_records(file).values()) == [first, second]
+    file.write_text("no record\n" + file.read_text())
+    with pytest.raises(ValueError, match="line 1 is no record"):
+        comparison.read_records(file)
+
+
+def test_the_best_rate_is_that_of_the_last_two_evaluations():
+    peak = comparison.Record("m", "high", 0, 30, "micro", 1, {"p": [[0, 1, 2], [0.9, 0.2, 0.2]]})
+    steady = comparison.Record("m", "low", 0, 30, "micro", 1, {"p": [[0, 1, 2], [0.1, 0.3, 0.3]]})
+    assert comparison.best_rate([peak, steady], "p") == "low" and comparison.best_rate([], "p") is None
+
+
+def test_tables_by_hand():
+    methods = {
+        "grpo": [record("grpo", s) for s in (0, 1)],
+        "new": [record("new", s, 0.05) for s in (0, 1)],
+        "none": [],
+    }
+    text = comparison.tables(methods, "grpo", {"Pass@1": compare.PASS, "entropy": "train/entropy"}, compare.PASS)
+    end, less, matched = text.split("Less grpo")
+    assert "| grpo | 1e-4 | 2 | 0.300 ± 0.000 | 0.800 ± 0.000 |" in end and "| none | no finished run |" in end
+    assert "| new | +0.050 ± 0.000 | -0.050 ± 0.000 |" in less
+    # both reach .3: grpo at step 30 (entropy .8), new at step 15 (between .9 at 8 and .75 at 23: .83)
+    assert "| new | 0.300 | -15 ± 0 | +0.030 ± 0.000 |" in matched
+
+
+def test_a_method_is_a_recipe_with_knobs_and_flags():
+    assert compare.split_method("grpo") == ("grpo", [])
+    name, flags = compare.split_method("paper,omega=2,actor.eps_clip=0.3")
+    assert (name, flags) == ("paper", ["--algo.riskpo.omega", "2", "--actor.eps_clip", "0.3"])
+    for wrong, why in (("nothing", "no recipes/methods/nothing.sh"), ("paper,omega", "not KNOB=VALUE")):
+        with pytest.raises(ValueError, match=why):
+            compare.split_method(wrong)
+
+
+def test_every_suite_names_recipes_and_settings_that_riskpo_accepts():
+    for methods in compare.SUITES.values():
+        for method in methods:
+            name, flags = compare.split_method(method)
+            changes = dict(zip(flags[::2], flags[1::2], strict=True))
+            knobs = {flag.removeprefix(compare.FLAG_PREFIX): json.loads(text) if text[0] in "0123456789tf" else text
+                     for flag, text in changes.items()}  # fmt: skip
+            if knobs:
+                RiskPOConfig.preset(name, **knobs)
+
+
+class Series:
+    """Stands for the process that trains: writes the curves of the runs that it is given; their settings decide."""
+
+    def __init__(self, command, **kwargs):
+        self.returncode, self.ran = None, []
+        for line in Path(command[-1]).read_text().splitlines():
+            job = json.loads(line)
+            flags = dict(zip(job["flags"][::2], job["flags"][1::2], strict=True))
+            method, rate, seed = flags["--logger.wandb.run_name"], flags["--actor.adam.lr"], int(flags["--train.seed"])
+            self.runs.append((method, rate, seed))
+            folder = Path(job["folder"])
+            if method == "gspo":
+                self.returncode = 1
+                break
+            lift = {"grpo": 0.0, "recommended": 0.1}[method] + (0.02 if rate == "5e-5" else 0) + seed / 100
+            with SummaryWriter(f"{folder}/tensorboard/run") as writer:
+                for step in (0, 20, 40):
+                    writer.add_scalar(compare.PASS, 0.2 + lift * step / 40, step)
+                    writer.add_scalar("train/entropy", 1 - lift, step + 1)
+            (folder / "finished.json").write_text('{"seconds": 600}')
+        else:
+            self.returncode = 0
+
+    def poll(self):
+        return self.returncode
+
+    def wait(self):
+        return self.returncode
+
+    def terminate(self):
+        pass
+
+
 @pytest.fixture
-def quickstart(monkeypatch):
-    """Stands for the recipe: writes the curves of a run whose method, rate and seed decide them."""
-    ran = []
+def trained(monkeypatch):
+    runs = []
 
-    def run(command, **kwargs):
-        method, seed, out, rate = (command[command.index(flag) + 1] for flag in
-                                   ("--method", "--seed", "--out", "--actor.adam.lr"))  # fmt: skip
-        ran.append((method, rate, int(seed)))
-        if method == "broken":
-            return subprocess.CompletedProcess(command, 1)
-        lift = {"grpo": 0.0, "recommended": 0.1}[method] + (0.02 if rate == "5e-5" else 0) + int(seed) / 100
-        with SummaryWriter(f"{out}/tensorboard/run") as writer:
-            for step in (0, 20, 40):
-                writer.add_scalar(compare.PASS, 0.2 + lift * step / 40, step)
-                writer.add_scalar("train/entropy", 1 - lift, step)
-        return subprocess.CompletedProcess(command, 0)
+    def recipe(args, environment, *more):
+        words = dict(zip(more[1::2], more[2::2], strict=False))
+        return "\n".join(("--train.seed", words["--seed"], *more[more.index("--") + 1 :])) if "--print" in more else ""
 
-    monkeypatch.setattr(compare.subprocess, "run", run)
-    return ran
+    monkeypatch.setattr(Series, "runs", runs, raising=False)
+    monkeypatch.setattr(compare.subprocess, "Popen", Series)
+    monkeypatch.setattr(compare, "_recipe", recipe)
+    return runs
 
 
 def arguments(tmp_path, *more):
-    return [
-        "--methods",
-        "grpo",
-        "recommended",
-        "--rates",
-        "2e-5",
-        "5e-5",
-        "--seeds",
-        "2",
-        "--out",
-        str(tmp_path),
-        *more,
+    return ["--methods", "grpo", "recommended", "--rates", "2e-5", "5e-5", "--out", str(tmp_path), *more]
+
+
+def test_all_rates_run_with_the_first_seed_and_the_best_one_with_the_others(trained, tmp_path, capsys):
+    assert compare.main(arguments(tmp_path, "--seeds", "3")) == 0
+    assert len(trained) == len(set(trained)) == 8
+    assert [run for run in trained if run[2] > 0] == [
+        (method, "5e-5", seed) for seed in (1, 2) for method in ("grpo", "recommended")
     ]
-
-
-def test_every_method_rate_and_seed_runs_once_and_the_best_rate_is_compared(quickstart, tmp_path, capsys):
-    assert compare.main(arguments(tmp_path)) == 0
-    assert len(quickstart) == len(set(quickstart)) == 8
     text = capsys.readouterr().out
-    assert "recommended: rate 5e-5, 2 seeds, Pass@1 0.325 at the end" in text
-    assert "grpo: rate 5e-5, 2 seeds, Pass@1 0.225" in text
-    assert f"{compare.PASS:32} +0.100 ± 0.000" in text and "less grpo at Pass@1 0.220" in text
-    assert compare.main(arguments(tmp_path)) == 0 and len(quickstart) == 8
+    assert "| recommended | 5e-5 | 3 | 0.330 ± 0.025 |" in text and "| recommended | +0.100 ± 0.000 |" in text
+    assert compare.main(arguments(tmp_path, "--seeds", "3")) == 0 and len(trained) == 8
+    capsys.readouterr()
+    assert compare.main(arguments(tmp_path, "--seeds", "3", "--report")) == 0 and capsys.readouterr().out in text
 
 
-def test_a_run_that_was_cut_off_is_set_aside_and_run_again(quickstart, tmp_path):
-    assert compare.main(arguments(tmp_path)) == 0
-    folder = tmp_path / "80-steps/grpo/2e-5/seed1"
-    (folder / "finished.json").unlink()
-    assert compare.main(arguments(tmp_path)) == 0
-    assert quickstart[8:] == [("grpo", "2e-5", 1)] and (folder / "finished.json").is_file()
-    assert len(list(folder.parent.glob("seed1-cut-off-*"))) == 1
-
-
-def test_a_failed_run_stops_the_comparison_with_its_log(quickstart, tmp_path, capsys):
-    code = compare.main(["--methods", "broken", "--baseline", "broken", "--seeds", "1", "--out", str(tmp_path)])
-    assert code == 1 and len(quickstart) == 1
-    error = capsys.readouterr().err
-    assert "ended with 1" in error and "seed0.log" in error
-
-
-def test_the_time_to_go_is_that_of_finished_runs(tmp_path, quickstart, capsys):
-    folder = tmp_path / "80-steps/grpo/2e-5/seed0"
+def test_a_run_that_was_cut_off_is_run_again_from_its_start(trained, tmp_path):
+    folder = tmp_path / "micro-60-steps/grpo/2e-5/seed0"
     folder.mkdir(parents=True)
-    (folder / "finished.json").write_text(json.dumps({"seconds": 600}))
-    compare.main(["--methods", "broken", "grpo", "--rates", "2e-5", "--seeds", "1", "--out", str(tmp_path)])
-    assert "1 of 2 runs are finished; about 10 min to go" in capsys.readouterr().out
+    (folder / "half.log").write_text("")
+    assert compare.main(arguments(tmp_path, "--seeds", "1")) == 0
+    assert len(trained) == 4 and not (folder / "half.log").exists() and (folder / "finished.json").is_file()
 
 
-def test_a_baseline_that_is_not_among_the_methods_is_refused(capsys):
+def test_a_failed_run_stops_the_comparison_with_its_log(trained, tmp_path, capsys):
+    code = compare.main(["--methods", "grpo", "gspo", "--rates", "1e-4", "--seeds", "1", "--out", str(tmp_path)])
+    output = capsys.readouterr()
+    assert code == 1 and "gspo 1e-4 0 ended with 1" in output.err and "seed0/train.log" in output.err
+    assert "1 of 2 runs are finished; about 10 min to go" in output.out
+    assert len(comparison.read_records(tmp_path / "runs.jsonl")) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["--methods", "paper", "--baseline", "grpo"], "--baseline must be one of paper"),
+        (["--methods", "nothing"], "no recipes/methods/nothing.sh"),
+    ],
+)
+def test_bad_arguments_are_refused(more, why, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        compare.main(["--methods", "paper", "--baseline", "grpo"])
-    assert stopped.value.code == 2 and "--baseline must be one of paper" in capsys.readouterr().err
+        compare.main([*more, "--out", str(tmp_path)])
+    assert stopped.value.code == 2 and why in capsys.readouterr().err
+
+
+def test_a_recipe_that_fails_is_told_with_its_last_words():
+    with pytest.raises(ValueError, match="ended with 2: .*steps at least 1"):
+        compare._recipe(argparse.Namespace(model="micro", steps=0), None, "--print")

@@ -1,0 +1,136 @@
+"""Many runs of several methods as one small file of curves, and the tables that say which method did better.
+
+A record is what stays of a run: method, learning rate, seed and a few curves. A file of them, a line of JSON each,
+is small enough to be kept with the results, and everything here can be computed from it again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from riskpo_openrlhf.analysis.paired import common_level, differences, interval
+from riskpo_openrlhf.analysis.runs import Curve, Run
+
+# Of every step of training there are many and noisy values: their means between two evaluations are kept.
+KEPT_TRAIN = ("entropy", "risk/rvar_lower", "risk/mvar", "signal/prompts_all_wrong", "riskpo/q_alpha", "riskpo/q_beta",
+              "actor_grad_norm", "ppo_clip_ratio", "rollout/num_samples", "riskpo/advantage_mean")  # fmt: skip
+KEPT_EVAL = re.compile(r"eval/[^/]+/(pass@\d+|response_length|truncated|no_answer)$")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run. `curves` holds `[steps, values]` by TensorBoard tag."""
+
+    method: str
+    rate: str
+    seed: int
+    steps: int
+    model: str
+    seconds: float = 0.0
+    curves: dict[str, list[list[float]]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, int, int, str]:
+        return self.method, self.rate, self.seed, self.steps, self.model
+
+    def run(self) -> Run:
+        scalars = {tag: Curve(np.array(s), np.array(v, float)) for tag, (s, v) in self.curves.items()}
+        return Run(self.method, scalars)
+
+
+def curves_of(run: Run) -> dict[str, list[list[float]]]:
+    """The curves of a run that are kept: evaluations as they are, training's as means between two evaluations."""
+    kept = {tag: curve for tag, curve in run.scalars.items() if KEPT_EVAL.match(tag)}
+    edges = [*next((curve.steps for curve in kept.values()), []), np.inf]
+    for name in KEPT_TRAIN:
+        curve = run.scalars.get(f"train/{name}")
+        if curve is None:
+            continue
+        between = [(curve.steps > low) & (curve.steps <= high) for low, high in zip(edges, edges[1:], strict=False)]
+        parts = [(curve.steps[inside].mean(), curve.values[inside].mean()) for inside in between if inside.any()]
+        if parts:
+            kept[f"train/{name}"] = Curve(*map(np.array, zip(*parts, strict=True)))
+    return {
+        tag: [[round(float(step), 1) for step in curve.steps], [float(f"{value:.5g}") for value in curve.values]]
+        for tag, curve in sorted(kept.items())
+    }
+
+
+def read_records(file: Path) -> dict[tuple, Record]:
+    """Key -> record; of two with the same key the later counts. A last line that was cut off is left out."""
+    found: dict[tuple, Record] = {}
+    lines = file.read_text().splitlines() if file.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = Record(**json.loads(line))
+        except (json.JSONDecodeError, TypeError) as error:
+            if number < len(lines):
+                raise ValueError(f"{file}, line {number} is no record of a run: {error}") from error
+        else:
+            found[record.key] = record
+    return found
+
+
+def append_record(file: Path, record: Record) -> None:
+    """Add a line to the file; a last line that a kill had cut off goes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a+b") as out:
+        out.seek(0)
+        out.truncate(out.read().rfind(b"\n") + 1)
+        out.write(json.dumps(asdict(record), separators=(",", ":")).encode() + b"\n")
+
+
+def best_rate(records: Iterable[Record], tag: str) -> str | None:
+    """The learning rate with the highest mean of `tag` over the last two evaluations, over all its runs."""
+    finals: dict[str, list[float]] = {}
+    for record in records:
+        finals.setdefault(record.rate, []).append(float(np.mean(record.curves[tag][1][-2:])))
+    return max(finals, key=lambda rate: mean(finals[rate]), default=None)
+
+
+def tables(methods: dict[str, Sequence[Record]], baseline: str, columns: dict[str, str], match: str) -> str:
+    """Markdown: every method at its last step, less the baseline there, and less the baseline at matched `match`.
+
+    `methods` maps a label to its runs, one a seed, all at one rate; `columns` a heading to a tag. ± is the 95 %
+    interval over seeds (Student's t); differences are taken seed by seed.
+    """
+    runs = {label: {record.seed: record.run() for record in records} for label, records in methods.items()}
+    rates = {label: records[0].rate for label, records in methods.items() if records}
+    titles = list(columns)
+    lines = ["At the last step:", "", *_head(["method", "rate", "seeds", *titles])]
+    for label, by_seed in runs.items():
+        ends = [interval([_last(run, tag) for run in by_seed.values()]) for tag in columns.values()]
+        cells = [rates[label], str(len(by_seed)), *(str(end).removeprefix("+") for end in ends)] if by_seed else []
+        lines.append(_row([label, *(cells or ["no finished run"])]))
+    for title, matched in (("at the last step", False), ("at matched Pass@1", True)):
+        told = {heading: tag for heading, tag in columns.items() if not (matched and tag == match)}
+        lines += ["", f"Less {baseline}, {title}:", ""]
+        lines += _head(["method", *(["Pass@1", "steps"] if matched else []), *told])
+        for label, by_seed in runs.items():
+            pairs = [(by_seed[seed], runs[baseline][seed]) for seed in sorted(by_seed.keys() & runs[baseline].keys())]
+            if label == baseline or not pairs:
+                continue
+            level = common_level(pairs, match) if matched else None
+            found = differences(pairs, list(told.values()), match, level)
+            cells = [f"{level:.3f}", found["steps"].text(0)] if matched else []
+            lines.append(_row([label, *cells, *(str(found.get(tag, "")) for tag in told.values())]))
+    return "\n".join(lines)
+
+
+def _last(run: Run, tag: str) -> float:
+    return float(run.scalars[tag].values[-1]) if tag in run.scalars else float("nan")
+
+
+def _head(cells: Sequence[str]) -> list[str]:
+    return [_row(cells), _row(["---"] * len(cells))]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

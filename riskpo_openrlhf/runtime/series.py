@@ -1,0 +1,142 @@
+"""Trainings one after another on the same Ray, engines and ranks: `python3 -m riskpo_openrlhf.runtime.series JOBS`.
+
+To start Ray, import vLLM and DeepSpeed and load an engine takes longer than a short run of a tiny model, so
+`cli.compare` does it once. JOBS holds a line of JSON a run: `{"folder": ..., "flags": [...]}`, the flags those of
+`cli.train`. A run writes `folder/train.log` and, when it is done, `folder/finished.json`. The runs may differ in
+everything but what engines and ranks are made of: number and placement, model architecture, lengths, reward function.
+
+Exit code 0 when all are done. A run that fails ends the process, with a traceback in its log; none after it starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from riskpo_openrlhf.cli import train
+
+
+class _Engines:
+    """Stands for OpenRLHF's `create_vllm_engines`: makes them once. The weights come from each run's own model."""
+
+    def __init__(self, create):
+        self.create, self.engines, self.settings = create, None, None
+
+    def __call__(self, number, tensor_parallel_size, pretrain, seed, *others, **more):
+        settings = (number, tensor_parallel_size, *others, *sorted(more.items()))
+        if self.engines is None:
+            self.engines = self.create(number, tensor_parallel_size, pretrain, seed, *others, **more)
+            self.settings = settings
+        elif settings != self.settings:
+            raise ValueError(f"runs of one series share their engines, but {settings} is not {self.settings}")
+        return self.engines
+
+
+class _Group:
+    """Stands for OpenRLHF's `RayActorGroup`: makes the policy's ranks once; each run loads its own model into them."""
+
+    def __init__(self, group):
+        self.group, self.ranks, self.settings = group, None, None
+
+    def __call__(self, *args, **more):
+        settings = (*args, *sorted(more.items()))
+        if self.ranks is None:
+            self.ranks, self.settings = self.group(*args, **more), settings
+        elif settings != self.settings:
+            raise ValueError("runs of one series share their ranks: one policy model, no reference model or critic")
+        return self.ranks
+
+
+class _Trainer:
+    """Stands for the trainer's remote class: one actor, whose process makes a trainer for each run."""
+
+    def __init__(self, trainer: type):
+        import ray
+
+        class Host:
+            def start(self, *args, **kwargs) -> None:
+                self.trainer = trainer(*args, **kwargs)
+
+            def get_max_steps(self) -> int:
+                return self.trainer.get_max_steps()
+
+            def fit(self) -> None:
+                self.trainer.broadcast_to_vllm()  # the engines still have the last run's weights
+                self.trainer.fit()
+
+        self.host = ray.remote(Host).remote
+
+    def remote(self, *args, **kwargs):
+        import ray
+
+        if callable(self.host):
+            self.host = self.host()
+        ray.get(self.host.start.remote(*args, **kwargs))
+        return self.host
+
+
+def main(argv: list[str] | None = None) -> int:
+    (file,) = sys.argv[1:] if argv is None else argv
+    jobs = [json.loads(line) for line in Path(file).read_text().splitlines()]
+    parent = os.getppid()
+    for number, job in enumerate(jobs):
+        if os.getppid() != parent:  # who waited for the rest is gone
+            return 1
+        folder, started = Path(job["folder"]), time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        with _output_to(folder / "train.log"):
+            sys.argv[1:] = job["flags"]
+            if number == 0:
+                train.prepare()
+                _share()
+            train.run()
+        temporary = folder / ".finished.json"
+        temporary.write_text(json.dumps({"seconds": time.monotonic() - started, "flags": job["flags"]}))
+        os.replace(temporary, folder / "finished.json")
+    return 0
+
+
+def _share() -> None:
+    """Put the three where OpenRLHF's `train()` imports them from; it does so anew for each run."""
+    import openrlhf.trainer.ppo_trainer as ppo_trainer
+    import openrlhf.trainer.ray as trainer_ray
+    import openrlhf.trainer.ray.launcher as launcher
+
+    from riskpo_openrlhf.integration.trainers import RiskPOTrainer
+
+    trainer_ray.create_vllm_engines = _Engines(trainer_ray.create_vllm_engines)
+    launcher.RayActorGroup = _Group(launcher.RayActorGroup)
+    ppo_trainer.PPOTrainer = _Trainer(RiskPOTrainer)
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Everything that this process prints goes to a file, the lines that Ray forwards included."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with open(path, "w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    try:
+        yield
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        raise
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
