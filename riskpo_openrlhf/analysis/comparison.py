@@ -15,8 +15,9 @@ from statistics import mean
 
 import numpy as np
 
-from riskpo_openrlhf.analysis.paired import common_level, differences, interval
-from riskpo_openrlhf.analysis.runs import Curve, Run
+from riskpo_openrlhf.analysis.curves import Panel, Series, legend, panel
+from riskpo_openrlhf.analysis.paired import at_end, common_level, differences, interval
+from riskpo_openrlhf.analysis.runs import Curve, Run, combine, eval_tag
 
 # Of every step of training there are many and noisy values: their means between two evaluations are kept.
 KEPT_TRAIN = ("entropy", "risk/rvar_lower", "risk/mvar", "signal/prompts_all_wrong", "riskpo/q_alpha", "riskpo/q_beta",
@@ -88,15 +89,15 @@ def append_record(file: Path, record: Record) -> None:
 
 
 def best_rate(records: Iterable[Record], tag: str) -> str | None:
-    """The learning rate with the highest mean of `tag` over the last two evaluations, over all its runs."""
+    """The learning rate with the highest mean of `tag` at the end, over all its runs."""
     finals: dict[str, list[float]] = {}
     for record in records:
-        finals.setdefault(record.rate, []).append(float(np.mean(record.curves[tag][1][-2:])))
+        finals.setdefault(record.rate, []).append(at_end(record.run().scalars[tag]))
     return max(finals, key=lambda rate: mean(finals[rate]), default=None)
 
 
 def tables(methods: dict[str, Sequence[Record]], baseline: str, columns: dict[str, str], match: str) -> str:
-    """Markdown: every method at its last step, less the baseline there, and less the baseline at matched `match`.
+    """Markdown: every method at its end, less the baseline there, and less the baseline at matched `match`.
 
     `methods` maps a label to its runs, one a seed, all at one rate; `columns` a heading to a tag. ± is the 95 %
     interval over seeds (Student's t); differences are taken seed by seed.
@@ -104,12 +105,13 @@ def tables(methods: dict[str, Sequence[Record]], baseline: str, columns: dict[st
     runs = {label: {record.seed: record.run() for record in records} for label, records in methods.items()}
     rates = {label: records[0].rate for label, records in methods.items() if records}
     titles = list(columns)
-    lines = ["At the last step:", "", *_head(["method", "rate", "seeds", *titles])]
+    lines = ["At the end:", "", *_head(["method", "rate", "seeds", *titles])]
     for label, by_seed in runs.items():
-        ends = [interval([_last(run, tag) for run in by_seed.values()]) for tag in columns.values()]
+        curves = [[run.scalars[tag] for run in by_seed.values() if tag in run.scalars] for tag in columns.values()]
+        ends = [interval([at_end(curve) for curve in each]) for each in curves]
         cells = [rates[label], str(len(by_seed)), *(str(end).removeprefix("+") for end in ends)] if by_seed else []
         lines.append(_row([label, *(cells or ["no finished run"])]))
-    for title, matched in (("at the last step", False), ("at matched Pass@1", True)):
+    for title, matched in (("at the end", False), ("at matched Pass@1", True)):
         told = {heading: tag for heading, tag in columns.items() if not (matched and tag == match)}
         lines += ["", f"Less {baseline}, {title}:", ""]
         lines += _head(["method", *(["Pass@1", "steps"] if matched else []), *told])
@@ -124,8 +126,21 @@ def tables(methods: dict[str, Sequence[Record]], baseline: str, columns: dict[st
     return "\n".join(lines)
 
 
-def _last(run: Run, tag: str) -> float:
-    return float(run.scalars[tag].values[-1]) if tag in run.scalars else float("nan")
+def pictures(methods: dict[str, Sequence[Record]], source: str, k: int = 16) -> list[list[Panel]]:
+    """Pass@1, Pass@k and entropy over training, and Pass@k against Pass@1: who keeps more of it on the way up."""
+    groups = {label: [record.run() for record in records] for label, records in methods.items() if records}
+    first, kth = eval_tag(source, 1), eval_tag(source, k)
+    way = Panel(f"Pass@{k} at equal Pass@1", f"Pass@{k}", x_label="Pass@1")
+    for label, runs in groups.items():
+        (x, _), (y, _) = combine(runs, first), combine(runs, kth)
+        way.series.append(Series(legend(label, runs), "", x.values, y.values))
+    return [
+        [
+            panel(groups, "Held-out Pass@1", "share solved", first),
+            panel(groups, f"Held-out Pass@{k}", "share solved", kth),
+        ],
+        [panel(groups, "Entropy", "nats a token", "train/entropy"), way],
+    ]
 
 
 def _head(cells: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Two methods on the same seeds: differences at equal steps and at matched Pass@1, with intervals.
 
-At equal steps a method that has learned less looks as if it explored more; at the moment when both have reached the
-same Pass@1 that is told apart.
+At equal steps a method that has learned less looks as if it explored more; where both have the same Pass@1 that is
+told apart.
 """
 
 from __future__ import annotations
@@ -70,11 +70,22 @@ def reached(curve: Curve, level: float) -> float:
     return float(s0 + (s1 - s0) * (level - v0) / (v1 - v0))
 
 
-def value_at(curve: Curve, step: float) -> float:
-    """The curve at a step, straight lines between its points, level outside of them; NaN at no step."""
-    if not np.isfinite(step):
-        return nan
-    return float(np.interp(step, curve.steps, curve.values))
+def at_end(curve: Curve) -> float:
+    """The mean of the last two values: of evaluations, one is too noisy."""
+    return float(curve.values[-2:].mean())
+
+
+def at_level(run: Run, tag: str, match: str, level: float) -> float:
+    """`tag` where `match` is at `level`: on the straight line, by least squares, of one over the other in the run.
+
+    All evaluations count, so that it is less noisy than the two around the level. Where `match` does not change the
+    line is flat.
+    """
+    values, steps = run.scalars[tag].values, run.scalars[tag].steps
+    x = np.interp(steps, run.scalars[match].steps, run.scalars[match].values)
+    spread = x - x.mean()
+    slope = float(spread @ values / (spread @ spread)) if np.ptp(x) > 1e-9 else 0.0
+    return float(values.mean() + slope * (level - x.mean()))
 
 
 def common_level(pairs: Sequence[tuple[Run, Run]], tag: str) -> float:
@@ -87,18 +98,15 @@ def differences(
 ) -> dict[str, Interval]:
     """First less second run of each pair (same seed), for every tag that all runs have.
 
-    With `level` both are read where `match` first is at that level, and `steps` is the difference of these steps;
-    without, at the last step that both have.
+    With `level` both are read where `match` is at that level (`at_level`), and `steps` is the difference of the steps
+    at which they have `reached` it; without, at their ends (`at_end`).
     """
-    found: dict[str, list[float]] = {"steps": []} if level is not None else {}
-    for pair in pairs:
-        if level is not None:
-            places = [reached(run.scalars[match], level) for run in pair]
-            found["steps"].append(places[0] - places[1])
-        else:
-            places = [float(min(run.scalars[match].steps[-1] for run in pair))] * 2
-        for tag in tags:
-            if all(tag in run.scalars for pair in pairs for run in pair):
-                first, second = (value_at(run.scalars[tag], place) for run, place in zip(pair, places, strict=True))
-                found.setdefault(tag, []).append(first - second)
+    shared = [tag for tag in tags if all(tag in run.scalars for pair in pairs for run in pair)]
+    if level is None:
+        found = {tag: [at_end(a.scalars[tag]) - at_end(b.scalars[tag]) for a, b in pairs] for tag in shared}
+    else:
+        steps = [reached(a.scalars[match], level) - reached(b.scalars[match], level) for a, b in pairs]
+        found = {"steps": steps} | {
+            tag: [at_level(a, tag, match, level) - at_level(b, tag, match, level) for a, b in pairs] for tag in shared
+        }
     return {tag: interval(values) for tag, values in found.items()}

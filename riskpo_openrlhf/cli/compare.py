@@ -5,7 +5,7 @@ Trains the same small model by each method, learning rate and seed, one run at a
 (`omega=2`) or any other flag (`actor.eps_clip=0.3`) changed. With several rates every method gets its own: all are
 tried with the first seed, the best one is run with the others. What is finished is in OUT/runs.jsonl and is not run
 again: stop it and start the same command to go on. Ends with tables, all in Markdown: every method, and its difference
-from the baseline by seed, at the last step and at matched Pass@1, with 95 % intervals.
+from the baseline by seed, at the end and at matched Pass@1, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -14,13 +14,23 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import mean
 
-from riskpo_openrlhf.analysis.comparison import Record, append_record, best_rate, curves_of, read_records, tables
+from riskpo_openrlhf.analysis.comparison import (
+    Record,
+    append_record,
+    best_rate,
+    curves_of,
+    pictures,
+    read_records,
+    tables,
+)
+from riskpo_openrlhf.analysis.draw import draw
 from riskpo_openrlhf.analysis.runs import load_runs
 from riskpo_openrlhf.config import FLAG_PREFIX
 
@@ -68,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=("micro", "tiny"), default="micro", help="of recipes/quickstart_cpu.sh")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
     parser.add_argument("--report", action="store_true", help="only the tables, of what is finished")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the curves too (.png or .svg, makes both)")
     args = parser.parse_args(argv)
     args.methods = list(dict.fromkeys(args.methods or SUITES[args.suite]))
     args.baseline = args.baseline or args.methods[0]
@@ -83,9 +94,12 @@ def main(argv: list[str] | None = None) -> int:
         if not args.report and not all(_run(plan, args) for plan in plans):
             return 1
         records = read_records(args.out / "runs.jsonl")
+        chosen = {method: _chosen(records, method, args) for method in args.methods}
+        if args.picture:
+            draw(pictures(chosen, SOURCE), args.picture, "Means over seeds; bands are standard errors.")
     except ValueError as error:
         parser.error(str(error))
-    print(tables({method: _chosen(records, method, args) for method in args.methods}, args.baseline, COLUMNS, PASS))
+    print(tables(chosen, args.baseline, COLUMNS, PASS))
     return 0
 
 
@@ -149,6 +163,7 @@ def _run(plan, args) -> bool:
         shutil.rmtree(_folder(args, job), ignore_errors=True)
     command = [sys.executable, "-m", "riskpo_openrlhf.runtime.series", str(args.out / "jobs.jsonl")]
     child = subprocess.Popen(command, env=environment, cwd=CHECKOUT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the training ends as well
     try:
         for number, job in enumerate(jobs):
             finished = len(wanted) - len(jobs) + number

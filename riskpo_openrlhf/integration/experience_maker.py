@@ -122,8 +122,12 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
         """Fill `advantages` and `returns` [responses, tokens] of every micro-batch, in place."""
         if not uses_riskpo(self.args):
-            self.metrics = self._measure(*self._scores(experiences))
-            return super().compute_advantages_and_returns(experiences)
+            measured = self._scores(experiences)
+            self.metrics = self._measure(*measured)
+            experiences = super().compute_advantages_and_returns(experiences)
+            if self.args.actor.policy_loss_type == "gpg":
+                _over_share_with_signal(experiences, *measured[:2])
+            return experiences
         sizes = [len(e.index) for e in experiences]
         scores, valid, keys, index = self._scores(experiences)
         group_size = scores.shape[1]
@@ -183,6 +187,18 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
             return None
         kl = experience.kl.float() * experience.action_mask
         return (kl.flip(-1).cumsum(-1).flip(-1)).mul_(self.kl_ctl.value)
+
+
+def _over_share_with_signal(experiences: list[Experience], scores: torch.Tensor, valid: torch.Tensor) -> None:
+    """GPG's alpha (arXiv:2504.02546): advantages over the share of groups whose scores differ, in place.
+
+    `scores` and `valid` are [prompts, group]. By extremes, as the std of equal scores may not be 0 in float32.
+    """
+    low, high = scores.masked_fill(~valid, torch.inf).amin(1), scores.masked_fill(~valid, -torch.inf).amax(1)
+    if share := (low < high).float().mean().item():
+        for experience in experiences:
+            experience.advantages = experience.advantages / share
+            experience.returns = experience.returns / share
 
 
 def _in_rollout_order(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ def make_args(**changes):
             advantage=SimpleNamespace(estimator="riskpo", gamma=1.0, no_std_norm=False, is_correction_level="off"),
             kl=SimpleNamespace(use_loss=False),
         ),
-        actor=SimpleNamespace(num_nodes=1, num_gpus_per_node=2),
+        actor=SimpleNamespace(num_nodes=1, num_gpus_per_node=2, policy_loss_type="riskpo"),
         ds=SimpleNamespace(ring_attn_size=1, tensor_parallel_size=1),
         data=SimpleNamespace(max_len=64),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.tensorboard import SummaryWriter
 
 from riskpo_openrlhf.analysis import comparison
-from riskpo_openrlhf.analysis.paired import common_level, differences, interval, reached, rising, value_at
+from riskpo_openrlhf.analysis.paired import at_end, at_level, common_level, differences, interval, reached, rising
 from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.cli import compare
 from riskpo_openrlhf.config import RiskPOConfig
@@ -34,7 +34,16 @@ def test_students_interval_by_hand():
 def test_a_level_is_reached_between_two_evaluations_on_a_straight_line():
     assert reached(curve(0.2, 0.3, 0.5), 0.4) == pytest.approx(15)
     assert reached(curve(0.4, 0.5), 0.4) == 0 and isnan(reached(curve(0.2, 0.3), 0.4))
-    assert value_at(curve(0, 1), 5) == 0.5 and value_at(curve(0, 1), 12) == 1 and isnan(value_at(curve(0, 1), nan))
+
+
+def test_a_number_at_matched_pass_at_1_is_read_on_the_line_through_all_evaluations():
+    run = Run(
+        "r", {"p": curve(0.1, 0.2, 0.3), "m": curve(5, 6, 10), "late": Curve(np.array([5, 15]), np.array([1.0, 3.0]))}
+    )
+    # the line through (.1, 5), (.2, 6), (.3, 10): slope 25, 7 in the middle; `late` has its points at .15 and .25
+    assert at_level(run, "m", "p", 0.3) == pytest.approx(9.5) and at_level(run, "late", "p", 0.2) == pytest.approx(2)
+    flat = Run("f", {"p": curve(0.2, 0.2), "m": curve(1, 2)})
+    assert at_level(flat, "m", "p", 0.9) == 1.5 and at_end(curve(9, 1, 2)) == 1.5
 
 
 def test_a_noisy_peak_is_not_where_a_level_is_first_reached():
@@ -59,7 +68,7 @@ def test_at_matched_pass_at_1_a_slower_method_is_read_later():
     matched = differences(pairs, ["entropy", "own"], "p", level)
     assert matched["steps"].mean == pytest.approx(10) and matched["entropy"].mean == pytest.approx(0.2)
     assert matched["entropy"].half == pytest.approx(0) and "own" not in matched
-    assert differences(pairs, ["entropy"], "p")["entropy"].mean == pytest.approx(0.6)
+    assert differences(pairs, ["entropy"], "p")["entropy"].mean == pytest.approx(0.85 - 0.4)
 
 
 def record(method, seed, lift=0.0, rate="1e-4"):
@@ -106,10 +115,18 @@ def test_tables_by_hand():
     }
     text = comparison.tables(methods, "grpo", {"Pass@1": compare.PASS, "entropy": "train/entropy"}, compare.PASS)
     end, less, matched = text.split("Less grpo")
-    assert "| grpo | 1e-4 | 2 | 0.300 ± 0.000 | 0.800 ± 0.000 |" in end and "| none | no finished run |" in end
-    assert "| new | +0.050 ± 0.000 | -0.050 ± 0.000 |" in less
-    # both reach .3: grpo at step 30 (entropy .8), new at step 15 (between .9 at 8 and .75 at 23: .83)
-    assert "| new | 0.300 | -15 ± 0 | +0.030 ± 0.000 |" in matched
+    assert "| grpo | 1e-4 | 2 | 0.275 ± 0.000 | 0.850 ± 0.000 |" in end and "| none | no finished run |" in end
+    assert "| new | +0.050 ± 0.000 | -0.025 ± 0.000 |" in less
+    # grpo is at .3 at step 30: entropy .9 at Pass@1 .227, .8 at .277, so .753. new at step 15: .9 at .253, .75 at .327
+    assert "| new | 0.300 | -15 ± 0 | +0.051 ± 0.000 |" in matched
+
+
+def test_the_picture_shows_pass_at_16_against_pass_at_1_and_needs_no_run_of_a_method():
+    done = record("grpo", 0)
+    done.curves["eval/arithmetic/pass@16"] = [[0, 15, 30], [0.5, 0.55, 0.6]]
+    (_, (entropy, way)) = comparison.pictures({"grpo": [done], "none": []}, "arithmetic")
+    assert [list(way.series[0].x), list(way.series[0].y)] == [[0.2, 0.25, 0.3], [0.5, 0.55, 0.6]]
+    assert len(entropy.series) == len(way.series) == 1
 
 
 def test_a_method_is_a_recipe_with_knobs_and_flags():
@@ -190,7 +207,7 @@ def test_all_rates_run_with_the_first_seed_and_the_best_one_with_the_others(trai
         (method, "5e-5", seed) for seed in (1, 2) for method in ("grpo", "recommended")
     ]
     text = capsys.readouterr().out
-    assert "| recommended | 5e-5 | 3 | 0.330 ± 0.025 |" in text and "| recommended | +0.100 ± 0.000 |" in text
+    assert "| recommended | 5e-5 | 3 | 0.298 ± 0.019 |" in text and "| recommended | +0.075 ± 0.000 |" in text
     assert compare.main(arguments(tmp_path, "--seeds", "3")) == 0 and len(trained) == 8
     capsys.readouterr()
     assert compare.main(arguments(tmp_path, "--seeds", "3", "--report")) == 0 and capsys.readouterr().out in text

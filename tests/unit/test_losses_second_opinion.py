@@ -204,14 +204,18 @@ def policy_loss(openrlhf):
 
 @pytest.fixture(scope="module")
 def advantages_of(openrlhf):
-    """OpenRLHF's advantages [responses, tokens] of rewards [prompts, group] by the estimator that a recipe names."""
+    """Advantages [responses, tokens] of rewards [prompts, group] by the estimator and the loss that a recipe names."""
     from openrlhf.trainer.ppo_utils.experience import Experience
-    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
     from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
+
+    from riskpo_openrlhf.config import RiskPOConfig
+    from riskpo_openrlhf.integration.experience_maker import RiskPOExperienceMaker
 
     def compute(flags, rewards, mask):
         rewards = torch.tensor(rewards)
         args = SimpleNamespace(
+            train=SimpleNamespace(seed=0),
+            actor=SimpleNamespace(policy_loss_type=flags["--actor.policy_loss_type"][0]),
             rollout=SimpleNamespace(n_samples_per_prompt=rewards.shape[1]),
             reward=SimpleNamespace(
                 clip_range=(-10, 10), overlong_buffer_len=None, overlong_penalty_factor=1.0,
@@ -222,10 +226,13 @@ def advantages_of(openrlhf):
                 kl=SimpleNamespace(use_loss=False),
             ),
         )  # fmt: skip
-        maker = RemoteExperienceMaker(None, None, None, None, FixedKLController(0), SimpleNamespace(args=args), None)
+        strategy, n = SimpleNamespace(args=args), rewards.numel()
+        maker = RiskPOExperienceMaker(
+            None, None, None, None, FixedKLController(0), strategy, None, config=RiskPOConfig()
+        )
         experience = Experience(
-            index=list(range(rewards.numel())), action_mask=mask, rewards=rewards.flatten(),
-            kl=torch.zeros(mask.shape), response_length=mask.sum(1), info={},
+            index=list(range(n)), action_mask=mask, rewards=rewards.flatten(), prompts=[""] * n, labels=[""] * n,
+            images=[None] * n, kl=torch.zeros(mask.shape), response_length=mask.sum(1), info={},
         )  # fmt: skip
         return maker.compute_advantages_and_returns([experience])[0].advantages
 
@@ -270,7 +277,7 @@ def test_gmpos_clip_is_04_in_core_and_recipe_as_trls_and_02_by_openrlhfs_flag_as
 
 
 def test_unlike_verl_and_trl_gmpos_mean_leaves_out_responses_without_tokens(policy_loss):
-    # Losses -3/2 and 2 as above, and an empty third response. verl: (-3/2 + 2 + 0) / 3 = 1/6. TRL divides by 3 too, and
+    # Losses -3/2 and 2 as above, and an empty third response. verl: (-3/2 + 2 + 0) / 3 = 1/6; TRL divides by 3 too and
     # adds the third's -A, which has no gradient. Ours: (-3/2 + 2) / 2 = verl's * 3/2, and so are the gradients.
     args = of_ratios([*RATIOS, []], [3.0, -1.0, 5.0])
     loss = policy_loss("gmpo", clip_eps_low=LN2, clip_eps_high=LN2)(*args)[0]
@@ -297,10 +304,13 @@ def test_unlike_verl_gmpos_mismatch_weights_are_averaged_and_not_multiplied(poli
     assert loss(new, old, A, mask, rollout)[0].item() == pytest.approx(-7 / 8)
 
 
-def test_the_advantages_of_the_gpg_recipe_are_verls_grpo_ones_without_std(advantages_of):
-    # verl compute_grpo_outcome_advantage without std, GPG's math with scale_rewards off: (1, 0, 0, 0) - 1/4.
-    A = advantages_of(recipe("gpg"), [[1.0, 0, 0, 0], [1, 1, 1, 1]], torch.ones(8, 1).bool())
-    assert A.flatten().tolist() == pytest.approx([0.75, -0.25, -0.25, -0.25, 0, 0, 0, 0])
+def test_the_advantages_of_the_gpg_recipe_are_the_authors_over_the_share_of_groups_with_signal(advantages_of):
+    # verl compute_grpo_outcome_advantage without std, GPG's math with scale_rewards off: (1, 0, 0, 0) - 1/4; GPG's
+    # math divides the loss by the share of groups with signal, here 1/2.
+    mask = torch.ones(8, 1).bool()
+    A = advantages_of(recipe("gpg"), [[1.0, 0, 0, 0], [1, 1, 1, 1]], mask)
+    assert A.flatten().tolist() == pytest.approx([1.5, -0.5, -0.5, -0.5, 0, 0, 0, 0])
+    assert not advantages_of(recipe("gpg"), [[0.0] * 4, [1.0] * 4], mask).any()
 
 
 def test_the_advantages_of_the_gmpo_recipe_are_verls_and_the_authors_and_0_without_signal(advantages_of):
@@ -328,30 +338,27 @@ def test_the_gmpo_recipe_from_rewards_to_loss(policy_loss, advantages_of):
 TWO_GROUPS = [*LOG_PROBS, [-LN2], [-LN2] * 4]
 
 
-def test_the_gpg_recipe_leaves_out_the_factors_of_the_authors_and_of_verl(policy_loss, advantages_of):
-    # Ours: A = 1/2, -1/2, 0, 0, token sums as above, 10 tokens: -ln 2 / 10.
+def test_the_gpg_recipe_has_the_authors_factor_and_not_verls(policy_loss, advantages_of):
+    # A = 1/2, -1/2, 0, 0, token sums as above, 10 tokens: -ln 2 / 10. GPG's math: over the share of groups with
+    # signal, 1/2: -ln 2 / 5.
     new, old, _, mask = of_log_probs(TWO_GROUPS, [0.0] * 4)
     A = advantages_of(recipe("gpg"), [[1.0, 0], [1, 1]], mask)
     loss = loss_of_recipe(policy_loss, recipe("gpg"))(new, old, A, mask)[0]
-    assert loss.item() == pytest.approx(-LN2 / 10)
-    # GPG's math: the loss over the share of groups with signal, 1/2: 2 * -ln 2 / 10 = -ln 2 / 5.
-    assert (loss / (1 / 2)).item() == pytest.approx(-LN2 / 5)
+    assert loss.item() == pytest.approx(-LN2 / 5)
     # verl compute_gpg_outcome_advantage: A times responses / responses whose reward is not 0, 4/3, which with 0/1
     # rewards is the mean reward and not the share of groups: A = 2/3, -2/3, 0, 0: (2 - 10/3) ln 2 / 10 = -2/15 ln 2.
     theirs = of_log_probs(TWO_GROUPS, [2 / 3, -2 / 3, 0.0, 0.0])
-    assert A[:, 0].tolist() == pytest.approx([a * 3 / 4 for a in (2 / 3, -2 / 3, 0, 0)])
     assert token_mean(gpg_loss(*theirs), mask).item() == pytest.approx(-2 / 15 * LN2)
-    assert (loss * 4 / 3).item() == pytest.approx(-2 / 15 * LN2)
+    assert (loss * 2 / 3).item() == pytest.approx(-2 / 15 * LN2)
 
 
-def test_gpgs_own_factor_makes_a_mean_over_responses_one_over_the_groups_with_signal(policy_loss, advantages_of):
-    # GPG's vision, sequence mean. Ours: (3/4 - 5/6 + 0 + 0) ln 2 / 4 = -ln 2 / 48; over the share of groups with
-    # signal, 1/2, it is the -ln 2 / 24 of the first group alone.
+def test_gpgs_factor_makes_a_mean_over_responses_one_over_the_groups_with_signal(policy_loss, advantages_of):
+    # GPG's vision, sequence mean: (3/4 - 5/6 + 0 + 0) ln 2 / 4 = -ln 2 / 48; over the share of groups with signal,
+    # 1/2, it is the -ln 2 / 24 of the first group alone.
     new, old, _, mask = of_log_probs(TWO_GROUPS, [0.0] * 4)
     A = advantages_of(recipe("gpg"), [[1.0, 0], [1, 1]], mask)
     loss = policy_loss("gpg", token_level_loss=False)(new, old, A, mask)[0]
-    assert loss.item() == pytest.approx(-LN2 / 48)
-    assert (loss / (1 / 2)).item() == pytest.approx(-LN2 / 24)
+    assert loss.item() == pytest.approx(-LN2 / 24)
 
 
 def test_the_gpg_recipe_is_the_authors_where_every_group_carries_signal_and_half_of_verls(policy_loss, advantages_of):

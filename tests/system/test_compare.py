@@ -1,0 +1,30 @@
+"""Two runs one after another on the same engines and ranks: the second starts from its own model. Two minutes."""
+
+import os
+import subprocess
+import sys
+
+from conftest import JOB_SECONDS, REPOSITORY
+
+from riskpo_openrlhf.analysis.comparison import read_records
+from riskpo_openrlhf.cli import compare
+
+
+def test_a_run_after_a_ruined_one_starts_from_its_own_model_on_the_same_engines(tmp_path):
+    command = [
+        sys.executable, "-m", "riskpo_openrlhf.cli.compare", "--methods", "grpo", "recommended", "--rates", "3e-2",
+        "--seeds", "1", "--steps", "2", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    job = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, text=True, capture_output=True, timeout=JOB_SECONDS + 120
+    )
+    assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-3000:]
+    assert "Less grpo, at matched Pass@1" in job.stdout
+    ruined, other = read_records(tmp_path / "out" / "runs.jsonl").values()
+    start, end = (ruined.curves[compare.PASS][1][place] for place in (0, -1))
+    assert start > 0.15 and end < 0.1  # two steps at this rate leave nothing of the model
+    assert abs(other.curves[compare.PASS][1][0] - start) < 0.04
+    logs = {path.parts[-4]: path.read_text() for path in (tmp_path / "out").glob("*/*/*/*/train.log")}
+    assert "init_process_group" in logs["recommended"]  # new ranks' weights find the engines
+    assert "Starting to load model" in logs["grpo"] and "Starting to load model" not in logs["recommended"]
