@@ -1,7 +1,7 @@
 """Methods and settings against each other on small arithmetic: `python3 -m riskpo_openrlhf.cli.compare --suite NAME`.
 
 Trains the same small model by each method, learning rate and seed, one run at a time, on Ray and engines that stay up
-(`runtime.series`). A method is NAME or NAME,KNOB=VALUE,...: a recipe of recipes/methods with some of RiskPO's knobs
+(`cli.train_series`). A method is NAME or NAME,KNOB=VALUE,...: a recipe of recipes/methods with some of RiskPO's knobs
 (`omega=2`) or any other flag (`actor.eps_clip=0.3`) changed. With several rates every method gets its own: all are
 tried with the first seed, the best one is run with the others. What is finished is in OUT/runs.jsonl and is not run
 again: stop it and start the same command to go on. Ends with tables, all in Markdown: every method, and its difference
@@ -161,7 +161,7 @@ def _run(plan, args) -> bool:
     (args.out / "jobs.jsonl").write_text("\n".join(lines) + "\n")
     for job in jobs:  # cut off: a run of minutes is not worth resuming
         shutil.rmtree(_folder(args, job), ignore_errors=True)
-    command = [sys.executable, "-m", "riskpo_openrlhf.runtime.series", str(args.out / "jobs.jsonl")]
+    command = [sys.executable, "-m", "riskpo_openrlhf.cli.train_series", str(args.out / "jobs.jsonl")]
     child = subprocess.Popen(command, env=environment, cwd=CHECKOUT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the training ends as well
     try:
