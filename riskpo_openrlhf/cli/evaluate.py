@@ -18,7 +18,8 @@ from pathlib import Path
 
 from riskpo_openrlhf.evaluation import compare, problems, summary
 from riskpo_openrlhf.evaluation.problems import EvaluationError
-from riskpo_openrlhf.evaluation.samples import SUMMARY, SampleStore, write_json, write_parquet
+from riskpo_openrlhf.evaluation.samples import SUMMARY, SampleStore, write_parquet
+from riskpo_openrlhf.files import write_json
 
 REWARD = Path(__file__).parents[1] / "verifiers" / "reward_func.py"
 # OpenRLHF's flags for a run of engines alone, from which the CPU runtime counts its pretend GPUs.

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from riskpo_openrlhf.data.arithmetic import CHAT_KINDS, TINY_KINDS, check_disjoint, problems, write_jsonl
+from riskpo_openrlhf.data.arithmetic import CHAT_KINDS, TINY_KINDS, check_disjoint, problems
+from riskpo_openrlhf.files import write_jsonl
 
 HELDOUT_SEED = 1  # an expression belongs to one split for good, so a training seed of 1 is no harm
 EVAL_SAMPLES = 16

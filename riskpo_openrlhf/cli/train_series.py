@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from riskpo_openrlhf.cli import train
+from riskpo_openrlhf.files import write_json
 
 
 class _Engines:
@@ -95,9 +96,7 @@ def main(argv: list[str] | None = None) -> int:
                 train.prepare()
                 _share()
             train.run()
-        temporary = folder / ".finished.json"
-        temporary.write_text(json.dumps({"seconds": time.monotonic() - started, "flags": job["flags"]}))
-        os.replace(temporary, folder / "finished.json")
+        write_json(folder / "finished.json", {"seconds": time.monotonic() - started, "flags": job["flags"]})
     return 0
 
 

@@ -7,11 +7,8 @@ problem is ever trained on.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import random
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 DATASOURCE = "arithmetic"
@@ -75,19 +72,6 @@ def problems(
         rows += _of_kind(kind, share + (place < rest), seed, split, style, unique)
     random.Random(seed).shuffle(rows)
     return rows
-
-
-def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:
-    """Write rows as JSON lines; the file appears complete or not at all (a temporary file is renamed)."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_disjoint(train: Iterable[dict], heldout: Iterable[dict]) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from riskpo_openrlhf.data import golds, hub, leaks, reasoning
-from riskpo_openrlhf.data.arithmetic import write_jsonl
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS
 from riskpo_openrlhf.data.schema import (
     DataError,
@@ -25,10 +24,10 @@ from riskpo_openrlhf.data.schema import (
     read_rows,
     sha256,
     sha256_of_folder,
-    write_bytes,
     write_manifest,
 )
 from riskpo_openrlhf.data.sources import REASONING_GYM, Leave, Problem, Source, file_name
+from riskpo_openrlhf.files import write_bytes, write_jsonl
 from riskpo_openrlhf.verifiers.labels import write_label
 
 BAD_GOLD = "no answer can be read"

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from riskpo_openrlhf.files import write_bytes
 from riskpo_openrlhf.verifiers.labels import read_label
 
 # OpenRLHF takes a longer string of letters, digits and slashes for an image in base64.
@@ -46,17 +47,6 @@ def check_row(row: dict) -> None:
     for image in images:
         if not os.path.isabs(image) or len(image) > MOST_PATH_CHARACTERS:
             raise DataError(f"{where}: image {image!r} must be an absolute path of at most 256 characters")
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file in one step: a temporary file is renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_rows(path: Path) -> Iterator[dict]:

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
 
-from riskpo_openrlhf.data.arithmetic import write_jsonl
+from riskpo_openrlhf.files import write_jsonl
 from riskpo_openrlhf.verifiers.labels import write_label
 
 PAD, START, END = "<pad>", "<|im_start|>", "<|im_end|>"

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from riskpo_openrlhf.evaluation.problems import EvaluationError
+from riskpo_openrlhf.files import in_one_step, write_json
 
 STATUSES = ("ok", "no_answer", "unparsable", "timeout", "error")
 SETTINGS, SAMPLES, SUMMARY = "settings.json", "samples.jsonl", "summary.json"
@@ -104,8 +105,7 @@ def write_parquet(folder: Path) -> Path:
     schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in types.items()])
     last = {key: number for number, (key, _, _) in enumerate(read_samples(folder / SAMPLES))}
     path = folder / "samples.parquet"
-    temporary = path.with_suffix(".tmp")
-    with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+    with in_one_step(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
         batch = []
         for number, (key, _, line) in enumerate(read_samples(folder / SAMPLES)):
             if last[key] == number:
@@ -115,7 +115,6 @@ def write_parquet(folder: Path) -> Path:
                 writer.write_table(pyarrow.Table.from_pylist(batch, schema))
                 batch = []
         writer.write_table(pyarrow.Table.from_pylist(batch, schema))
-    os.replace(temporary, path)
     return path
 
 
@@ -125,14 +124,6 @@ def read_settings(folder: Path) -> dict:
         return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{folder} holds no evaluation: {error}") from error
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write a file in one step, so that it is never seen half-written; NaN, which JSON does not know, becomes null."""
-    value = json.loads(json.dumps(value), parse_constant=lambda constant: None)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _check_settings(folder: Path, settings: dict) -> None:

@@ -48,8 +48,9 @@ class Job:
 @pytest.fixture(scope="session")
 def material(tmp_path_factory) -> Path:
     """A folder with a small untrained-but-loadable model and arithmetic problems."""
-    from riskpo_openrlhf.data.arithmetic import TINY_KINDS, problems, write_jsonl
+    from riskpo_openrlhf.data.arithmetic import TINY_KINDS, problems
     from riskpo_openrlhf.data.tiny_model import TinySettings, save_tiny_model
+    from riskpo_openrlhf.files import write_jsonl
 
     folder = tmp_path_factory.mktemp("material")
     (folder / "model").mkdir()

@@ -1,6 +1,5 @@
 import asyncio
 import importlib.util
-import json
 import sys
 
 import pytest
@@ -9,7 +8,6 @@ from riskpo_openrlhf.verifiers import Verdict
 from riskpo_openrlhf.verifiers import arithmetic as verifier
 
 pytest.importorskip("reasoning_gym")
-from riskpo_openrlhf.data import arithmetic as data
 from riskpo_openrlhf.data.arithmetic import CHAT_KINDS, TINY_KINDS, Kind, check_disjoint, problems
 
 TWO_ONES = Kind("chain_sum", 2, 1)
@@ -73,15 +71,6 @@ def test_a_missing_reasoning_gym_is_named_with_the_command_that_installs_it(monk
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(ModuleNotFoundError, match="pip install reasoning-gym=="):
         problems([TWO_ONES], 4, 0)
-
-
-def test_write_jsonl_leaves_the_old_file_alone_when_writing_fails(tmp_path):
-    path = tmp_path / "new" / "rows.jsonl"
-    data.write_jsonl(path, [{"input": "1+1=", "label": "2"}])
-    with pytest.raises(TypeError):
-        data.write_jsonl(path, [{"input": "1+1=", "label": "2"}, {"input": object()}])
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"input": "1+1=", "label": "2"}]
-    assert [file.name for file in path.parent.iterdir()] == ["rows.jsonl"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from riskpo_openrlhf.data import golds, reasoning
 from riskpo_openrlhf.data.instructions import CODE_HEADING, INSTRUCTIONS, bare_problem, code_prompt
 from riskpo_openrlhf.data.leaks import identity, leaked, normalise
-from riskpo_openrlhf.data.schema import DataError, check_row, write_bytes
+from riskpo_openrlhf.data.schema import DataError, check_row
 from riskpo_openrlhf.data.sources import SOURCES
 from riskpo_openrlhf.verifiers.labels import write_label
 
@@ -221,14 +221,6 @@ def test_a_row_that_openrlhf_would_misread_is_refused(change, message):
 
 def test_shifts_in_a_program_are_no_calculator_annotation():
     check_row(row("In C, x = 1 << 3; y >>= 2. What is x?"))
-
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    with pytest.raises(TypeError):
-        write_bytes(tmp_path / "a", "no bytes")
-    assert list(tmp_path.iterdir()) == []
-    write_bytes(tmp_path / "sub/a", b"1")
-    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("task", reasoning.TASKS)

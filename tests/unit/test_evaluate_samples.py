@@ -1,12 +1,11 @@
 """The folder of an evaluation: what was written is never lost, doubled or mixed with something else."""
 
 import json
-import math
 
 import pytest
 
 from riskpo_openrlhf.evaluation.problems import EvaluationError
-from riskpo_openrlhf.evaluation.samples import SAMPLES, SETTINGS, SampleStore, read_samples, write_json, write_parquet
+from riskpo_openrlhf.evaluation.samples import SAMPLES, SETTINGS, SampleStore, read_samples, write_parquet
 
 SETTINGS_OF_A_RUN = {"model": "m", "sampling": {"s": {"n": 2, "temperature": 1.0}}}
 
@@ -116,8 +115,3 @@ def test_parquet_holds_every_sample_once_with_ids_as_text(opened, tmp_path):
     rows = pyarrow.parquet.read_table(write_parquet(tmp_path)).to_pylist()
     assert [(row["id"], row["sample"], row["status"]) for row in rows] == [("007", 1, "ok"), ("007", 0, "ok")]
     assert rows[0]["response"] == sample()["response"] and json.loads(rows[0]["extra_logs"]) == {"x": 1.0}
-
-
-def test_a_number_that_is_not_known_is_null_in_json(tmp_path):
-    write_json(tmp_path / "x.json", {"a": math.nan, "b": [1.5]})
-    assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {"a": None, "b": [1.5]}

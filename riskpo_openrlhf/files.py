@@ -1,0 +1,39 @@
+"""Files that are there whole or not at all, whenever a job is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def in_one_step(path: str | os.PathLike) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the place of `path` at the end, unless an error is raised."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    with in_one_step(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: str | os.PathLike, value: dict) -> None:
+    """Indented, for people; NaN, which JSON does not know, becomes null."""
+    value = json.loads(json.dumps(value), parse_constant=lambda constant: None)
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:
+    """A line of JSON a row."""
+    with in_one_step(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
