@@ -234,8 +234,9 @@ _RELEASED = {
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "recommended": {
-        "alpha": 0.4,
-        "beta": 0.9,
+        "alpha": 0.6,
+        "beta": 0.95,
+        "omega": 2.0,
         "bundling": "stratified",
         "credit": "counterfactual",
         "normalization": "group-std",

@@ -75,17 +75,15 @@ def at_end(curve: Curve) -> float:
     return float(curve.values[-2:].mean())
 
 
-def at_level(run: Run, tag: str, match: str, level: float) -> float:
-    """`tag` where `match` is at `level`: on the straight line, by least squares, of one over the other in the run.
+def value_at(curve: Curve, step: float) -> float:
+    """The curve at a step; NaN at no step. Each value is first averaged with its neighbours, since one is too noisy.
 
-    All evaluations count, so that it is less noisy than the two around the level. Where `match` does not change the
-    line is flat.
+    Straight lines between the points, level outside of them.
     """
-    values, steps = run.scalars[tag].values, run.scalars[tag].steps
-    x = np.interp(steps, run.scalars[match].steps, run.scalars[match].values)
-    spread = x - x.mean()
-    slope = float(spread @ values / (spread @ spread)) if np.ptp(x) > 1e-9 else 0.0
-    return float(values.mean() + slope * (level - x.mean()))
+    if not np.isfinite(step):
+        return nan
+    means = [curve.values[max(0, i - 1) : i + 2].mean() for i in range(len(curve.values))]
+    return float(np.interp(step, curve.steps, means))
 
 
 def common_level(pairs: Sequence[tuple[Run, Run]], tag: str) -> float:
@@ -98,15 +96,19 @@ def differences(
 ) -> dict[str, Interval]:
     """First less second run of each pair (same seed), for every tag that all runs have.
 
-    With `level` both are read where `match` is at that level (`at_level`), and `steps` is the difference of the steps
-    at which they have `reached` it; without, at their ends (`at_end`).
+    With `level` each is read at the step at which its `match` has `reached` that level, and `steps` is the difference
+    of these steps; without, at their ends (`at_end`).
     """
     shared = [tag for tag in tags if all(tag in run.scalars for pair in pairs for run in pair)]
     if level is None:
         found = {tag: [at_end(a.scalars[tag]) - at_end(b.scalars[tag]) for a, b in pairs] for tag in shared}
     else:
-        steps = [reached(a.scalars[match], level) - reached(b.scalars[match], level) for a, b in pairs]
-        found = {"steps": steps} | {
-            tag: [at_level(a, tag, match, level) - at_level(b, tag, match, level) for a, b in pairs] for tag in shared
-        }
+        steps = [[reached(run.scalars[match], level) for run in pair] for pair in pairs]
+        found = {"steps": [a - b for a, b in steps]}
+        for tag in shared:
+            read = [
+                [value_at(r.scalars[tag], at) for r, at in zip(*both, strict=True)]
+                for both in zip(pairs, steps, strict=True)
+            ]
+            found[tag] = [a - b for a, b in read]
     return {tag: interval(values) for tag, values in found.items()}

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="other methods than the suite's")
     parser.add_argument("--baseline", help="what the others are compared with (default: the first method)")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--rates", nargs="+", default=list(RATES), metavar="LR", help="the same grid for every method")
     parser.add_argument("--model", choices=("micro", "tiny"), default="micro", help="of recipes/quickstart_cpu.sh")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))

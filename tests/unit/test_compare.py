@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.tensorboard import SummaryWriter
 
 from riskpo_openrlhf.analysis import comparison
-from riskpo_openrlhf.analysis.paired import at_end, at_level, common_level, differences, interval, reached, rising
+from riskpo_openrlhf.analysis.paired import at_end, common_level, differences, interval, reached, rising, value_at
 from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.cli import compare
 from riskpo_openrlhf.config import RiskPOConfig
@@ -36,14 +36,11 @@ def test_a_level_is_reached_between_two_evaluations_on_a_straight_line():
     assert reached(curve(0.4, 0.5), 0.4) == 0 and isnan(reached(curve(0.2, 0.3), 0.4))
 
 
-def test_a_number_at_matched_pass_at_1_is_read_on_the_line_through_all_evaluations():
-    run = Run(
-        "r", {"p": curve(0.1, 0.2, 0.3), "m": curve(5, 6, 10), "late": Curve(np.array([5, 15]), np.array([1.0, 3.0]))}
-    )
-    # the line through (.1, 5), (.2, 6), (.3, 10): slope 25, 7 in the middle; `late` has its points at .15 and .25
-    assert at_level(run, "m", "p", 0.3) == pytest.approx(9.5) and at_level(run, "late", "p", 0.2) == pytest.approx(2)
-    flat = Run("f", {"p": curve(0.2, 0.2), "m": curve(1, 2)})
-    assert at_level(flat, "m", "p", 0.9) == 1.5 and at_end(curve(9, 1, 2)) == 1.5
+def test_a_number_is_read_from_means_of_neighbours_between_steps():
+    noisy = curve(1, 4, 1, 4)  # means: 2.5, 2, 3, 2.5
+    assert [value_at(noisy, step) for step in (0, 10, 20, 30)] == [2.5, 2, 3, 2.5]
+    assert value_at(noisy, 15) == 2.5 and value_at(noisy, 99) == 2.5 and isnan(value_at(noisy, nan))
+    assert at_end(curve(9, 1, 2)) == 1.5
 
 
 def test_a_noisy_peak_is_not_where_a_level_is_first_reached():
@@ -66,7 +63,8 @@ def test_at_matched_pass_at_1_a_slower_method_is_read_later():
     level = common_level(pairs, "p")
     assert level == pytest.approx(0.3)
     matched = differences(pairs, ["entropy", "own"], "p", level)
-    assert matched["steps"].mean == pytest.approx(10) and matched["entropy"].mean == pytest.approx(0.2)
+    # slow is there at step 20: (.9 + .8) / 2; fast at step 10: (1 + .6 + .2) / 3
+    assert matched["steps"].mean == pytest.approx(10) and matched["entropy"].mean == pytest.approx(0.85 - 0.6)
     assert matched["entropy"].half == pytest.approx(0) and "own" not in matched
     assert differences(pairs, ["entropy"], "p")["entropy"].mean == pytest.approx(0.85 - 0.4)
 
@@ -117,8 +115,8 @@ def test_tables_by_hand():
     end, less, matched = text.split("Less grpo")
     assert "| grpo | 1e-4 | 2 | 0.275 ± 0.000 | 0.850 ± 0.000 |" in end and "| none | no finished run |" in end
     assert "| new | +0.050 ± 0.000 | -0.025 ± 0.000 |" in less
-    # grpo is at .3 at step 30: entropy .9 at Pass@1 .227, .8 at .277, so .753. new at step 15: .9 at .253, .75 at .327
-    assert "| new | 0.300 | -15 ± 0 | +0.051 ± 0.000 |" in matched
+    # both means of two values: .85 of grpo, .825 of new, wherever they are read
+    assert "| new | 0.300 | -15 ± 0 | -0.025 ± 0.000 |" in matched
 
 
 def test_the_picture_shows_pass_at_16_against_pass_at_1_and_needs_no_run_of_a_method():
@@ -214,7 +212,7 @@ def test_all_rates_run_with_the_first_seed_and_the_best_one_with_the_others(trai
 
 
 def test_a_run_that_was_cut_off_is_run_again_from_its_start(trained, tmp_path):
-    folder = tmp_path / "micro-60-steps/grpo/2e-5/seed0"
+    folder = tmp_path / "micro-120-steps/grpo/2e-5/seed0"
     folder.mkdir(parents=True)
     (folder / "half.log").write_text("")
     assert compare.main(arguments(tmp_path, "--seeds", "1")) == 0
