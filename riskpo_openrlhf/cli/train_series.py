@@ -10,6 +10,7 @@ Exit code 0 when all are done. A run that fails ends the process, with a traceba
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -20,6 +21,9 @@ from pathlib import Path
 
 from riskpo_openrlhf.cli import train
 from riskpo_openrlhf.files import write_json
+
+# Each run would wait for a placement of its own, or make trainers elsewhere.
+NOT_SHARED = ("--train.colocate_all", "--train.colocate_actor_ref", "--train.async_enable")
 
 
 class _Engines:
@@ -82,8 +86,16 @@ class _Trainer:
 
 
 def main(argv: list[str] | None = None) -> int:
-    (file,) = sys.argv[1:] if argv is None else argv
-    jobs = [json.loads(line) for line in Path(file).read_text().splitlines()]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("jobs", type=Path, help="a line of JSON a run: folder, flags")
+    file = parser.parse_args(argv).jobs
+    try:
+        jobs = [json.loads(line) for line in file.read_text().splitlines()]
+        refused = {flag for job in jobs for flag in job["flags"] if flag in NOT_SHARED}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"{file} is no list of runs: {type(error).__name__}: {error}")
+    if refused:
+        parser.error(f"{', '.join(sorted(refused))}: such runs can't share their engines; start them by cli.train")
     parent = os.getppid()
     for number, job in enumerate(jobs):
         if os.getppid() != parent:  # who waited for the rest is gone

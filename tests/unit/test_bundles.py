@@ -9,9 +9,6 @@ from riskpo_openrlhf.config import RiskPOConfig
 from riskpo_openrlhf.core.bundles import canonical_order, counterfactual, draw_layout, send_back
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
-
 shapes = st.tuples(st.integers(1, 23), st.integers(2, 6), st.integers(1, 6), st.integers(0, 10**6))
 bundlings = pytest.mark.parametrize("bundling", ["random", "stratified", "ordered"])
 

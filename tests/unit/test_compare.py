@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from riskpo_openrlhf.analysis import comparison
 from riskpo_openrlhf.analysis.paired import at_end, common_level, differences, interval, reached, rising, value_at
 from riskpo_openrlhf.analysis.runs import Curve, Run
-from riskpo_openrlhf.cli import compare
+from riskpo_openrlhf.cli import compare, train_series
 from riskpo_openrlhf.config import RiskPOConfig
 
 
@@ -243,3 +243,21 @@ def test_bad_arguments_are_refused(more, why, tmp_path, capsys):
 def test_a_recipe_that_fails_is_told_with_its_last_words():
     with pytest.raises(ValueError, match="ended with 2: .*steps at least 1"):
         compare._recipe(argparse.Namespace(model="micro", steps=0), None, "--print")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"folder": "a", "flags": ["--train.colocate_all"]}', "--train.colocate_all: such runs can't share"),
+        ('{"folder": "a"}', "is no list of runs: KeyError: 'flags'"),
+        ("no json", "is no list of runs"),
+        (None, "is no list of runs: FileNotFoundError"),
+    ],
+)
+def test_runs_that_cannot_share_engines_are_refused(text, why, tmp_path, capsys):
+    file = tmp_path / "jobs.jsonl"
+    if text is not None:
+        file.write_text(text + "\n")
+    with pytest.raises(SystemExit) as stopped:
+        train_series.main([str(file)])
+    assert stopped.value.code == 2 and why in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from riskpo_openrlhf.data import golds, reasoning
@@ -12,9 +12,6 @@ from riskpo_openrlhf.data.leaks import identity, leaked, normalise
 from riskpo_openrlhf.data.schema import DataError, check_row
 from riskpo_openrlhf.data.sources import SOURCES
 from riskpo_openrlhf.verifiers.labels import write_label
-
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
 
 BALANCED = st.recursive(
     st.text(st.sampled_from("ab1,+ $"), min_size=1, max_size=6) | st.sampled_from([r"\{", r"\}", r"\frac{1}{2}"]),

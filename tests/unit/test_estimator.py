@@ -11,9 +11,6 @@ from hypothesis import strategies as st
 from riskpo_openrlhf.config import PRESETS, RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
-
 METRICS = {
     *(f"riskpo/{name}" for name in ("q_alpha", "q_beta", "coverage_alpha", "coverage_beta", "mvar", "rvar_lower")),
     *(f"riskpo/{name}" for name in ("rvar_middle", "score_mean", "score_std", "share_lower", "share_middle")),

@@ -9,9 +9,6 @@ from riskpo_openrlhf.config import RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 from riskpo_openrlhf.core.risk import g, mvar_advantage, risk_seeking_advantage, utility
 
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
-
 logit_lists = st.lists(st.floats(-2, 2), min_size=2, max_size=8)
 level_pairs = st.tuples(st.floats(0.05, 0.95), st.floats(0.05, 0.95)).filter(lambda ab: ab[1] - ab[0] > 0.02)
 

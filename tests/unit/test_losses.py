@@ -2,13 +2,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from riskpo_openrlhf.core.losses import MAX_LOG_RATIO, gmpo_loss, gpg_loss, sequence_clipped_loss
-
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
 
 LOSSES = [sequence_clipped_loss, gmpo_loss, gpg_loss]
 ratio_losses = pytest.mark.parametrize("loss", LOSSES[:2])

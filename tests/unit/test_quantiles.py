@@ -2,13 +2,10 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from riskpo_openrlhf.core.quantiles import QuantileTracker, empirical_quantile
-
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
 
 batches = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=1, max_size=12)
 

@@ -14,9 +14,6 @@ from riskpo_openrlhf.core.risk import (
     utility,
 )
 
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
-
 numbers = st.floats(-10, 10, allow_subnormal=False)
 samples = st.lists(numbers, min_size=1, max_size=12)
 levels = st.tuples(st.floats(0.01, 0.99), st.floats(0.01, 0.99)).filter(lambda ab: ab[1] - ab[0] > 1e-3)
