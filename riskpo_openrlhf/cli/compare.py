@@ -51,7 +51,7 @@ SUITES = {
     "profile": ("paper", "paper,profile=seeking"),
 }  # fmt: skip
 RATES = ("5e-5", "1e-4", "2e-4")
-EVERY = 15  # steps between evaluations
+EVERY = {"micro": 15, "tiny": 20, "smollm2": 8}  # model of the quickstart -> steps between evaluations
 SOURCE = "arithmetic"
 PASS = f"eval/{SOURCE}/pass@1"
 COLUMNS = {
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--rates", nargs="+", default=list(RATES), metavar="LR", help="the same grid for every method")
-    parser.add_argument("--model", choices=("micro", "tiny"), default="micro", help="of recipes/quickstart_cpu.sh")
+    parser.add_argument("--model", choices=EVERY, default="micro", help="of recipes/quickstart_cpu.sh")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
     parser.add_argument("--report", action="store_true", help="only the tables, of what is finished")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the curves too (.png or .svg, makes both)")
@@ -153,7 +153,8 @@ def _run(plan, args) -> bool:
     jobs = [job for job in wanted if (*job, args.steps, args.model) not in records]
     if not jobs:
         return True
-    environment = {**os.environ, "RISKPO_CACHE": str(args.out / "data"), "OMP_NUM_THREADS": "1"}
+    threads = str(os.cpu_count()) if args.model == "smollm2" else "1"
+    environment = {**os.environ, "RISKPO_CACHE": str(args.out / "data"), "OMP_NUM_THREADS": threads}
     for seed in sorted({seed for _, _, seed in jobs}):
         print(f"compare: model and problems of seed {seed}", flush=True)
         _recipe(args, environment, "--prepare", "--seed", str(seed))
@@ -201,7 +202,7 @@ def _folder(args, job) -> Path:
 def _flags(args, environment, job) -> list[str]:
     method, rate, seed = job
     name, changes = split_method(method)
-    flags = ["--actor.adam.lr", rate, "--eval.steps", str(EVERY), "--logger.wandb.run_name", method]
+    flags = ["--actor.adam.lr", rate, "--eval.steps", str(EVERY[args.model]), "--logger.wandb.run_name", method]
     flags += ["--ckpt.save_steps", "-1", "--ckpt.best_metric_key", "none", *changes]
     out = ["--out", str(_folder(args, job))]
     printed = _recipe(args, environment, "--print", "--seed", str(seed), "--method", name, *out, "--", *flags)
