@@ -50,7 +50,7 @@ SUITES = {
     "omega": ("paper", *(f"paper,omega={omega}" for omega in (0, 0.1, 1))),
     "profile": ("paper", "paper,profile=seeking"),
 }  # fmt: skip
-RATES = ("5e-5", "1e-4", "2e-4")
+RATES = ("1e-4", "2e-4", "4e-4")
 EVERY = {"micro": 15, "tiny": 20, "smollm2": 8}  # model of the quickstart -> steps between evaluations
 SOURCE = "arithmetic"
 PASS = f"eval/{SOURCE}/pass@1"

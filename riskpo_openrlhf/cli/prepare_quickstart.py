@@ -45,6 +45,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _write_problems(args) -> list[dict[str, str]]:
     kinds, style = (CHAT_KINDS, "chat") if args.model == "smollm2" else (TINY_KINDS, "short")
+    if args.model == "micro":
+        from riskpo_openrlhf.data.tiny_model import MICRO
+
+        kinds = MICRO.kinds
     n_train, n_heldout = (960, 60) if args.model == "smollm2" else (4800, 160)
     train = problems(kinds, n_train if args.train is None else args.train, args.seed, style=style)
     n_heldout = n_heldout if args.heldout is None else args.heldout
