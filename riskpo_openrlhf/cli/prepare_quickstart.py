@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from riskpo_openrlhf.data.arithmetic import CHAT_KINDS, TINY_KINDS, check_disjoint, problems
+from riskpo_openrlhf.data.arithmetic import CHAT_KINDS, check_disjoint, problems
 from riskpo_openrlhf.files import write_jsonl
 
 HELDOUT_SEED = 1  # an expression belongs to one split for good, so a training seed of 1 is no harm
@@ -44,12 +44,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write_problems(args) -> list[dict[str, str]]:
-    kinds, style = (CHAT_KINDS, "chat") if args.model == "smollm2" else (TINY_KINDS, "short")
-    if args.model == "micro":
-        from riskpo_openrlhf.data.tiny_model import MICRO
+    if args.model == "smollm2":
+        kinds, style, n_train, n_heldout = CHAT_KINDS, "chat", 960, 60
+    else:
+        from riskpo_openrlhf.data.tiny_model import MODELS
 
-        kinds = MICRO.kinds
-    n_train, n_heldout = (960, 60) if args.model == "smollm2" else (4800, 160)
+        kinds, style, n_train, n_heldout = MODELS[args.model].kinds, "short", 4800, 160
     train = problems(kinds, n_train if args.train is None else args.train, args.seed, style=style)
     n_heldout = n_heldout if args.heldout is None else args.heldout
     heldout = problems(kinds, n_heldout, HELDOUT_SEED, split="heldout", style=style, unique=True)
@@ -61,9 +61,9 @@ def _write_problems(args) -> list[dict[str, str]]:
 
 
 def _prepare_tiny(args, heldout: list[dict[str, str]]) -> Path:
-    from riskpo_openrlhf.data.tiny_model import MICRO, TinySettings, build_once, grade, load, save_tiny_model
+    from riskpo_openrlhf.data.tiny_model import MODELS, build_once, grade, load, save_tiny_model
 
-    settings = replace(MICRO if args.model == "micro" else TinySettings(), seed=args.seed)
+    settings = replace(MODELS[args.model], seed=args.seed)
     folder, start = args.out / f"{args.model}-{settings.digest()}", time.monotonic()
     if not build_once(folder, lambda temporary: save_tiny_model(temporary, settings)):
         print(f"The warm-started model is there already: {folder}")

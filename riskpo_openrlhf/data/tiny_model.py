@@ -51,10 +51,13 @@ class TinySettings:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
-# A tenth of the parameters and half the time a step, for the many runs of cli.compare; on kinds that it can learn.
-MICRO = TinySettings(
-    hidden_size=64, intermediate_size=192, layers=2, heads=2, steps=600, kinds=(TINY_KINDS[1], TINY_KINDS[2])
-)
+MODELS = {
+    "tiny": TinySettings(),
+    # A tenth of the parameters and half the time a step, for the many runs of cli.compare; on kinds that it can learn.
+    "micro": TinySettings(
+        hidden_size=64, intermediate_size=192, layers=2, heads=2, steps=600, kinds=(TINY_KINDS[1], TINY_KINDS[2])
+    ),
+}
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

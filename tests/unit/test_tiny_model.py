@@ -1,3 +1,7 @@
+import json
+import re
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("reasoning_gym")
@@ -8,6 +12,7 @@ from riskpo_openrlhf.cli import prepare_quickstart  # noqa: E402
 from riskpo_openrlhf.data import smollm2  # noqa: E402
 from riskpo_openrlhf.data.arithmetic import TINY_KINDS, Kind, problems  # noqa: E402
 from riskpo_openrlhf.data.tiny_model import (  # noqa: E402
+    MODELS,
     TinySettings,
     build_model,
     build_once,
@@ -86,14 +91,20 @@ def test_any_changed_setting_changes_the_digest():
     assert len({settings.digest() for settings in (TinySettings(), SMALL, TinySettings(seed=1))}) == 3
 
 
-def test_prepare_quickstart_writes_model_and_problems_and_keeps_the_model(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("riskpo_openrlhf.data.tiny_model.TinySettings", lambda seed: SMALL)
-    arguments = ["--out", str(tmp_path), "--train", "60", "--heldout", "12"]
+@pytest.mark.parametrize("model", ["tiny", "micro"])
+def test_prepare_quickstart_writes_model_and_problems_and_keeps_the_model(model, tmp_path, monkeypatch, capsys):
+    kinds = MODELS[model].kinds
+    monkeypatch.setitem(MODELS, model, replace(SMALL, kinds=kinds))
+    arguments = ["--model", model, "--out", str(tmp_path), "--train", "60", "--heldout", "12"]
     assert prepare_quickstart.main(arguments) == 0
     assert "Pass@16" in capsys.readouterr().out
     assert (tmp_path / "model" / "config.json").is_file()
     assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 60
     assert len((tmp_path / "heldout.jsonl").read_text().splitlines()) == 12
+    sizes = {
+        tuple(map(len, re.findall(r"\d+", row["input"]))) for row in map(json.loads, open(tmp_path / "train.jsonl"))
+    }
+    assert sizes == {(kind.digits,) * kind.terms for kind in kinds}
     assert prepare_quickstart.main(arguments) == 0
     assert "there already" in capsys.readouterr().out
 
