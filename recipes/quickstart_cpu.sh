@@ -33,13 +33,10 @@ done
 # prompts and responses a step, optimizer batch, lengths in tokens, learning rate, held-out problems, steps between
 # evaluations, threads a process
 case $model in
-    tiny)
+    tiny | micro)
         : "${steps:=80}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64
         lr=5e-5 heldout=160 every=20 eval_samples=16 threads=1
-        ;;
-    micro)
-        : "${steps:=80}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64
-        lr=5e-5 heldout=200 every=20 eval_samples=32 threads=1
+        [[ $model == tiny ]] || heldout=200 every=15 eval_samples=32 # runs are to be compared
         ;;
     smollm2)
         : "${steps:=24}" && batch=10 group=8 train=80 micro=8 tokens=32 length=160

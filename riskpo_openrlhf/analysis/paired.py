@@ -100,15 +100,12 @@ def differences(
     of these steps; without, at their ends (`at_end`).
     """
     shared = [tag for tag in tags if all(tag in run.scalars for pair in pairs for run in pair)]
-    if level is None:
-        found = {tag: [at_end(a.scalars[tag]) - at_end(b.scalars[tag]) for a, b in pairs] for tag in shared}
-    else:
-        steps = [[reached(run.scalars[match], level) for run in pair] for pair in pairs]
-        found = {"steps": [a - b for a, b in steps]}
-        for tag in shared:
-            read = [
-                [value_at(r.scalars[tag], at) for r, at in zip(*both, strict=True)]
-                for both in zip(pairs, steps, strict=True)
-            ]
-            found[tag] = [a - b for a, b in read]
+
+    def read(run: Run, tag: str) -> float:
+        curve = run.scalars[tag]
+        return at_end(curve) if level is None else value_at(curve, reached(run.scalars[match], level))
+
+    found = {tag: [read(a, tag) - read(b, tag) for a, b in pairs] for tag in shared}
+    if level is not None:
+        found["steps"] = [reached(a.scalars[match], level) - reached(b.scalars[match], level) for a, b in pairs]
     return {tag: interval(values) for tag, values in found.items()}

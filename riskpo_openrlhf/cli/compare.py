@@ -33,6 +33,7 @@ from riskpo_openrlhf.analysis.comparison import (
 from riskpo_openrlhf.analysis.draw import draw
 from riskpo_openrlhf.analysis.runs import load_runs
 from riskpo_openrlhf.config import FLAG_PREFIX
+from riskpo_openrlhf.files import write_jsonl
 
 CHECKOUT = Path(__file__).parents[2]
 RECIPE = CHECKOUT / "recipes" / "quickstart_cpu.sh"
@@ -51,7 +52,6 @@ SUITES = {
     "profile": ("paper", "paper,profile=seeking"),
 }  # fmt: skip
 RATES = ("1e-4", "2e-4", "4e-4")
-EVERY = {"micro": 15, "tiny": 20, "smollm2": 8}  # model of the quickstart -> steps between evaluations
 SOURCE = "arithmetic"
 PASS = f"eval/{SOURCE}/pass@1"
 COLUMNS = {
@@ -75,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--rates", nargs="+", default=list(RATES), metavar="LR", help="the same grid for every method")
-    parser.add_argument("--model", choices=EVERY, default="micro", help="of recipes/quickstart_cpu.sh")
+    parser.add_argument(
+        "--model", choices=("micro", "tiny", "smollm2"), default="micro", help="of recipes/quickstart_cpu.sh"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
     parser.add_argument("--report", action="store_true", help="only the tables, of what is finished")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the curves too (.png or .svg, makes both)")
@@ -158,8 +160,8 @@ def _run(plan, args) -> bool:
     for seed in sorted({seed for _, _, seed in jobs}):
         print(f"compare: model and problems of seed {seed}", flush=True)
         _recipe(args, environment, "--prepare", "--seed", str(seed))
-    lines = [json.dumps({"folder": str(_folder(args, job)), "flags": _flags(args, environment, job)}) for job in jobs]
-    (args.out / "jobs.jsonl").write_text("\n".join(lines) + "\n")
+    rows = [{"folder": str(_folder(args, job)), "flags": _flags(args, environment, job)} for job in jobs]
+    write_jsonl(args.out / "jobs.jsonl", rows)
     for job in jobs:  # cut off: a run of minutes is not worth resuming
         shutil.rmtree(_folder(args, job), ignore_errors=True)
     command = [sys.executable, "-m", "riskpo_openrlhf.cli.train_series", str(args.out / "jobs.jsonl")]
@@ -202,7 +204,7 @@ def _folder(args, job) -> Path:
 def _flags(args, environment, job) -> list[str]:
     method, rate, seed = job
     name, changes = split_method(method)
-    flags = ["--actor.adam.lr", rate, "--eval.steps", str(EVERY[args.model]), "--logger.wandb.run_name", method]
+    flags = ["--actor.adam.lr", rate, "--logger.wandb.run_name", method]
     flags += ["--ckpt.save_steps", "-1", "--ckpt.best_metric_key", "none", *changes]
     out = ["--out", str(_folder(args, job))]
     printed = _recipe(args, environment, "--print", "--seed", str(seed), "--method", name, *out, "--", *flags)

@@ -26,35 +26,22 @@ from riskpo_openrlhf.files import write_json
 NOT_SHARED = ("--train.colocate_all", "--train.colocate_actor_ref", "--train.async_enable")
 
 
-class _Engines:
-    """Stands for OpenRLHF's `create_vllm_engines`: makes them once. The weights come from each run's own model."""
+class _Once:
+    """Stands for a function of OpenRLHF: calls it once, and gives every run what came of it.
 
-    def __init__(self, create):
-        self.create, self.engines, self.settings = create, None, None
+    The runs must ask for the same, but for the positional arguments `own`, which each run may have its own of.
+    """
 
-    def __call__(self, number, tensor_parallel_size, pretrain, seed, *others, **more):
-        settings = (number, tensor_parallel_size, *others, *sorted(more.items()))
-        if self.engines is None:
-            self.engines = self.create(number, tensor_parallel_size, pretrain, seed, *others, **more)
-            self.settings = settings
-        elif settings != self.settings:
-            raise ValueError(f"runs of one series share their engines, but {settings} is not {self.settings}")
-        return self.engines
-
-
-class _Group:
-    """Stands for OpenRLHF's `RayActorGroup`: makes the policy's ranks once; each run loads its own model into them."""
-
-    def __init__(self, group):
-        self.group, self.ranks, self.settings = group, None, None
+    def __init__(self, make, what: str, own: tuple[int, ...] = ()):
+        self.make, self.what, self.own, self.made = make, what, own, None
 
     def __call__(self, *args, **more):
-        settings = (*args, *sorted(more.items()))
-        if self.ranks is None:
-            self.ranks, self.settings = self.group(*args, **more), settings
+        settings = [value for i, value in enumerate(args) if i not in self.own] + sorted(more.items())
+        if self.made is None:
+            self.made, self.settings = self.make(*args, **more), settings
         elif settings != self.settings:
-            raise ValueError("runs of one series share their ranks: one policy model, no reference model or critic")
-        return self.ranks
+            raise ValueError(f"runs of one series share their {self.what}, but {settings} is not {self.settings}")
+        return self.made
 
 
 class _Trainer:
@@ -74,13 +61,12 @@ class _Trainer:
                 self.trainer.broadcast_to_vllm()  # the engines still have the last run's weights
                 self.trainer.fit()
 
-        self.host = ray.remote(Host).remote
+        self.host_class, self.host = ray.remote(Host), None
 
     def remote(self, *args, **kwargs):
         import ray
 
-        if callable(self.host):
-            self.host = self.host()
+        self.host = self.host or self.host_class.remote()
         ray.get(self.host.start.remote(*args, **kwargs))
         return self.host
 
@@ -120,8 +106,9 @@ def _share() -> None:
 
     from riskpo_openrlhf.integration.trainers import RiskPOTrainer
 
-    trainer_ray.create_vllm_engines = _Engines(trainer_ray.create_vllm_engines)
-    launcher.RayActorGroup = _Group(launcher.RayActorGroup)
+    # Weights, and so the model's path and the seed, come from each run itself. One group of ranks: the policy's.
+    trainer_ray.create_vllm_engines = _Once(trainer_ray.create_vllm_engines, "engines", own=(2, 3))
+    launcher.RayActorGroup = _Once(launcher.RayActorGroup, "ranks")
     ppo_trainer.PPOTrainer = _Trainer(RiskPOTrainer)
 
 

@@ -122,11 +122,14 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
         """Fill `advantages` and `returns` [responses, tokens] of every micro-batch, in place."""
         if not uses_riskpo(self.args):
-            measured = self._scores(experiences)
-            self.metrics = self._measure(*measured)
+            self.metrics = self._measure(*self._scores(experiences))
             experiences = super().compute_advantages_and_returns(experiences)
-            if self.args.actor.policy_loss_type == "gpg":
-                _over_share_with_signal(experiences, *measured[:2])
+            share = 1 - self.metrics["signal/grpo_zero_share"]
+            if self.args.actor.policy_loss_type == "gpg" and share:
+                # GPG's alpha (arXiv:2504.02546): over the share of groups with signal
+                for experience in experiences:
+                    experience.advantages = experience.advantages / share
+                    experience.returns = experience.returns / share
             return experiences
         sizes = [len(e.index) for e in experiences]
         scores, valid, keys, index = self._scores(experiences)
@@ -187,18 +190,6 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
             return None
         kl = experience.kl.float() * experience.action_mask
         return (kl.flip(-1).cumsum(-1).flip(-1)).mul_(self.kl_ctl.value)
-
-
-def _over_share_with_signal(experiences: list[Experience], scores: torch.Tensor, valid: torch.Tensor) -> None:
-    """GPG's alpha (arXiv:2504.02546): advantages over the share of groups whose scores differ, in place.
-
-    `scores` and `valid` are [prompts, group]. By extremes, as the std of equal scores may not be 0 in float32.
-    """
-    low, high = scores.masked_fill(~valid, torch.inf).amin(1), scores.masked_fill(~valid, -torch.inf).amax(1)
-    if share := (low < high).float().mean().item():
-        for experience in experiences:
-            experience.advantages = experience.advantages / share
-            experience.returns = experience.returns / share
 
 
 def _in_rollout_order(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
