@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 
 from riskpo_openrlhf.integration.contract import plain_class
@@ -20,6 +22,10 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
         for name in ("_fetch_rewards_via_func", "_fetch_rewards_via_http"):
             if hasattr(self.executor, name):
                 setattr(self.executor, name, self._remembering(getattr(self.executor, name)))
+        # What vLLM and torch have made by now stays. Python's collector would go through all of it every thousand
+        # responses or so, and every request would wait half a second for it.
+        gc.collect()
+        gc.freeze()
 
     def _remembering(self, fetch):
         async def fetch_rewards(*args):
