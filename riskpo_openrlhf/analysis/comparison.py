@@ -17,12 +17,13 @@ import numpy as np
 
 from riskpo_openrlhf.analysis.curves import Panel, Series, legend, panel
 from riskpo_openrlhf.analysis.paired import at_end, common_level, differences, interval
-from riskpo_openrlhf.analysis.runs import Curve, Run, combine, eval_tag
+from riskpo_openrlhf.analysis.runs import Curve, Run, combine
 
 # Of every step of training there are many and noisy values: their means between two evaluations are kept.
-KEPT_TRAIN = ("entropy", "risk/rvar_lower", "risk/mvar", "signal/prompts_all_wrong", "riskpo/q_alpha", "riskpo/q_beta",
-              "actor_grad_norm", "ppo_clip_ratio", "rollout/num_samples", "riskpo/advantage_mean")  # fmt: skip
-KEPT_EVAL = re.compile(r"eval/[^/]+/(pass@\d+|response_length|truncated|no_answer)$")
+KEPT_TRAIN = ("entropy", "rollout/response_length_mean", "risk/rvar_lower", "risk/mvar", "signal/prompts_all_wrong",
+              "riskpo/q_alpha", "riskpo/q_beta", "actor_grad_norm", "ppo_clip_ratio", "rollout/num_samples",
+              "riskpo/advantage_mean")  # fmt: skip
+KEPT_EVAL = re.compile(r"(eval|exact)/[^/]+/(pass@\d+|response_length|truncated|no_answer)$")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Record:
 def curves_of(run: Run) -> dict[str, list[list[float]]]:
     """The curves of a run that are kept: evaluations as they are, training's as means between two evaluations."""
     kept = {tag: curve for tag, curve in run.scalars.items() if KEPT_EVAL.match(tag)}
-    edges = [*next((curve.steps for curve in kept.values()), []), np.inf]
+    edges = [*max((curve.steps for curve in kept.values()), key=len, default=[]), np.inf]
     for name in KEPT_TRAIN:
         curve = run.scalars.get(f"train/{name}")
         if curve is None:
@@ -127,9 +128,12 @@ def tables(methods: dict[str, Sequence[Record]], baseline: str, columns: dict[st
 
 
 def pictures(methods: dict[str, Sequence[Record]], source: str, k: int = 16) -> list[list[Panel]]:
-    """Pass@1, Pass@k and entropy over training, and Pass@k against Pass@1: who keeps more of it on the way up."""
+    """Pass@1, Pass@k and entropy over training, and Pass@k against Pass@1: who keeps more of it on the way up.
+
+    `source` is the part of the tags before `/pass@k`.
+    """
     groups = {label: [record.run() for record in records] for label, records in methods.items() if records}
-    first, kth = eval_tag(source, 1), eval_tag(source, k)
+    first, kth = f"{source}/pass@1", f"{source}/pass@{k}"
     way = Panel(f"Pass@{k} at equal Pass@1", f"Pass@{k}", x_label="Pass@1")
     for label, runs in groups.items():
         (x, _), (y, _) = combine(runs, first), combine(runs, kth)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,8 @@ import sys
 import time
 from pathlib import Path
 from statistics import mean
+
+import numpy as np
 
 from riskpo_openrlhf.analysis.comparison import (
     Record,
@@ -31,7 +34,7 @@ from riskpo_openrlhf.analysis.comparison import (
     tables,
 )
 from riskpo_openrlhf.analysis.draw import draw
-from riskpo_openrlhf.analysis.runs import load_runs
+from riskpo_openrlhf.analysis.runs import Curve, load_runs
 from riskpo_openrlhf.config import FLAG_PREFIX
 from riskpo_openrlhf.files import write_jsonl
 
@@ -52,17 +55,11 @@ SUITES = {
     "profile": ("paper", "paper,profile=seeking"),
 }  # fmt: skip
 RATES = ("1e-4", "2e-4", "4e-4")
-SOURCE = "arithmetic"
-PASS = f"eval/{SOURCE}/pass@1"
-COLUMNS = {
-    "Pass@1": PASS,
-    "Pass@16": f"eval/{SOURCE}/pass@16",
-    "solved in 32": f"eval/{SOURCE}/pass@32",
-    "entropy": "train/entropy",
-    "lower RVaR": "train/risk/rvar_lower",
-    "length": f"eval/{SOURCE}/response_length",
-}
-GUESS = 2.0  # seconds a step, evaluations included, before a run is finished
+SAMPLED, EXACT = "eval/arithmetic", "exact/arithmetic"  # Pass@k of responses from the engines, and of the policy
+EXACT_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+EXACT_PROBLEMS = 1000
+EXACT_EVERY = 5  # steps
+GUESS = 1.5  # seconds a step, evaluations included, before a run is finished
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,11 +95,28 @@ def main(argv: list[str] | None = None) -> int:
         records = read_records(args.out / "runs.jsonl")
         chosen = {method: _chosen(records, method, args) for method in args.methods}
         if args.picture:
-            draw(pictures(chosen, SOURCE), args.picture, "Means over seeds; bands are standard errors.")
+            draw(pictures(chosen, _source(args)), args.picture, "Means over seeds; bands are standard errors.")
     except ValueError as error:
         parser.error(str(error))
-    print(tables(chosen, args.baseline, COLUMNS, PASS))
+    print(tables(chosen, args.baseline, _columns(args), f"{_source(args)}/pass@1"))
     return 0
+
+
+def _source(args) -> str:
+    return SAMPLED if args.model == "smollm2" else EXACT
+
+
+def _columns(args) -> dict[str, str]:
+    source = _source(args)
+    return {
+        "Pass@1": f"{source}/pass@1",
+        "Pass@16": f"{source}/pass@16",
+        "solved in 32": f"{source}/pass@32",
+        **({"Pass@256": f"{source}/pass@256"} if source == EXACT else {}),
+        "entropy": "train/entropy",
+        "lower RVaR": "train/risk/rvar_lower",
+        "length": "train/rollout/response_length_mean",
+    }
 
 
 def split_method(text: str) -> tuple[str, list[str]]:
@@ -128,8 +142,12 @@ def _all_seeds(args, records) -> list[tuple[str, str, int]]:
 
 
 def _other_seeds(args, records) -> list[tuple[str, str, int]]:
-    best = {method: best_rate(_of(records, method, args, {0}), PASS) for method in args.methods}
+    best = {method: _best_rate(records, method, args) for method in args.methods}
     return [(method, best[method], seed) for seed in range(1, args.seeds) for method in args.methods]
+
+
+def _best_rate(records, method: str, args) -> str | None:
+    return best_rate(_of(records, method, args, {0}), f"{_source(args)}/pass@1")
 
 
 def _of(records, method: str, args, seeds) -> list[Record]:
@@ -144,7 +162,7 @@ def _of(records, method: str, args, seeds) -> list[Record]:
 
 def _chosen(records, method: str, args) -> list[Record]:
     """The runs of a method at the rate that is best for it with the first seed."""
-    rate = best_rate(_of(records, method, args, {0}), PASS)
+    rate = _best_rate(records, method, args)
     return [record for record in _of(records, method, args, range(args.seeds)) if record.rate == rate]
 
 
@@ -193,7 +211,34 @@ def _run(plan, args) -> bool:
 def _record(args, job, seconds: float) -> Record:
     method, rate, seed = job
     (run,) = load_runs([_folder(args, job) / "tensorboard"])
+    if _source(args) == EXACT:
+        run.scalars.update(_exact_curves(_data(args, seed), _folder(args, job) / "checkpoints"))
     return Record(method, rate, seed, args.steps, args.model, round(seconds, 1), curves_of(run))
+
+
+def _exact_curves(data: Path, checkpoints: Path) -> dict[str, Curve]:
+    """Pass@k of the start and of every checkpoint on held-out problems, from the answers' own probabilities.
+
+    A short answer has one spelling, so its probability p is one forward pass, and Pass@k = 1 - (1 - p)^k has no
+    sampling error. Other spellings that the verifier takes (05 for 5) are left out.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from riskpo_openrlhf.cli.prepare_quickstart import HELDOUT_SEED
+    from riskpo_openrlhf.data.arithmetic import problems
+    from riskpo_openrlhf.data.tiny_model import MODELS, answer_probabilities, load
+
+    disable_progress_bar()  # one a checkpoint
+    model = data.name.split("-")[1]
+    rows = problems(MODELS[model].kinds, EXACT_PROBLEMS, HELDOUT_SEED, split="heldout", unique=True)
+    folders = {int(re.search(r"\d+", folder.name)[0]): folder for folder in checkpoints.glob("global_step*_hf")}
+    steps = np.array([0, *sorted(folders)])
+    wrong = 1 - np.stack([answer_probabilities(*load(folders.get(step, data / "model")), rows) for step in steps])
+    return {f"{EXACT}/pass@{k}": Curve(steps, 1 - (wrong**k).mean(axis=1)) for k in EXACT_KS}
+
+
+def _data(args, seed: int) -> Path:
+    return args.out / "data" / f"quickstart-{args.model}-seed{seed}"
 
 
 def _folder(args, job) -> Path:
@@ -205,7 +250,13 @@ def _flags(args, environment, job) -> list[str]:
     method, rate, seed = job
     name, changes = split_method(method)
     flags = ["--actor.adam.lr", rate, "--logger.wandb.run_name", method]
-    flags += ["--ckpt.save_steps", "-1", "--ckpt.best_metric_key", "none", *changes]
+    flags += ["--ckpt.best_metric_key", "none", "--ckpt.disable_ds"]
+    if _source(args) == EXACT:  # the engines' own evaluation is only there to be compared with
+        flags += ["--ckpt.save_hf", "--ckpt.save_steps", str(EXACT_EVERY)]
+        flags += ["--eval.steps", str(args.steps), "--eval.n_samples_per_prompt", "8"]
+    else:
+        flags += ["--ckpt.save_steps", "-1"]
+    flags += changes
     out = ["--out", str(_folder(args, job))]
     printed = _recipe(args, environment, "--print", "--seed", str(seed), "--method", name, *out, "--", *flags)
     return printed.splitlines()

@@ -159,6 +159,15 @@ def grade(model, tokenizer, rows: Sequence[dict[str, str]], n: int, seed: int = 
     return np.array([[text == row["label"] for text in texts] for row, texts in zip(rows, responses, strict=True)])
 
 
+@torch.no_grad()
+def answer_probabilities(model, tokenizer, rows: Sequence[dict[str, str]]) -> np.ndarray:
+    """The probability `[rows]` that a response at temperature 1 is the label: what `grade` samples, exactly."""
+    inputs, labels = _encode(rows, tokenizer)
+    logits = model(input_ids=inputs).logits[:, :-1].double()
+    loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
+    return (-loss.sum(1)).exp().numpy()
+
+
 def build_once(folder: str | os.PathLike, build: Callable[[Path], None]) -> bool:
     """Have `build` fill `folder` unless it is there already; True when it was built now.
 

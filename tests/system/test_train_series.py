@@ -1,6 +1,7 @@
 """Two runs one after another on the same engines and ranks: the second starts from its own model. Two minutes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,12 @@ def test_a_run_after_a_ruined_one_starts_from_its_own_model_on_the_same_engines(
     assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-3000:]
     assert "Less grpo, at matched Pass@1" in job.stdout
     ruined, other = read_records(tmp_path / "out" / "runs.jsonl").values()
-    start, end = (ruined.curves[compare.PASS][1][place] for place in (0, -1))
+    start, end = ruined.curves[f"{compare.SAMPLED}/pass@1"][1]
     assert start > 0.15 and end < 0.1  # such a rate leaves nothing of the model
-    assert abs(other.curves[compare.PASS][1][0] - start) < 0.04
+    assert abs(other.curves[f"{compare.SAMPLED}/pass@1"][1][0] - start) < 0.04
+    for record in (ruined, other):  # what engines sample and what the checkpoints' weights say
+        sampled, exact = (record.curves[f"{source}/pass@1"][1] for source in (compare.SAMPLED, compare.EXACT))
+        assert abs(sampled[0] - exact[0]) < 0.05 and abs(sampled[-1] - exact[-1]) < 0.05
     logs = {path.parts[-4]: path.read_text() for path in (tmp_path / "out").glob("*/*/*/*/train.log")}
     assert "init_process_group" in logs["recommended"]  # new ranks' weights find the engines
-    assert "Starting to load model" in logs["grpo"] and "Starting to load model" not in logs["recommended"]
+    assert len(set(re.findall(r"RiskPORolloutActor pid=(\d+)", "".join(logs.values())))) == 1  # one engine for both

@@ -19,6 +19,8 @@ from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.cli import compare, train_series
 from riskpo_openrlhf.config import RiskPOConfig
 
+PASS = "exact/arithmetic/pass@1"
+
 
 def curve(*values, every=10):
     return Curve(np.arange(len(values)) * every, np.array(values, float))
@@ -71,7 +73,7 @@ def test_at_matched_pass_at_1_a_slower_method_is_read_later():
 
 def record(method, seed, lift=0.0, rate="1e-4"):
     curves = {
-        compare.PASS: [[0, 15, 30], [0.2, 0.25 + lift, 0.3 + lift]],
+        PASS: [[0, 15, 30], [0.2, 0.25 + lift, 0.3 + lift]],
         "train/entropy": [[8, 23], [0.9, 0.8 - lift]],
     }
     return comparison.Record(method, rate, seed, 30, "micro", 60.0, curves)
@@ -79,10 +81,10 @@ def record(method, seed, lift=0.0, rate="1e-4"):
 
 def test_training_curves_are_kept_as_means_between_evaluations():
     steps = np.arange(1, 8)
-    run = Run("r", {compare.PASS: curve(0.2, 0.3, every=3), "train/entropy": Curve(steps, steps.astype(float)),
+    run = Run("r", {PASS: curve(0.2, 0.3, every=3), "train/entropy": Curve(steps, steps.astype(float)),
                     "train/timing/step_total": curve(1, 2), "eval/a/pass@1_se": curve(1, 2)})  # fmt: skip
     kept = comparison.curves_of(run)
-    assert kept == {compare.PASS: [[0, 3], [0.2, 0.3]], "train/entropy": [[2, 5.5], [2, 5.5]]}
+    assert kept == {PASS: [[0, 3], [0.2, 0.3]], "train/entropy": [[2, 5.5], [2, 5.5]]}
 
 
 def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path):
@@ -111,7 +113,7 @@ def test_tables_by_hand():
         "new": [record("new", s, 0.05) for s in (0, 1)],
         "none": [],
     }
-    text = comparison.tables(methods, "grpo", {"Pass@1": compare.PASS, "entropy": "train/entropy"}, compare.PASS)
+    text = comparison.tables(methods, "grpo", {"Pass@1": PASS, "entropy": "train/entropy"}, PASS)
     end, less, matched = text.split("Less grpo")
     assert "| grpo | 1e-4 | 2 | 0.275 ± 0.000 | 0.850 ± 0.000 |" in end and "| none | no finished run |" in end
     assert "| new | +0.050 ± 0.000 | -0.025 ± 0.000 |" in less
@@ -121,8 +123,8 @@ def test_tables_by_hand():
 
 def test_the_picture_shows_pass_at_16_against_pass_at_1_and_needs_no_run_of_a_method():
     done = record("grpo", 0)
-    done.curves["eval/arithmetic/pass@16"] = [[0, 15, 30], [0.5, 0.55, 0.6]]
-    (_, (entropy, way)) = comparison.pictures({"grpo": [done], "none": []}, "arithmetic")
+    done.curves["exact/arithmetic/pass@16"] = [[0, 15, 30], [0.5, 0.55, 0.6]]
+    (_, (entropy, way)) = comparison.pictures({"grpo": [done], "none": []}, "exact/arithmetic")
     assert [list(way.series[0].x), list(way.series[0].y)] == [[0.2, 0.25, 0.3], [0.5, 0.55, 0.6]]
     assert len(entropy.series) == len(way.series) == 1
 
@@ -164,7 +166,7 @@ class Series:
             lift = {"grpo": 0.0, "recommended": 0.1}[method] + (0.02 if rate == "5e-5" else 0) + seed / 100
             with SummaryWriter(f"{folder}/tensorboard/run") as writer:
                 for step in (0, 20, 40):
-                    writer.add_scalar(compare.PASS, 0.2 + lift * step / 40, step)
+                    writer.add_scalar(PASS, 0.2 + lift * step / 40, step)
                     writer.add_scalar("train/entropy", 1 - lift, step + 1)
             (folder / "finished.json").write_text('{"seconds": 600}')
         else:
@@ -191,6 +193,7 @@ def trained(monkeypatch):
     monkeypatch.setattr(Series, "runs", runs, raising=False)
     monkeypatch.setattr(compare.subprocess, "Popen", Series)
     monkeypatch.setattr(compare, "_recipe", recipe)
+    monkeypatch.setattr(compare, "_exact_curves", lambda data, checkpoints: {})  # the curves have them already
     return runs
 
 
@@ -217,6 +220,32 @@ def test_a_run_that_was_cut_off_is_run_again_from_its_start(trained, tmp_path):
     (folder / "half.log").write_text("")
     assert compare.main(arguments(tmp_path, "--seeds", "1")) == 0
     assert len(trained) == 4 and not (folder / "half.log").exists() and (folder / "finished.json").is_file()
+
+
+def test_exact_pass_at_k_is_of_the_start_and_every_checkpoint_in_order(tmp_path, monkeypatch):
+    data, checkpoints = tmp_path / "data" / "quickstart-micro-seed3", tmp_path / "checkpoints"
+    rates = {data / "model": [0.0, 0.5], checkpoints / "global_step5_hf": [0.5, 0.5]}
+    rates[checkpoints / "global_step10_hf"] = [0.5, 1.0]
+    for folder in rates:
+        folder.mkdir(parents=True)
+    monkeypatch.setattr("riskpo_openrlhf.data.tiny_model.load", lambda folder: (folder, None))
+    monkeypatch.setattr(
+        "riskpo_openrlhf.data.tiny_model.answer_probabilities", lambda folder, _, rows: np.array(rates[folder])
+    )
+    curves = compare._exact_curves(data, checkpoints)
+    assert set(curves) == {f"exact/arithmetic/pass@{k}" for k in compare.EXACT_KS}
+    assert list(curves[PASS].steps) == [0, 5, 10] and list(curves[PASS].values) == [0.25, 0.5, 0.75]
+    assert list(curves["exact/arithmetic/pass@2"].values) == [0.375, 0.75, 0.875]
+
+
+def test_small_models_are_measured_by_their_checkpoints_and_smollm2_by_its_engines(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "_recipe", lambda args, environment, *more: "\n".join(more[more.index("--") + 1 :]))
+    for model, exact in (("micro", True), ("tiny", True), ("smollm2", False)):
+        args = argparse.Namespace(model=model, out=tmp_path, steps=60)
+        flags = compare._flags(args, {}, ("grpo,eval.steps=30", "1e-4", 0))
+        assert ("--ckpt.save_hf" in flags) == exact and ("Pass@256" in compare._columns(args)) == exact
+        assert flags[flags.index("--ckpt.save_steps") + 1] == ("5" if exact else "-1")
+        assert flags[-2:] == ["--eval.steps", "30"]  # what is asked for comes last, and counts
 
 
 def test_a_failed_run_stops_the_comparison_with_its_log(trained, tmp_path, capsys):

@@ -14,6 +14,7 @@ from riskpo_openrlhf.data.arithmetic import TINY_KINDS, Kind, problems  # noqa: 
 from riskpo_openrlhf.data.tiny_model import (  # noqa: E402
     MODELS,
     TinySettings,
+    answer_probabilities,
     build_model,
     build_once,
     build_tokenizer,
@@ -63,6 +64,31 @@ def test_the_warm_start_depends_on_the_seed_alone_and_lowers_the_loss():
     assert loss == again and torch.equal(weights, same)
     assert not torch.equal(weights, trained(seed=5)[1])
     assert trained(steps=40)[0] < loss
+
+
+def test_an_answers_probability_is_the_product_of_its_characters_and_the_end():
+    tokenizer = build_tokenizer()
+    model = build_model(replace(SMALL, seed=3), tokenizer).eval()
+    rows = [{"input": "1+2=", "label": "3"}, {"input": "5-17=", "label": "-12"}, {"input": "9=", "label": "9"}]
+    expected = []
+    for row in rows:  # one at a time, without padding
+        p, text = 1.0, row["input"]
+        for token in (*row["label"], "<eos>"):
+            logits = model(input_ids=tokenizer(text, return_tensors="pt").input_ids).logits[0, -1]
+            p, text = p * logits.softmax(-1)[tokenizer.convert_tokens_to_ids(token)].item(), text + token
+        expected.append(p)
+    found = answer_probabilities(model, tokenizer, rows)
+    assert found == pytest.approx(expected, rel=1e-4) and found.min() > 0
+
+
+def test_the_exact_rate_is_what_sampling_finds():
+    tokenizer = build_tokenizer()
+    model = build_model(SMALL, tokenizer)
+    warm_start(model, tokenizer, replace(SMALL, steps=60, kinds=(Kind("chain_sum", 2, 1),)))
+    rows = problems((Kind("chain_sum", 2, 1),), 20, seed=1)
+    exact, sampled = answer_probabilities(model, tokenizer, rows), grade(model, tokenizer, rows, 400)
+    error = (exact * (1 - exact) / 400) ** 0.5
+    assert exact.mean() > 0.02 and (abs(sampled.mean(1) - exact) < 4 * error + 1e-3).all()
 
 
 def test_a_saved_model_is_an_ordinary_bfloat16_checkpoint(tmp_path):
