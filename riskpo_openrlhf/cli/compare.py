@@ -54,7 +54,7 @@ SUITES = {
     "omega": ("paper", *(f"paper,omega={omega}" for omega in (0, 0.1, 1))),
     "profile": ("paper", "paper,profile=seeking"),
 }  # fmt: skip
-RATES = ("1e-4", "2e-4", "4e-4")
+RATES = ("5e-5", "1e-4", "2e-4")
 SAMPLED, EXACT = "eval/arithmetic", "exact/arithmetic"  # Pass@k of responses from the engines, and of the policy
 EXACT_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EXACT_PROBLEMS = 1000
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="other methods than the suite's")
     parser.add_argument("--baseline", help="what the others are compared with (default: the first method)")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1")
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rates", nargs="+", default=list(RATES), metavar="LR", help="the same grid for every method")
     parser.add_argument(
         "--model", choices=("micro", "tiny", "smollm2"), default="micro", help="of recipes/quickstart_cpu.sh"

@@ -17,7 +17,7 @@ does. Differences are from GRPO in the same seed, where Pass@1 first crosses the
 brackets the standard error over seeds. Seeds in which either method doesn't get there in LIMIT steps are left out: few
 `seeds` are the lucky ones. A minute or two on one core. Toys say where a knob pulls, not how far in a language model.
 
---ablations: the paper's own, of preset `paper` at equal steps, next to its figures; in brackets 95 % intervals.
+--ablations: the paper's own, of preset `paper` after LIMIT steps, next to its figures; in brackets 95 % intervals.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ ABLATIONS = {
     "omega 1": ({"omega": 1}, 67.85),
     "risk-seeking": ({"profile": "seeking"}, None),
 }
+MATCHED = 0.4
 
 
 def measure(logits: Tensor) -> Tensor:
@@ -224,18 +225,21 @@ def print_table(records: dict[str, np.ndarray], title: str, level: float) -> Non
 
 
 def print_ablations(records: dict[str, np.ndarray], title: str) -> None:
-    """Means of the last five steps; every row but the first less the first, by seed."""
-    names = ("Pass@1", *MEASURES)
-    print(f"\n{title}\n\n| setting | the paper's average |", *(f"{name} |" for name in names), "\n" + "|---" * 7 + "|")
-    ends = {setting: record[-5:].mean(0) for setting, record in records.items()}
-    first, base = next(iter(ends.items()))
-    for setting, end in ends.items():
-        theirs = ABLATIONS[setting][1]
-        values, sign = (end, "") if setting == first else (end - base, "+")
-        halves = (interval(values[:, i])[1] for i in range(len(names)))
-        told = "-" if theirs is None else f"{theirs - (0 if setting == first else ABLATIONS[first][1]):{sign}.2f}"
-        cells = zip(values.mean(0), halves, strict=True)
-        print(f"| {setting} | {told} |", *(f"{m:{sign}.3f} ({e:.3f}) |" for m, e in cells), flush=True)
+    """Means of the last five steps, and entropy where Pass@1 is MATCHED; every row but the first less the first."""
+    print(f"\n{title}\n\n| setting | the paper's average | Pass@1 | Pass@16 | entropy | entropy at Pass@1 {MATCHED} |")
+    print("|---" * 6 + "|")
+    columns = {  # [S, 4]
+        setting: np.column_stack([record[-5:, :, [0, 2, 3]].mean(0), at_level(record, MATCHED)[:, 2]])
+        for setting, record in records.items()
+    }
+    first, base = next(iter(columns.items()))
+    for setting, values in columns.items():
+        theirs, sign = ABLATIONS[setting][1], ""
+        if setting != first:
+            values, sign, theirs = values - base, "+", theirs and theirs - ABLATIONS[first][1]
+        told = "-" if theirs is None else f"{theirs:{sign}.2f}"
+        cells = (interval(column) for column in values.T)
+        print(f"| {setting} | {told} |", *(f"{mean:{sign}.3f} ({half:.3f}) |" for mean, half, _ in cells), flush=True)
 
 
 def main() -> None:

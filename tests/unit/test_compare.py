@@ -215,7 +215,7 @@ def test_all_rates_run_with_the_first_seed_and_the_best_one_with_the_others(trai
 
 
 def test_a_run_that_was_cut_off_is_run_again_from_its_start(trained, tmp_path):
-    folder = tmp_path / "micro-120-steps/grpo/2e-5/seed0"
+    folder = tmp_path / "micro-60-steps/grpo/2e-5/seed0"
     folder.mkdir(parents=True)
     (folder / "half.log").write_text("")
     assert compare.main(arguments(tmp_path, "--seeds", "1")) == 0
