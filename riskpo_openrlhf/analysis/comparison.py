@@ -23,7 +23,7 @@ from riskpo_openrlhf.analysis.runs import Curve, Run, combine
 KEPT_TRAIN = ("entropy", "rollout/response_length_mean", "risk/rvar_lower", "risk/mvar", "signal/prompts_all_wrong",
               "riskpo/q_alpha", "riskpo/q_beta", "actor_grad_norm", "ppo_clip_ratio", "rollout/num_samples",
               "riskpo/advantage_mean")  # fmt: skip
-KEPT_EVAL = re.compile(r"(eval|exact)/[^/]+/(pass@\d+|response_length|truncated|no_answer)$")
+KEPT_EVAL = re.compile(r"(eval|heldout)/[^/]+/(pass@\d+|entropy|response_length|truncated|no_answer)$")
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,10 @@ def tables(methods: dict[str, Sequence[Record]], baseline: str, columns: dict[st
     return "\n".join(lines)
 
 
-def pictures(methods: dict[str, Sequence[Record]], source: str, k: int = 16) -> list[list[Panel]]:
+def pictures(methods: dict[str, Sequence[Record]], source: str, entropy: str, k: int = 16) -> list[list[Panel]]:
     """Pass@1, Pass@k and entropy over training, and Pass@k against Pass@1: who keeps more of it on the way up.
 
-    `source` is the part of the tags before `/pass@k`.
+    `source` is the part of the tags before `/pass@k`, `entropy` a tag.
     """
     groups = {label: [record.run() for record in records] for label, records in methods.items() if records}
     first, kth = f"{source}/pass@1", f"{source}/pass@{k}"
@@ -143,7 +143,7 @@ def pictures(methods: dict[str, Sequence[Record]], source: str, k: int = 16) -> 
             panel(groups, "Held-out Pass@1", "share solved", first),
             panel(groups, f"Held-out Pass@{k}", "share solved", kth),
         ],
-        [panel(groups, "Entropy", "nats a token", "train/entropy"), way],
+        [panel(groups, "Entropy", "nats a token", entropy), way],
     ]
 
 

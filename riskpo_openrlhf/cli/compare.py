@@ -55,10 +55,11 @@ SUITES = {
     "profile": ("paper", "paper,profile=seeking"),
 }  # fmt: skip
 RATES = ("5e-5", "1e-4", "2e-4")
-SAMPLED, EXACT = "eval/arithmetic", "exact/arithmetic"  # Pass@k of responses from the engines, and of the policy
+# What the engines' samples say, and for the small models what their checkpoints say, without sampling error.
+SAMPLED, EXACT = "eval/arithmetic", "heldout/arithmetic"
 EXACT_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-EXACT_PROBLEMS = 1000
-EXACT_EVERY = 5  # steps
+EXACT_PROBLEMS, EXACT_EVERY = 1000, 5  # steps
+ENTROPY_SAMPLES = 4  # responses a problem
 GUESS = 1.5  # seconds a step, evaluations included, before a run is finished
 
 
@@ -95,7 +96,11 @@ def main(argv: list[str] | None = None) -> int:
         records = read_records(args.out / "runs.jsonl")
         chosen = {method: _chosen(records, method, args) for method in args.methods}
         if args.picture:
-            draw(pictures(chosen, _source(args)), args.picture, "Means over seeds; bands are standard errors.")
+            draw(
+                pictures(chosen, _source(args), _entropy(args)),
+                args.picture,
+                "Means over seeds; bands are standard errors.",
+            )
     except ValueError as error:
         parser.error(str(error))
     print(tables(chosen, args.baseline, _columns(args), f"{_source(args)}/pass@1"))
@@ -106,6 +111,10 @@ def _source(args) -> str:
     return SAMPLED if args.model == "smollm2" else EXACT
 
 
+def _entropy(args) -> str:
+    return f"{EXACT}/entropy" if _source(args) == EXACT else "train/entropy"
+
+
 def _columns(args) -> dict[str, str]:
     source = _source(args)
     return {
@@ -113,9 +122,9 @@ def _columns(args) -> dict[str, str]:
         "Pass@16": f"{source}/pass@16",
         "solved in 32": f"{source}/pass@32",
         **({"Pass@256": f"{source}/pass@256"} if source == EXACT else {}),
-        "entropy": "train/entropy",
+        "entropy": _entropy(args),
         "lower RVaR": "train/risk/rvar_lower",
-        "length": "train/rollout/response_length_mean",
+        "length": f"{EXACT}/response_length" if source == EXACT else "train/rollout/response_length_mean",
     }
 
 
@@ -217,7 +226,7 @@ def _record(args, job, seconds: float) -> Record:
 
 
 def _exact_curves(data: Path, checkpoints: Path) -> dict[str, Curve]:
-    """Pass@k of the start and of every checkpoint on held-out problems, from the answers' own probabilities.
+    """Pass@k, entropy and length of the start and of every checkpoint on held-out problems.
 
     A short answer has one spelling, so its probability p is one forward pass, and Pass@k = 1 - (1 - p)^k has no
     sampling error. Other spellings that the verifier takes (05 for 5) are left out.
@@ -226,15 +235,22 @@ def _exact_curves(data: Path, checkpoints: Path) -> dict[str, Curve]:
 
     from riskpo_openrlhf.cli.prepare_quickstart import HELDOUT_SEED
     from riskpo_openrlhf.data.arithmetic import problems
-    from riskpo_openrlhf.data.tiny_model import MODELS, answer_probabilities, load
+    from riskpo_openrlhf.data.tiny_model import MODELS, answer_probabilities, entropy_and_length, load
 
     disable_progress_bar()  # one a checkpoint
-    model = data.name.split("-")[1]
-    rows = problems(MODELS[model].kinds, EXACT_PROBLEMS, HELDOUT_SEED, split="heldout", unique=True)
+    kinds = MODELS[data.name.split("-")[1]].kinds
+    rows = problems(kinds, EXACT_PROBLEMS, HELDOUT_SEED, split="heldout", unique=True)
     folders = {int(re.search(r"\d+", folder.name)[0]): folder for folder in checkpoints.glob("global_step*_hf")}
-    steps = np.array([0, *sorted(folders)])
-    wrong = 1 - np.stack([answer_probabilities(*load(folders.get(step, data / "model")), rows) for step in steps])
-    return {f"{EXACT}/pass@{k}": Curve(steps, 1 - (wrong**k).mean(axis=1)) for k in EXACT_KS}
+    folders[0] = data / "model"
+    steps, wrong, sampled = np.array(sorted(folders)), [], []
+    for step in steps:
+        model, tokenizer = load(folders[step])
+        wrong.append(1 - answer_probabilities(model, tokenizer, rows))
+        sampled.append(entropy_and_length(model, tokenizer, [row["input"] for row in rows], ENTROPY_SAMPLES))
+    entropy, length = np.transpose(sampled)
+    curves = {f"pass@{k}": 1 - (np.stack(wrong) ** k).mean(axis=1) for k in EXACT_KS}
+    curves |= {"entropy": entropy, "response_length": length}
+    return {f"{EXACT}/{name}": Curve(steps, values) for name, values in curves.items()}
 
 
 def _data(args, seed: int) -> Path:

@@ -131,9 +131,16 @@ def _encode(rows: Sequence[dict[str, str]], tokenizer) -> tuple[torch.Tensor, to
     return batch.input_ids, labels
 
 
-@torch.no_grad()
 def sample(model, tokenizer, prompts: Sequence[str], n: int, max_new_tokens: int = 8) -> list[list[str]]:
     """`n` responses to each prompt at temperature 1, without special tokens, drawn from torch's global generator."""
+    tokens, _ = _generate(model, tokenizer, prompts, n, max_new_tokens)
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return [texts[i : i + n] for i in range(0, len(texts), n)]
+
+
+@torch.no_grad()
+def _generate(model, tokenizer, prompts: Sequence[str], n: int, max_new_tokens: int):
+    """Tokens `[prompts * n, T]`, padded after `<eos>`, and the T logits `[prompts * n, vocabulary]`."""
     tokenizer.padding_side = "left"
     batch = tokenizer(list(prompts), return_tensors="pt", padding=True)
     output = model.generate(
@@ -147,9 +154,22 @@ def sample(model, tokenizer, prompts: Sequence[str], n: int, max_new_tokens: int
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        output_logits=True,
+        return_dict_in_generate=True,
     )
-    texts = tokenizer.batch_decode(output[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
-    return [texts[i : i + n] for i in range(0, len(texts), n)]
+    return output.sequences[:, batch.input_ids.shape[1] :], output.logits
+
+
+def entropy_and_length(model, tokenizer, prompts: Sequence[str], n: int, seed: int = 0) -> tuple[float, float]:
+    """Of `n` responses sampled to each prompt: the policy's mean entropy over their tokens (nats), tokens a response.
+
+    `<eos>` counts as a token.
+    """
+    set_seed(seed)
+    tokens, logits = _generate(model, tokenizer, prompts, n, max_new_tokens=8)
+    entropy = torch.stack([torch.distributions.Categorical(logits=each).entropy() for each in logits], dim=1)
+    written = tokens != tokenizer.pad_token_id
+    return entropy[written].mean().item(), written.sum(1).double().mean().item()
 
 
 def grade(model, tokenizer, rows: Sequence[dict[str, str]], n: int, seed: int = 0) -> np.ndarray:

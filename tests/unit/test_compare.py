@@ -19,7 +19,7 @@ from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.cli import compare, train_series
 from riskpo_openrlhf.config import RiskPOConfig
 
-PASS = "exact/arithmetic/pass@1"
+PASS = "heldout/arithmetic/pass@1"
 
 
 def curve(*values, every=10):
@@ -123,8 +123,8 @@ def test_tables_by_hand():
 
 def test_the_picture_shows_pass_at_16_against_pass_at_1_and_needs_no_run_of_a_method():
     done = record("grpo", 0)
-    done.curves["exact/arithmetic/pass@16"] = [[0, 15, 30], [0.5, 0.55, 0.6]]
-    (_, (entropy, way)) = comparison.pictures({"grpo": [done], "none": []}, "exact/arithmetic")
+    done.curves["heldout/arithmetic/pass@16"] = [[0, 15, 30], [0.5, 0.55, 0.6]]
+    (_, (entropy, way)) = comparison.pictures({"grpo": [done], "none": []}, "heldout/arithmetic", "train/entropy")
     assert [list(way.series[0].x), list(way.series[0].y)] == [[0.2, 0.25, 0.3], [0.5, 0.55, 0.6]]
     assert len(entropy.series) == len(way.series) == 1
 
@@ -167,7 +167,7 @@ class Series:
             with SummaryWriter(f"{folder}/tensorboard/run") as writer:
                 for step in (0, 20, 40):
                     writer.add_scalar(PASS, 0.2 + lift * step / 40, step)
-                    writer.add_scalar("train/entropy", 1 - lift, step + 1)
+                    writer.add_scalar(PASS.replace("pass@1", "entropy"), 1 - lift, step)
             (folder / "finished.json").write_text('{"seconds": 600}')
         else:
             self.returncode = 0
@@ -232,10 +232,15 @@ def test_exact_pass_at_k_is_of_the_start_and_every_checkpoint_in_order(tmp_path,
     monkeypatch.setattr(
         "riskpo_openrlhf.data.tiny_model.answer_probabilities", lambda folder, _, rows: np.array(rates[folder])
     )
+    monkeypatch.setattr(
+        "riskpo_openrlhf.data.tiny_model.entropy_and_length", lambda folder, _, prompts, n: (sum(rates[folder]), n)
+    )
     curves = compare._exact_curves(data, checkpoints)
-    assert set(curves) == {f"exact/arithmetic/pass@{k}" for k in compare.EXACT_KS}
+    names = {*(f"pass@{k}" for k in compare.EXACT_KS), "entropy", "response_length"}
+    assert set(curves) == {f"heldout/arithmetic/{name}" for name in names}
+    assert list(curves["heldout/arithmetic/entropy"].values) == [0.5, 1, 1.5]
     assert list(curves[PASS].steps) == [0, 5, 10] and list(curves[PASS].values) == [0.25, 0.5, 0.75]
-    assert list(curves["exact/arithmetic/pass@2"].values) == [0.375, 0.75, 0.875]
+    assert list(curves["heldout/arithmetic/pass@2"].values) == [0.375, 0.75, 0.875]
 
 
 def test_small_models_are_measured_by_their_checkpoints_and_smollm2_by_its_engines(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from riskpo_openrlhf.data.tiny_model import (  # noqa: E402
     build_model,
     build_once,
     build_tokenizer,
+    entropy_and_length,
     grade,
     save_tiny_model,
     warm_start,
@@ -89,6 +91,18 @@ def test_the_exact_rate_is_what_sampling_finds():
     exact, sampled = answer_probabilities(model, tokenizer, rows), grade(model, tokenizer, rows, 400)
     error = (exact * (1 - exact) / 400) ** 0.5
     assert exact.mean() > 0.02 and (abs(sampled.mean(1) - exact) < 4 * error + 1e-3).all()
+
+
+def test_entropy_and_length_are_of_the_tokens_that_are_written():
+    tokenizer = build_tokenizer()
+    model = build_model(SMALL, tokenizer).eval()
+    with torch.no_grad():
+        model.lm_head.weight.zero_()  # every token alike: an entropy of log 16, and an end with probability 1/16
+    entropy, length = entropy_and_length(model, tokenizer, ["1+2=", "10-3="], 2000)
+    assert entropy == pytest.approx(math.log(16), rel=1e-5)
+    # a token after t others without <eos>; <pad> is drawn with 1/16 too and not told from padding
+    expected = sum((15 / 16) ** t for t in range(8)) * 15 / 16
+    assert length == pytest.approx(expected, abs=0.15)
 
 
 def test_a_saved_model_is_an_ordinary_bfloat16_checkpoint(tmp_path):
