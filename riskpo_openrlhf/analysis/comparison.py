@@ -120,8 +120,8 @@ def tables(methods: dict[str, Sequence[Record]], baseline: str, columns: dict[st
             pairs = [(by_seed[seed], runs[baseline][seed]) for seed in sorted(by_seed.keys() & runs[baseline].keys())]
             if label == baseline or not pairs:
                 continue
-            level = common_level(pairs, match) if matched else None
-            found = differences(pairs, list(told.values()), match, level)
+            found = differences(pairs, list(told.values()), match if matched else None)
+            level = mean(common_level(pair, match) for pair in pairs)
             cells = [f"{level:.3f}", found["steps"].text(0)] if matched else []
             lines.append(_row([label, *cells, *(str(found.get(tag, "")) for tag in told.values())]))
     return "\n".join(lines)

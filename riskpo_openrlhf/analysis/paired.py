@@ -86,26 +86,28 @@ def value_at(curve: Curve, step: float) -> float:
     return float(np.interp(step, curve.steps, means))
 
 
-def common_level(pairs: Sequence[tuple[Run, Run]], tag: str) -> float:
-    """The largest value of `tag` that every run's `rising` curve reaches."""
-    return min(float(rising(run.scalars[tag].values)[-1]) for pair in pairs for run in pair)
+def common_level(pair: tuple[Run, Run], tag: str) -> float:
+    """The largest value of `tag` that both `rising` curves reach."""
+    return min(float(rising(run.scalars[tag].values)[-1]) for run in pair)
 
 
 def differences(
-    pairs: Sequence[tuple[Run, Run]], tags: Sequence[str], match: str, level: float | None = None
+    pairs: Sequence[tuple[Run, Run]], tags: Sequence[str], match: str | None = None
 ) -> dict[str, Interval]:
     """First less second run of each pair (same seed), for every tag that all runs have.
 
-    With `level` each is read at the step at which its `match` has `reached` that level, and `steps` is the difference
-    of these steps; without, at their ends (`at_end`).
+    With `match` each run is read at the step at which that tag has `reached` the pair's `common_level`; `steps` is the
+    difference of these steps. Without, at their ends (`at_end`).
     """
     shared = [tag for tag in tags if all(tag in run.scalars for pair in pairs for run in pair)]
-
-    def read(run: Run, tag: str) -> float:
-        curve = run.scalars[tag]
-        return at_end(curve) if level is None else value_at(curve, reached(run.scalars[match], level))
-
-    found = {tag: [read(a, tag) - read(b, tag) for a, b in pairs] for tag in shared}
-    if level is not None:
-        found["steps"] = [reached(a.scalars[match], level) - reached(b.scalars[match], level) for a, b in pairs]
+    found: dict[str, list[float]] = {tag: [] for tag in (*shared, *(["steps"] if match else []))}
+    for pair in pairs:
+        if match:
+            level = common_level(pair, match)
+            steps = [reached(run.scalars[match], level) for run in pair]
+            found["steps"].append(steps[0] - steps[1])
+        for tag in shared:
+            curves = [run.scalars[tag] for run in pair]
+            first, second = map(value_at, curves, steps) if match else map(at_end, curves)
+            found[tag].append(first - second)
     return {tag: interval(values) for tag, values in found.items()}

@@ -271,7 +271,7 @@ def _flags(args, environment, job) -> list[str]:
         flags += ["--ckpt.save_hf", "--ckpt.save_steps", str(EXACT_EVERY)]
         flags += ["--eval.steps", str(args.steps), "--eval.n_samples_per_prompt", "8"]
     else:
-        flags += ["--ckpt.save_steps", "-1"]
+        flags += ["--ckpt.save_steps", "-1", "--eval.steps", str(max(1, args.steps // 3))]
     flags += changes
     out = ["--out", str(_folder(args, job))]
     printed = _recipe(args, environment, "--print", "--seed", str(seed), "--method", name, *out, "--", *flags)

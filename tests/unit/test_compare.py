@@ -62,13 +62,21 @@ def test_at_matched_pass_at_1_a_slower_method_is_read_later():
     fast = Run("fast", {"p": curve(0.1, 0.3, 0.5), "entropy": curve(1.0, 0.6, 0.2)})
     slow = Run("slow", {"p": curve(0.1, 0.2, 0.3), "entropy": curve(1.0, 0.9, 0.8), "own": curve(1, 1, 1)})
     pairs = [(slow, fast), (slow, fast)]
-    level = common_level(pairs, "p")
-    assert level == pytest.approx(0.3)
-    matched = differences(pairs, ["entropy", "own"], "p", level)
+    assert common_level(pairs[0], "p") == pytest.approx(0.3)
+    matched = differences(pairs, ["entropy", "own"], "p")
     # slow is there at step 20: (.9 + .8) / 2; fast at step 10: (1 + .6 + .2) / 3
     assert matched["steps"].mean == pytest.approx(10) and matched["entropy"].mean == pytest.approx(0.85 - 0.6)
     assert matched["entropy"].half == pytest.approx(0) and "own" not in matched
-    assert differences(pairs, ["entropy"], "p")["entropy"].mean == pytest.approx(0.85 - 0.4)
+    assert differences(pairs, ["entropy"])["entropy"].mean == pytest.approx(0.85 - 0.4)
+
+
+def test_every_pair_is_matched_at_a_level_of_its_own():
+    low = Run("low", {"p": curve(0.1, 0.2, 0.3), "e": curve(3.0, 3.0, 3.0)})
+    high = Run("high", {"p": curve(0.5, 0.6, 0.7), "e": curve(0.0, 6.0, 6.0)})
+    higher = Run("higher", {"p": curve(0.5, 0.7, 0.9), "e": curve(1.0, 1.0, 1.0)})
+    # low against itself, and high at .7 (step 20: 6) against higher at .7 (step 10: 1), ten steps earlier
+    found = differences([(low, low), (high, higher)], ["e"], "p")
+    assert found["e"].mean == pytest.approx((0 + 5) / 2) and found["steps"].mean == pytest.approx((0 + 10) / 2)
 
 
 def record(method, seed, lift=0.0, rate="1e-4"):
