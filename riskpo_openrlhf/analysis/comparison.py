@@ -23,6 +23,7 @@ from riskpo_openrlhf.analysis.runs import Curve, Run, combine
 KEPT_TRAIN = ("entropy", "rollout/response_length_mean", "risk/rvar_lower", "risk/mvar", "signal/prompts_all_wrong",
               "riskpo/q_alpha", "riskpo/q_beta", "actor_grad_norm", "ppo_clip_ratio", "rollout/num_samples",
               "riskpo/advantage_mean")  # fmt: skip
+LABEL = 36  # characters of a method's name in a picture
 KEPT_EVAL = re.compile(r"(eval|heldout)/[^/]+/(pass@\d+|entropy|response_length|truncated|no_answer)$")
 
 
@@ -132,7 +133,11 @@ def pictures(methods: dict[str, Sequence[Record]], source: str, entropy: str, k:
 
     `source` is the part of the tags before `/pass@k`, `entropy` a tag.
     """
-    groups = {label: [record.run() for record in records] for label, records in methods.items() if records}
+    groups = {
+        label if len(label) <= LABEL else label[: LABEL - 1] + "…": [record.run() for record in records]
+        for label, records in methods.items()
+        if records
+    }
     first, kth = f"{source}/pass@1", f"{source}/pass@{k}"
     way = Panel(f"Pass@{k} at equal Pass@1", f"Pass@{k}", x_label="Pass@1")
     for label, runs in groups.items():

@@ -20,6 +20,7 @@ from riskpo_openrlhf.cli import compare, train_series
 from riskpo_openrlhf.config import RiskPOConfig
 
 PASS = "heldout/arithmetic/pass@1"
+SOURCE = "heldout/arithmetic", "train/entropy"
 
 
 def curve(*values, every=10):
@@ -132,9 +133,11 @@ def test_tables_by_hand():
 def test_the_picture_shows_pass_at_16_against_pass_at_1_and_needs_no_run_of_a_method():
     done = record("grpo", 0)
     done.curves["heldout/arithmetic/pass@16"] = [[0, 15, 30], [0.5, 0.55, 0.6]]
-    (_, (entropy, way)) = comparison.pictures({"grpo": [done], "none": []}, "heldout/arithmetic", "train/entropy")
+    (_, (entropy, way)) = comparison.pictures({"grpo": [done], "none": []}, *SOURCE)
     assert [list(way.series[0].x), list(way.series[0].y)] == [[0.2, 0.25, 0.3], [0.5, 0.55, 0.6]]
     assert len(entropy.series) == len(way.series) == 1
+    (_, (_, way)) = comparison.pictures({"paper,alpha=0.5,beta=0.999,omega=0,constant=false": [done]}, *SOURCE)
+    assert way.series[0].run == "paper,alpha=0.5,beta=0.999,omega=0,…"  # a legend as wide as the page would be cut
 
 
 def test_a_method_is_a_recipe_with_knobs_and_flags():
