@@ -60,7 +60,7 @@ SAMPLED, EXACT = "eval/arithmetic", "heldout/arithmetic"
 EXACT_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EXACT_PROBLEMS, EXACT_EVERY = 1000, 5  # steps
 ENTROPY_SAMPLES = 4  # responses a problem
-GUESS = 1.5  # seconds a step, evaluations included, before a run is finished
+GUESS = {"micro": 1.5, "tiny": 3.0, "smollm2": 60.0}  # seconds a step, evaluations included, before a run is finished
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -197,8 +197,8 @@ def _run(plan, args) -> bool:
     try:
         for number, job in enumerate(jobs):
             finished = len(wanted) - len(jobs) + number
-            times = [record.seconds for record in records.values() if record.steps == args.steps]
-            left = (len(jobs) - number) * (mean(times) if times else GUESS * args.steps)
+            times = [r.seconds for r in records.values() if (r.steps, r.model) == (args.steps, args.model)]
+            left = (len(jobs) - number) * (mean(times) if times else GUESS[args.model] * args.steps)
             print(f"compare: {finished} of {len(wanted)} runs are finished; about {left / 60:.0f} min to go; "
                   f"now {' '.join(map(str, job))}", flush=True)  # fmt: skip
             done = _folder(args, job) / "finished.json"

@@ -261,6 +261,7 @@ def test_small_models_are_measured_by_their_checkpoints_and_smollm2_by_its_engin
         flags = compare._flags(args, {}, ("grpo,eval.steps=30", "1e-4", 0))
         assert ("--ckpt.save_hf" in flags) == exact and ("Pass@256" in compare._columns(args)) == exact
         assert flags[flags.index("--ckpt.save_steps") + 1] == ("5" if exact else "-1")
+        assert flags[flags.index("--eval.steps") + 1] == ("60" if exact else "20")
         assert flags[-2:] == ["--eval.steps", "30"]  # what is asked for comes last, and counts
 
 
