@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # RiskPO end to end on a laptop: OpenRLHF, Ray, vLLM and DeepSpeed ZeRO-3, no GPU, no download of a model or a data set.
 #
-#   bash recipes/quickstart_cpu.sh [--model tiny|micro|smollm2] [--method NAME] [--out DIR] [--seed N] [--steps N]
+#   bash recipes/quickstart_cpu.sh [--model tiny|micro|mixed|smollm2] [--method NAME] [--out DIR] [--seed N] [--steps N]
 #       [--dry-run | --prepare | --print] [-- FLAGS]
 #
 # Makes .venv, a small model that is right now and then at arithmetic, trains it by RiskPO (or another method of
@@ -17,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 model=tiny method=recommended out="" seed=0 steps="" mode=train dry_run=()
 while (($#)); do
     case $1 in
-        --model) model=${2:?--model takes tiny, micro or smollm2} && shift 2 ;;
+        --model) model=${2:?--model takes tiny, micro, mixed or smollm2} && shift 2 ;;
         --method) method=${2:?--method takes a name} && shift 2 ;;
         --out) out=$(cd "$here" && realpath -m "${2:?--out takes a folder}") && shift 2 ;;
         --dry-run) dry_run=(--riskpo.dry_run) && shift ;;
@@ -33,7 +33,7 @@ done
 # prompts and responses a step, optimizer batch, lengths in tokens, learning rate, held-out problems, steps between
 # evaluations, threads a process
 case $model in
-    tiny | micro)
+    tiny | micro | mixed)
         : "${steps:=80}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64
         lr=5e-5 heldout=160 every=20 eval_samples=16 threads=1
         [[ $model == tiny ]] || heldout=200 every=15 eval_samples=32 # runs are to be compared
@@ -42,7 +42,7 @@ case $model in
         : "${steps:=24}" && batch=10 group=8 train=80 micro=8 tokens=32 length=160
         lr=3e-5 heldout=36 every=8 eval_samples=16 threads=$(nproc)
         ;;
-    *) echo "quickstart: --model $model is not known; one of: tiny, micro, smollm2" >&2 && exit 2 ;;
+    *) echo "quickstart: --model $model is not known; one of: tiny, micro, mixed, smollm2" >&2 && exit 2 ;;
 esac
 if [[ ! $seed =~ ^[0-9]+$ || ! $steps =~ ^[1-9][0-9]*$ ]]; then
     echo "quickstart: --seed $seed, --steps $steps: whole numbers, steps at least 1" >&2

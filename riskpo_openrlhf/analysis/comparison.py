@@ -98,11 +98,18 @@ def best_rate(records: Iterable[Record], tag: str) -> str | None:
     return max(finals, key=lambda rate: mean(finals[rate]), default=None)
 
 
-def tables(methods: dict[str, Sequence[Record]], baseline: str, columns: dict[str, str], match: str) -> str:
+def tables(
+    methods: dict[str, Sequence[Record]],
+    baseline: str,
+    columns: dict[str, str],
+    match: str,
+    levels: Sequence[float] = (),
+) -> str:
     """Markdown: every method at its end, less the baseline there, and less the baseline at matched `match`.
 
     `methods` maps a label to its runs, one a seed, all at one rate; `columns` a heading to a tag. ± is the 95 %
-    interval over seeds (Student's t); differences are taken seed by seed.
+    interval over seeds (Student's t); differences are taken seed by seed. They are matched at the highest value that
+    both reach, or in a table for each of `levels`, of the seeds in which both reach it.
     """
     runs = {label: {record.seed: record.run() for record in records} for label, records in methods.items()}
     rates = {label: records[0].rate for label, records in methods.items() if records}
@@ -113,17 +120,19 @@ def tables(methods: dict[str, Sequence[Record]], baseline: str, columns: dict[st
         ends = [interval([at_end(curve) for curve in each]) for each in curves]
         cells = [rates[label], str(len(by_seed)), *(str(end).removeprefix("+") for end in ends)] if by_seed else []
         lines.append(_row([label, *(cells or ["no finished run"])]))
-    for title, matched in (("at the end", False), ("at matched Pass@1", True)):
+    at_levels = [(f"at Pass@1 = {level:g}", True, level) for level in levels]
+    for title, matched, level in (("at the end", False, None), *(at_levels or [("at matched Pass@1", True, None)])):
         told = {heading: tag for heading, tag in columns.items() if not (matched and tag == match)}
         lines += ["", f"Less {baseline}, {title}:", ""]
-        lines += _head(["method", *(["Pass@1", "steps"] if matched else []), *told])
+        lines += _head(["method", *(["Pass@1", "seeds", "steps"] if matched else []), *told])
         for label, by_seed in runs.items():
             pairs = [(by_seed[seed], runs[baseline][seed]) for seed in sorted(by_seed.keys() & runs[baseline].keys())]
             if label == baseline or not pairs:
                 continue
-            found = differences(pairs, list(told.values()), match if matched else None)
-            level = mean(common_level(pair, match) for pair in pairs)
-            cells = [f"{level:.3f}", found["steps"].text(0)] if matched else []
+            found, cells = differences(pairs, list(told.values()), match if matched else None, level), []
+            if matched:
+                mean_level = level or mean(common_level(pair, match) for pair in pairs)
+                cells = [f"{mean_level:.3f}", str(found["steps"].n), found["steps"].text(0)]
             lines.append(_row([label, *cells, *(str(found.get(tag, "")) for tag in told.values())]))
     return "\n".join(lines)
 

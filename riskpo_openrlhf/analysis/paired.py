@@ -92,19 +92,20 @@ def common_level(pair: tuple[Run, Run], tag: str) -> float:
 
 
 def differences(
-    pairs: Sequence[tuple[Run, Run]], tags: Sequence[str], match: str | None = None
+    pairs: Sequence[tuple[Run, Run]], tags: Sequence[str], match: str | None = None, level: float | None = None
 ) -> dict[str, Interval]:
     """First less second run of each pair (same seed), for every tag that all runs have.
 
-    With `match` each run is read at the step at which that tag has `reached` the pair's `common_level`; `steps` is the
-    difference of these steps. Without, at their ends (`at_end`).
+    With `match` each run is read at the step at which that tag has `reached` the `level` (without one, the pair's
+    `common_level`), and a pair of which one never does is left out; `steps` is the difference of these steps. Without
+    `match`, at their ends (`at_end`).
     """
     shared = [tag for tag in tags if all(tag in run.scalars for pair in pairs for run in pair)]
     found: dict[str, list[float]] = {tag: [] for tag in (*shared, *(["steps"] if match else []))}
     for pair in pairs:
         if match:
-            level = common_level(pair, match)
-            steps = [reached(run.scalars[match], level) for run in pair]
+            at = common_level(pair, match) if level is None else level
+            steps = [reached(run.scalars[match], at) for run in pair]
             found["steps"].append(steps[0] - steps[1])
         for tag in shared:
             curves = [run.scalars[tag] for run in pair]

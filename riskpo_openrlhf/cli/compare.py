@@ -60,7 +60,12 @@ SAMPLED, EXACT = "eval/arithmetic", "heldout/arithmetic"
 EXACT_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EXACT_PROBLEMS, EXACT_EVERY = 1000, 5  # steps
 ENTROPY_SAMPLES = 4  # responses a problem
-GUESS = {"micro": 1.5, "tiny": 3.0, "smollm2": 60.0}  # seconds a step, evaluations included, before a run is finished
+GUESS = {
+    "micro": 1.5,
+    "mixed": 1.5,
+    "tiny": 3.0,
+    "smollm2": 60.0,
+}  # seconds a step, evaluations included, before a run is finished
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,10 +79,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rates", nargs="+", default=list(RATES), metavar="LR", help="the same grid for every method")
     parser.add_argument(
-        "--model", choices=("micro", "tiny", "smollm2"), default="micro", help="of recipes/quickstart_cpu.sh"
+        "--model", choices=("mixed", "micro", "tiny", "smollm2"), default="mixed", help="of recipes/quickstart_cpu.sh"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
     parser.add_argument("--report", action="store_true", help="only the tables, of what is finished")
+    parser.add_argument(
+        "--levels", nargs="+", type=float, default=[], metavar="PASS@1",
+        help="match at these values of Pass@1 (default: the highest that both runs of a pair reach)",
+    )  # fmt: skip
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the curves too (.png or .svg, makes both)")
     args = parser.parse_args(argv)
     args.methods = list(dict.fromkeys(args.methods or SUITES[args.suite]))
@@ -103,16 +112,20 @@ def main(argv: list[str] | None = None) -> int:
             )
     except ValueError as error:
         parser.error(str(error))
-    print(tables(chosen, args.baseline, _columns(args), f"{_source(args)}/pass@1"))
+    print(tables(chosen, args.baseline, _columns(args), f"{_source(args)}/pass@1", args.levels))
     return 0
 
 
+def _exact(args) -> bool:
+    return args.model != "smollm2"
+
+
 def _source(args) -> str:
-    return SAMPLED if args.model == "smollm2" else EXACT
+    return EXACT if _exact(args) else SAMPLED
 
 
 def _entropy(args) -> str:
-    return f"{EXACT}/entropy" if _source(args) == EXACT else "train/entropy"
+    return f"{EXACT}/entropy" if _exact(args) else "train/entropy"
 
 
 def _columns(args) -> dict[str, str]:
@@ -220,13 +233,13 @@ def _run(plan, args) -> bool:
 def _record(args, job, seconds: float) -> Record:
     method, rate, seed = job
     (run,) = load_runs([_folder(args, job) / "tensorboard"])
-    if _source(args) == EXACT:
-        run.scalars.update(_exact_curves(_data(args, seed), _folder(args, job) / "checkpoints"))
+    if _exact(args):
+        run.scalars.update(_exact_curves(args.model, _data(args, seed) / "model", _folder(args, job) / "checkpoints"))
     return Record(method, rate, seed, args.steps, args.model, round(seconds, 1), curves_of(run))
 
 
-def _exact_curves(data: Path, checkpoints: Path) -> dict[str, Curve]:
-    """Pass@k, entropy and length of the start and of every checkpoint on held-out problems.
+def _exact_curves(name: str, start: Path, checkpoints: Path) -> dict[str, Curve]:
+    """Pass@k, entropy and length of the folder `start` and of every checkpoint, on the model's held-out problems.
 
     A short answer has one spelling, so its probability p is one forward pass, and Pass@k = 1 - (1 - p)^k has no
     sampling error. Other spellings that the verifier takes (05 for 5) are left out.
@@ -238,10 +251,10 @@ def _exact_curves(data: Path, checkpoints: Path) -> dict[str, Curve]:
     from riskpo_openrlhf.data.tiny_model import MODELS, answer_probabilities, entropy_and_length, load
 
     disable_progress_bar()  # one a checkpoint
-    kinds = MODELS[data.name.split("-")[1]].kinds
+    kinds = MODELS[name].kinds
     rows = problems(kinds, EXACT_PROBLEMS, HELDOUT_SEED, split="heldout", unique=True)
     folders = {int(re.search(r"\d+", folder.name)[0]): folder for folder in checkpoints.glob("global_step*_hf")}
-    folders[0] = data / "model"
+    folders[0] = start
     steps, wrong, sampled = np.array(sorted(folders)), [], []
     for step in steps:
         model, tokenizer = load(folders[step])
@@ -267,7 +280,7 @@ def _flags(args, environment, job) -> list[str]:
     name, changes = split_method(method)
     flags = ["--actor.adam.lr", rate, "--logger.wandb.run_name", method]
     flags += ["--ckpt.best_metric_key", "none", "--ckpt.disable_ds"]
-    if _source(args) == EXACT:  # the engines' own evaluation is only there to be compared with
+    if _exact(args):  # the engines' own evaluation is only there to be compared with
         flags += ["--ckpt.save_hf", "--ckpt.save_steps", str(EXACT_EVERY)]
         flags += ["--eval.steps", str(args.steps), "--eval.n_samples_per_prompt", "8"]
     else:

@@ -25,7 +25,7 @@ BINS = (0, 0.05, 0.2, 0.4, 0.6, 0.8, 1)
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", choices=("tiny", "micro", "smollm2"), default="tiny")
+    parser.add_argument("--model", choices=("tiny", "micro", "mixed", "smollm2"), default="tiny")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and the problems")
     parser.add_argument("--train", type=int, help="training problems (default: 4800, with smollm2 960)")
     parser.add_argument("--heldout", type=int, help="held-out problems (default: 160, with smollm2 60)")

@@ -12,16 +12,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
 
 from riskpo_openrlhf.data.arithmetic import TINY_KINDS, Kind, problems
+from riskpo_openrlhf.data.slips import with_slips
 
 PAD, EOS = "<pad>", "<eos>"
 CHARACTERS = "0123456789+-*="
@@ -31,8 +33,10 @@ CHARACTERS = "0123456789+-*="
 class TinySettings:
     """Everything the warm-started model depends on; its folder is named after their digest.
 
-    vLLM's attention on a CPU takes head sizes (hidden_size / heads) of 32, 64, 80 and more. `version` is raised when
-    the warm start itself changes.
+    vLLM's attention on a CPU takes head sizes (hidden_size / heads) of 32, 64, 80 and more. After `steps` on right
+    answers come `slip_steps` on answers of which `data.slips` makes some wrong. `averaging` d keeps, not the last
+    weights, but their running mean, the newest ones weighing 1 - d. `version` is raised when the warm start itself
+    changes.
     """
 
     version: int = 2
@@ -42,6 +46,8 @@ class TinySettings:
     heads: int = 4
     kinds: tuple[Kind, ...] = TINY_KINDS
     steps: int = 300
+    slip_steps: int = 0
+    averaging: float = 0.0
     batch_size: int = 128
     lr: float = 2e-3
     seed: int = 0
@@ -58,6 +64,9 @@ MODELS = {
         hidden_size=64, intermediate_size=192, layers=2, heads=2, steps=600, kinds=(TINY_KINDS[1], TINY_KINDS[2])
     ),
 }
+# Knows more than it shows: taught to be right, then with slips. Its weights are averaged, so that what it gains later
+# is not the end of the warm start.
+MODELS["mixed"] = replace(MODELS["micro"], steps=3000, slip_steps=1500, averaging=0.99)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -101,12 +110,16 @@ def warm_start(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, sett
     The loss is on the answer and `<eos>` alone. AdamW, its rate constant after 20 steps: a rate that falls to 0 leaves
     a model that reinforcement learning first disturbs before it gains.
     """
-    rows = problems(settings.kinds, settings.steps * settings.batch_size, settings.seed)
-    inputs, labels = _encode(rows, tokenizer)
+    steps, right = settings.steps + settings.slip_steps, settings.steps * settings.batch_size
+    rows = problems(settings.kinds, steps * settings.batch_size, settings.seed)
+    inputs, labels = _encode(rows[:right] + with_slips(rows[right:], settings.seed), tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 20, 1))
+    average = (
+        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging)) if settings.averaging else None
+    )
     model.train()
-    with tqdm(total=settings.steps, desc="Warm start", unit="step") as bar:
+    with tqdm(total=steps, desc="Warm start", unit="step") as bar:
         for x, y in zip(inputs.split(settings.batch_size), labels.split(settings.batch_size), strict=True):
             # Padding is on the right: causal attention never looks at it, so no attention mask is needed.
             loss = model(input_ids=x, labels=y).loss
@@ -115,8 +128,12 @@ def warm_start(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, sett
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
+            if average:
+                average.update_parameters(model)
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             bar.update()
+    if average:
+        model.load_state_dict(average.module.state_dict())
     model.eval()
     return loss.item()
 

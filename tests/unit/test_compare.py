@@ -85,7 +85,7 @@ def record(method, seed, lift=0.0, rate="1e-4"):
         PASS: [[0, 15, 30], [0.2, 0.25 + lift, 0.3 + lift]],
         "train/entropy": [[8, 23], [0.9, 0.8 - lift]],
     }
-    return comparison.Record(method, rate, seed, 30, "micro", 60.0, curves)
+    return comparison.Record(method, rate, seed, 30, "mixed", 60.0, curves)
 
 
 def test_training_curves_are_kept_as_means_between_evaluations():
@@ -127,7 +127,16 @@ def test_tables_by_hand():
     assert "| grpo | 1e-4 | 2 | 0.275 ± 0.000 | 0.850 ± 0.000 |" in end and "| none | no finished run |" in end
     assert "| new | +0.050 ± 0.000 | -0.025 ± 0.000 |" in less
     # both means of two values: .85 of grpo, .825 of new, wherever they are read
-    assert "| new | 0.300 | -15 ± 0 | -0.025 ± 0.000 |" in matched
+    assert "| new | 0.300 | 2 | -15 ± 0 | -0.025 ± 0.000 |" in matched
+
+
+def test_tables_at_given_levels_are_of_the_seeds_that_reach_them():
+    methods = {"grpo": [record("grpo", s) for s in (0, 1)], "new": [record("new", 0, 0.05), record("new", 1, -0.04)]}
+    text = comparison.tables(methods, "grpo", {"Pass@1": PASS, "entropy": "train/entropy"}, PASS, (0.25, 0.3))
+    _, _, low, high = text.split("Less grpo")
+    assert low.startswith(", at Pass@1 = 0.25:") and high.startswith(", at Pass@1 = 0.3:")
+    # grpo is at .25 at step 15, at .3 at 30; new at .25 at 7.5 and, with the other seed, at 27, and never at .3
+    assert "| new | 0.250 | 2 | +2 ± 124 |" in low and "| new | 0.300 | 1 | -15 (one seed) |" in high
 
 
 def test_the_picture_shows_pass_at_16_against_pass_at_1_and_needs_no_run_of_a_method():
@@ -226,7 +235,7 @@ def test_all_rates_run_with_the_first_seed_and_the_best_one_with_the_others(trai
 
 
 def test_a_run_that_was_cut_off_is_run_again_from_its_start(trained, tmp_path):
-    folder = tmp_path / "micro-60-steps/grpo/2e-5/seed0"
+    folder = tmp_path / "mixed-60-steps/grpo/2e-5/seed0"
     folder.mkdir(parents=True)
     (folder / "half.log").write_text("")
     assert compare.main(arguments(tmp_path, "--seeds", "1")) == 0
@@ -234,8 +243,8 @@ def test_a_run_that_was_cut_off_is_run_again_from_its_start(trained, tmp_path):
 
 
 def test_exact_pass_at_k_is_of_the_start_and_every_checkpoint_in_order(tmp_path, monkeypatch):
-    data, checkpoints = tmp_path / "data" / "quickstart-micro-seed3", tmp_path / "checkpoints"
-    rates = {data / "model": [0.0, 0.5], checkpoints / "global_step5_hf": [0.5, 0.5]}
+    start, checkpoints = tmp_path / "model", tmp_path / "checkpoints"
+    rates = {start: [0.0, 0.5], checkpoints / "global_step5_hf": [0.5, 0.5]}
     rates[checkpoints / "global_step10_hf"] = [0.5, 1.0]
     for folder in rates:
         folder.mkdir(parents=True)
@@ -246,7 +255,7 @@ def test_exact_pass_at_k_is_of_the_start_and_every_checkpoint_in_order(tmp_path,
     monkeypatch.setattr(
         "riskpo_openrlhf.data.tiny_model.entropy_and_length", lambda folder, _, prompts, n: (sum(rates[folder]), n)
     )
-    curves = compare._exact_curves(data, checkpoints)
+    curves = compare._exact_curves("micro", start, checkpoints)
     names = {*(f"pass@{k}" for k in compare.EXACT_KS), "entropy", "response_length"}
     assert set(curves) == {f"heldout/arithmetic/{name}" for name in names}
     assert list(curves["heldout/arithmetic/entropy"].values) == [0.5, 1, 1.5]
@@ -256,7 +265,7 @@ def test_exact_pass_at_k_is_of_the_start_and_every_checkpoint_in_order(tmp_path,
 
 def test_small_models_are_measured_by_their_checkpoints_and_smollm2_by_its_engines(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "_recipe", lambda args, environment, *more: "\n".join(more[more.index("--") + 1 :]))
-    for model, exact in (("micro", True), ("tiny", True), ("smollm2", False)):
+    for model, exact in (("micro", True), ("mixed", True), ("tiny", True), ("smollm2", False)):
         args = argparse.Namespace(model=model, out=tmp_path, steps=60)
         flags = compare._flags(args, {}, ("grpo,eval.steps=30", "1e-4", 0))
         assert ("--ckpt.save_hf" in flags) == exact and ("Pass@256" in compare._columns(args)) == exact

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: E402
 
 from riskpo_openrlhf.cli import prepare_quickstart  # noqa: E402
-from riskpo_openrlhf.data import smollm2  # noqa: E402
+from riskpo_openrlhf.data import smollm2, tiny_model  # noqa: E402
 from riskpo_openrlhf.data.arithmetic import TINY_KINDS, Kind, problems  # noqa: E402
 from riskpo_openrlhf.data.tiny_model import (  # noqa: E402
     MODELS,
@@ -66,6 +66,24 @@ def test_the_warm_start_depends_on_the_seed_alone_and_lowers_the_loss():
     assert loss == again and torch.equal(weights, same)
     assert not torch.equal(weights, trained(seed=5)[1])
     assert trained(steps=40)[0] < loss
+
+
+def test_averaging_keeps_the_running_mean_of_the_weights_and_slips_come_last(monkeypatch):
+    rows, slipped = problems(TINY_KINDS, 24, seed=1), []
+    monkeypatch.setattr(tiny_model, "problems", lambda kinds, count, seed: rows[:count])
+    monkeypatch.setattr(tiny_model, "with_slips", lambda late, seed: slipped.append(late) or late)
+    tokenizer = build_tokenizer()
+
+    def trained(**changes):
+        settings = replace(SMALL, **changes)
+        model = build_model(settings, tokenizer)
+        warm_start(model, tokenizer, settings)
+        return model.lm_head.weight.detach()
+
+    first, second = trained(steps=1), trained(steps=2)
+    assert slipped == [[], []]
+    assert torch.equal(trained(steps=1, slip_steps=1), second) and slipped[-1] == rows[8:16]
+    torch.testing.assert_close(trained(steps=2, averaging=0.9), 0.9 * first + 0.1 * second)
 
 
 def test_an_answers_probability_is_the_product_of_its_characters_and_the_end():
@@ -131,7 +149,7 @@ def test_any_changed_setting_changes_the_digest():
     assert len({settings.digest() for settings in (TinySettings(), SMALL, TinySettings(seed=1))}) == 3
 
 
-@pytest.mark.parametrize("model", ["tiny", "micro"])
+@pytest.mark.parametrize("model", ["tiny", "micro", "mixed"])
 def test_prepare_quickstart_writes_model_and_problems_and_keeps_the_model(model, tmp_path, monkeypatch, capsys):
     kinds = MODELS[model].kinds
     monkeypatch.setitem(MODELS, model, replace(SMALL, kinds=kinds))
