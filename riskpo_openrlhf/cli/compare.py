@@ -54,7 +54,7 @@ SUITES = {
     "omega": ("paper", *(f"paper,omega={omega}" for omega in (0, 0.1, 1))),
     "profile": ("paper", "paper,profile=seeking"),
 }  # fmt: skip
-RATES = ("5e-5", "1e-4", "2e-4")
+RATES = ("1e-4", "2e-4", "4e-4")
 # What the engines' samples say, and for the small models what their checkpoints say, without sampling error.
 SAMPLED, EXACT = "eval/arithmetic", "heldout/arithmetic"
 EXACT_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -213,7 +213,7 @@ def trained(monkeypatch):
     monkeypatch.setattr(Series, "runs", runs, raising=False)
     monkeypatch.setattr(compare.subprocess, "Popen", Series)
     monkeypatch.setattr(compare, "_recipe", recipe)
-    monkeypatch.setattr(compare, "_exact_curves", lambda data, checkpoints: {})  # the curves have them already
+    monkeypatch.setattr(compare, "_exact_curves", lambda name, start, checkpoints: {})  # the curves have them already
     return runs
 
 
