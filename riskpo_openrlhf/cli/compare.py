@@ -60,12 +60,8 @@ SAMPLED, EXACT = "eval/arithmetic", "heldout/arithmetic"
 EXACT_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EXACT_PROBLEMS, EXACT_EVERY = 1000, 5  # steps
 ENTROPY_SAMPLES = 4  # responses a problem
-GUESS = {
-    "micro": 1.5,
-    "mixed": 1.5,
-    "tiny": 3.0,
-    "smollm2": 60.0,
-}  # seconds a step, evaluations included, before a run is finished
+# seconds a step, evaluations included, before a run is finished
+GUESS = {"mixed": 1.5, "micro": 1.5, "tiny": 3.0, "smollm2": 60.0}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     args.baseline = args.baseline or args.methods[0]
     if args.baseline not in args.methods or args.seeds < 1 or args.steps < 1:
         parser.error(f"--baseline must be one of {' '.join(args.methods)}; --seeds and --steps at least 1")
+    if not all(0 < level < 1 for level in args.levels):
+        parser.error(f"--levels {' '.join(map(str, args.levels))}: values of Pass@1 lie between 0 and 1")
     if not RECIPE.is_file():
         parser.error(f"{RECIPE} is not there: run this from a checkout of the project")
     args.out = args.out.absolute()

@@ -287,6 +287,7 @@ def test_a_failed_run_stops_the_comparison_with_its_log(trained, tmp_path, capsy
     [
         (["--methods", "paper", "--baseline", "grpo"], "--baseline must be one of paper"),
         (["--methods", "nothing"], "no recipes/methods/nothing.sh"),
+        (["--levels", "0.5", "60"], "--levels 0.5 60.0: values of Pass@1 lie between 0 and 1"),
     ],
 )
 def test_bad_arguments_are_refused(more, why, tmp_path, capsys):
