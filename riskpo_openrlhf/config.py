@@ -82,10 +82,10 @@ class RiskPOConfig:
     )  # fmt: skip
     normalization: str = _knob(
         "none",
-        "divide by a standard deviation: none, bundle-std (of the G scores of a bundle's questions), group-std (of "
-        "the question's own G scores, halved)",
-        "none: " + PAPER + "; bundle-std: " + RELEASED + "; group-std: " + OURS,
-        choices=("none", "bundle-std", "group-std"),
+        "what advantages are divided by: none, bundle-std (std of the G scores of the bundle's question set), "
+        "group-std (twice the std of the prompt's own rewards), group-mean (twice their mean above the lowest)",
+        "none: " + PAPER + "; bundle-std: " + RELEASED + "; group-std: " + OURS + "; group-mean: arXiv:2602.02710",
+        choices=("none", "bundle-std", "group-std", "group-mean"),
     )
     quantile_source: str = _knob(
         "tracked",
@@ -188,7 +188,8 @@ class RiskPOConfig:
                 ("normalization", self.normalization),
                 ("quantile_source", self.quantile_source),
             )
-            if value in ("stratified", "counterfactual", "std", "sum-mean", "group-std", "bundle-std", "bundle")
+            if value
+            in ("stratified", "counterfactual", "std", "sum-mean", "group-std", "group-mean", "bundle-std", "bundle")
         ]
         if group_size < 2 and needs_two:
             raise ValueError(
@@ -234,12 +235,11 @@ _RELEASED = {
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "recommended": {
-        "alpha": 0.6,
-        "beta": 0.95,
-        "omega": 2.0,
+        "alpha": 0.4,
+        "beta": 0.99,
         "bundling": "stratified",
         "credit": "counterfactual",
-        "normalization": "group-std",
+        "normalization": "group-mean",
     },
     "released-dapo": {**_RELEASED, "credit": "sum-mean", "constant": False},
     "released-math": {**_RELEASED, "beta": 0.9, "credit": "std"},

@@ -40,7 +40,7 @@ from riskpo_openrlhf.files import write_jsonl
 
 CHECKOUT = Path(__file__).parents[2]
 RECIPE = CHECKOUT / "recipes" / "quickstart_cpu.sh"
-METHODS = ("grpo", "recommended", "paper", "dr_grpo", "dapo", "gspo", "gpg", "gmpo")
+METHODS = ("grpo", "recommended", "paper", "dr_grpo", "maxrl", "dapo", "gspo", "gpg", "gmpo")
 # What remains of RiskPO without risk: an advantage that is never positive, and bundles with a plain baseline.
 REWARD_LESS_1 = "paper,bundle_size=1,quantile_source=batch,alpha=0.2,beta=0.9,omega=0"
 BUNDLE_SCORE = "paper,alpha=0.5,beta=0.999,omega=0,constant=false"

@@ -219,6 +219,20 @@ def group_std(layout: Layout, unbiased: bool) -> Tensor:
     return out
 
 
+def group_mean(layout: Layout) -> Tensor:
+    """The mean `[P, 1]` of each question's valid rewards, counted from the lowest of them; 0 if they are equal.
+
+    Of n rewards it is at least 1/n of their range, whatever their sign.
+    """
+    out = layout.rewards.new_empty(len(layout.prompts), 1)
+    for rows in layout.chunks():
+        r, valid = layout.rewards[rows], layout.valid[rows]
+        lowest = r.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
+        n = valid.sum(1, keepdim=True).clamp(min=1)
+        out[rows] = (r - lowest).masked_fill_(~valid, 0).sum(1, keepdim=True) / n
+    return out
+
+
 def masked_std(x: Tensor, valid: Tensor, unbiased: bool) -> Tensor:
     """The standard deviation of the valid entries of each row of `x [N, M]` -> [N, 1]; 0 for fewer than two."""
     n = valid.sum(1, keepdim=True)

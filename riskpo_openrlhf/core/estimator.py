@@ -12,7 +12,16 @@ from torch import Tensor
 
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
 from riskpo_openrlhf.core import risk
-from riskpo_openrlhf.core.bundles import Layout, Part, counterfactual, draw_layout, group_std, masked_std, send_back
+from riskpo_openrlhf.core.bundles import (
+    Layout,
+    Part,
+    counterfactual,
+    draw_layout,
+    group_mean,
+    group_std,
+    masked_std,
+    send_back,
+)
 from riskpo_openrlhf.core.quantiles import QuantileTracker, empirical_quantile
 
 logger = logging.getLogger("riskpo_openrlhf")
@@ -72,10 +81,12 @@ class RiskPOEstimator:
             quantiles = self._quantiles(part, full, scores)
             A[:, part.columns] = self._advantages(layout, part, *quantiles)
             q.append(torch.stack(quantiles).expand(2, *part.n.shape)[:, part.scored])
-        if config.normalization == "group-std":
-            # Halved, so that a binary group of pass rate 1/2, whose std is 1/2, keeps its advantages.
-            std = group_std(layout, unbiased=False)
-            A *= torch.where(std > 1e-6, 0.5 / std, 1)
+        if config.normalization in ("group-std", "group-mean"):
+            of_group = (
+                group_mean(layout) if config.normalization == "group-mean" else group_std(layout, unbiased=False)
+            )
+            # Twice, so that a binary group of pass rate 1/2, whose mean and std are 1/2, keeps its advantages.
+            A *= torch.where(of_group > 1e-6, 0.5 / of_group, 1)
 
         metrics = self._metrics(layout, A, torch.cat(q, dim=1), scores, full)
         self.tracker.update(full)

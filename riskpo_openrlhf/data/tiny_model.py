@@ -150,13 +150,13 @@ def _encode(rows: Sequence[dict[str, str]], tokenizer) -> tuple[torch.Tensor, to
 
 def sample(model, tokenizer, prompts: Sequence[str], n: int, max_new_tokens: int = 8) -> list[list[str]]:
     """`n` responses to each prompt at temperature 1, without special tokens, drawn from torch's global generator."""
-    tokens, _ = _generate(model, tokenizer, prompts, n, max_new_tokens)
+    tokens, _ = generate(model, tokenizer, prompts, n, max_new_tokens)
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [texts[i : i + n] for i in range(0, len(texts), n)]
 
 
 @torch.no_grad()
-def _generate(model, tokenizer, prompts: Sequence[str], n: int, max_new_tokens: int):
+def generate(model, tokenizer, prompts: Sequence[str], n: int, max_new_tokens: int):
     """Tokens `[prompts * n, T]`, padded after `<eos>`, and the T logits `[prompts * n, vocabulary]`."""
     tokenizer.padding_side = "left"
     batch = tokenizer(list(prompts), return_tensors="pt", padding=True)
@@ -183,7 +183,7 @@ def entropy_and_length(model, tokenizer, prompts: Sequence[str], n: int, seed: i
     `<eos>` counts as a token.
     """
     set_seed(seed)
-    tokens, logits = _generate(model, tokenizer, prompts, n, max_new_tokens=8)
+    tokens, logits = generate(model, tokenizer, prompts, n, max_new_tokens=8)
     entropy = torch.stack([torch.distributions.Categorical(logits=each).entropy() for each in logits], dim=1)
     written = tokens != tokenizer.pad_token_id
     return entropy[written].mean().item(), written.sum(1).double().mean().item()

@@ -85,7 +85,7 @@ def test_help_shows_the_group_with_defaults_and_bounds(monkeypatch, capsys):
     assert "RiskPO: Used with --algo.advantage.estimator riskpo" in text
     for knob in fields(RiskPOConfig):
         assert f"--algo.riskpo.{knob.name}" in text
-    assert "lower quantile level" in text and "(0, 1); default: 0.2, recommended: 0.6" in text
+    assert "lower quantile level" in text and "(0, 1); default: 0.2, recommended: 0.4" in text
 
 
 def test_other_estimators_parse_as_before(monkeypatch):

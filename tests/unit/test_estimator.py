@@ -127,7 +127,7 @@ def test_with_single_questions_no_extra_weight_and_all_levels_it_is_the_reward_m
 @pytest.mark.parametrize("mix", ["paper", "released"])
 @pytest.mark.parametrize("profile", ["averse", "seeking"])
 @settings(max_examples=25)
-@given(batches, st.sampled_from(["none", "group-std", "bundle-std"]), st.booleans())
+@given(batches, st.sampled_from(["none", "group-std", "group-mean", "bundle-std"]), st.booleans())
 def test_counterfactual_credit_never_punishes_right_answers_and_is_silent_on_equal_groups(
     bundling, mix, profile, batch, normalization, awkward_values
 ):
@@ -163,6 +163,32 @@ def test_group_std_leaves_a_binary_group_of_pass_rate_one_half_and_equal_groups_
     divided = RiskPOEstimator(RiskPOConfig(bundle_size=1, normalization="group-std")).step(rewards, 0).advantages
     std = math.sqrt(1 / 4 * 3 / 4)
     assert torch.allclose(divided, plain * torch.tensor([[1.0], [0.5 / std], [1.0]]))
+
+
+@given(batches, st.floats(0.1, 100), st.floats(-10, 10))
+def test_group_mean_without_risk_is_maxrl_whatever_the_scale_and_the_offset_of_rewards(batch, scale, offset):
+    P, G, seed = batch
+    right, _ = draw(P, G, seed)
+    right[0] = 0
+    right[0, 0] = 1  # so that bundles of one score both 0 and 1
+    config = RiskPOConfig(
+        alpha=1e-6, beta=1 - 1e-6, omega=0, bundle_size=1, quantile_source="batch", credit="counterfactual",
+        normalization="group-mean",
+    )  # fmt: skip
+    A = RiskPOEstimator(config).step(right.double() * scale + offset, 0).advantages
+    mean = right.double().mean(1, keepdim=True)
+    maxrl = torch.where(mean > 0, (right - mean) / mean, 0)  # arXiv:2602.02710
+    assert torch.allclose(A / (0.5 * G / (G - 1)), maxrl, rtol=1e-3, atol=1e-3)
+
+
+def test_group_mean_is_of_verdicts_alone():
+    rewards = torch.tensor([[1.0, 0.0, 0.0, 0.0, 9.0], [0.3, 0.3, 0.3, 0.3, 0.3]])
+    valid = torch.tensor([[True, True, True, True, False], [True] * 5])
+    config = RiskPOConfig(bundle_size=1, credit="counterfactual")
+    plain = RiskPOEstimator(config).step(rewards, 0, valid).advantages
+    divided = RiskPOEstimator(config.replace(normalization="group-mean")).step(rewards, 0, valid).advantages
+    assert plain[0].abs().max() > 0
+    assert torch.allclose(divided, plain * torch.tensor([[0.5 / 0.25], [1.0]]))
 
 
 def test_bundle_std_divides_by_the_deviation_of_the_question_sets_scores():

@@ -102,7 +102,7 @@ def test_without_the_documentation_the_report_says_where_to_look(monkeypatch, tm
 
 def test_the_levels_are_those_that_the_log_describes():
     config = RiskPOConfig.preset("recommended", alpha=0.3)
-    assert levels(config.describe("recommended")) == (0.3, 0.95)
+    assert levels(config.describe("recommended")) == (0.3, 0.99)
     assert levels(RiskPOConfig().describe("paper")) == (0.2, 0.8)
     assert levels("") is None
 
