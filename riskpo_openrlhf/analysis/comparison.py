@@ -143,8 +143,8 @@ def pictures(methods: dict[str, Sequence[Record]], source: str, entropy: str, k:
     `source` is the part of the tags before `/pass@k`, `entropy` a tag.
     """
     groups = {
-        label if len(label) <= LABEL else label[: LABEL - 1] + "…": [record.run() for record in records]
-        for label, records in methods.items()
+        label if len(label) <= LABEL else f"{number}: {label[: LABEL - 4]}…": [record.run() for record in records]
+        for number, (label, records) in enumerate(methods.items(), start=1)  # two long ones may begin alike
         if records
     }
     first, kth = f"{source}/pass@1", f"{source}/pass@{k}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from riskpo_openrlhf.analysis.evaluations import right_and_wrong, summaries
-from riskpo_openrlhf.config import PRESETS, RiskPOConfig
+from riskpo_openrlhf.config import RiskPOConfig
 
 SHOWN = 2000  # characters of an answer
 TAIL = 15  # lines of the log
@@ -77,12 +77,12 @@ def read_log(run: Path) -> Log:
 
 def levels(settings: str) -> tuple[float, float] | None:
     """alpha and beta from the line `RiskPOConfig.describe` left in the log; None if there is none."""
-    preset = re.match(r"RiskPO preset ([\w-]+)", settings)
-    if not preset or preset[1] not in PRESETS:
+    if not settings.startswith("RiskPO preset "):
         return None
-    config = RiskPOConfig.preset(preset[1])
-    changed = dict(re.findall(r"(\w+)=(\S+) \(preset ", settings))
-    return float(changed.get("alpha", config.alpha)), float(changed.get("beta", config.beta))
+    # Not from today's presets: the line says all that differs from the paper, and a run may be older than they are.
+    paper = {"alpha": RiskPOConfig.alpha, "beta": RiskPOConfig.beta}
+    told = paper | dict(re.findall(r"(alpha|beta)=(\S+) \((?:preset|paper) ", settings))
+    return float(told["alpha"]), float(told["beta"])
 
 
 def generated_samples(home: Path, number: int = 6) -> list[Sample]:

@@ -181,7 +181,8 @@ def sections(run: Run, alpha: float, beta: float, known: bool) -> list[Section]:
             [
                 of("Advantages", "bundle score", riskpo__advantage_mean="mean", riskpo__advantage_std="std"),
                 of("Largest |advantage|", "bundle score", riskpo__advantage_abs_max=""),
-                of("Clipped tokens", "share of tokens", clip__low="low", clip__high="high"),
+                of("Clipped tokens", "share of tokens", clip__low="low", clip__high="high",
+                   ppo_clip_ratio="all"),
                 of("Gradient norm", "of the last update", actor_grad_norm=""),
                 of("Time", "seconds", timing__step_total="step", timing__generation="generation",
                    timing__ppo_train="training"),

@@ -2,9 +2,9 @@
 
     python3 tests/benchmarks/bench_plain_loop.py --data runs/mixed/data [--rates 2e-4 4e-4] [--seeds 4] [--methods ...]
 
-For choosing what `cli.compare` then runs on the real stack, from the same starts, with the same problems, sizes, clip
-and optimiser: 60 prompts x 10 responses a step, two updates a rollout, AdamW. `--data` holds the models of
-`recipes/quickstart_cpu.sh --model mixed --seed N` (`cli.compare` makes them). A method is NAME or
+For choosing what `cli.compare` then runs on the real stack: the same starts, kinds of problems, sizes, clip and
+optimiser (60 prompts x 10 responses a step, two updates a rollout, AdamW), other draws, float32. `--data` holds the
+models of `recipes/quickstart_cpu.sh --model mixed --seed N` (`cli.compare` makes them). A method is NAME or
 NAME,KNOB=VALUE,...: a rule for a group (grpo, dr_grpo, maxrl, rs_grpo, pass_at_k; each with its paper below), or a
 preset of RiskPO with some knobs changed. The loss is PPO's, which clips the ratio of each token, or with
 `loss=sequence` Eq. 3, which clips that of the response; `clip=` changes the clip of 0.2.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import time
 from collections.abc import Callable
 from math import comb
@@ -61,7 +60,7 @@ def rs_grpo(r: Tensor, b: float = 2.0) -> Tensor:
 
 
 def pass_at_k(r: Tensor, k: int = 4) -> Tensor:
-    """arXiv:2508.10751, analytic: the share of the groups of k with a right answer that holds this response."""
+    """arXiv:2508.10751, analytic: what a response's groups of k score on average (1 if any is right), standardised."""
     n, out = r.shape[1], torch.zeros_like(r)
     for row, A in zip(r, out, strict=True):
         wrong = n - int(row.sum())
@@ -77,7 +76,8 @@ GROUP_RULES = {rule.__name__: rule for rule in (grpo, dr_grpo, maxrl, rs_grpo, p
 STD = "recommended,alpha=0.6,beta=0.95,omega=2,normalization=group-std"
 METHODS = (
     "grpo", "grpo,loss=sequence", "maxrl", "maxrl,loss=sequence", "rs_grpo", "pass_at_k",
-    f"{STD},loss=sequence", f"{STD},loss=sequence,clip=0.07", STD, "recommended",
+    f"{STD},loss=sequence", f"{STD},loss=sequence,clip=0.07", STD, "recommended,alpha=0.6,beta=0.95,omega=2",
+    "recommended",
 )  # fmt: skip
 
 
@@ -86,8 +86,14 @@ def parse(method: str) -> tuple[str, str, float, dict]:
     name, *changes = method.split(",")
     values = dict(change.split("=") for change in changes)
     loss, clip = values.pop("loss", "token"), float(values.pop("clip", 0.2))
-    defaults = RiskPOConfig().to_dict()
-    return name, loss, clip, {knob: type(defaults[knob])(value) for knob, value in values.items()}
+    if loss not in ("token", "sequence"):
+        raise ValueError(f"{method}: loss={loss} is not token or sequence")
+    if name in GROUP_RULES and values:
+        raise ValueError(f"{method}: a rule for a group has no knobs but loss and clip")
+    types = {knob: type(default) for knob, default in RiskPOConfig().to_dict().items()}
+    if wrong := [knob for knob in values if types.get(knob, bool) is bool]:
+        raise ValueError(f"{method}: {wrong[0]} can't be changed here")
+    return name, loss, clip, {knob: types[knob](value) for knob, value in values.items()}
 
 
 def advantages_by(name: str, knobs: dict, seed: int) -> Callable[[Tensor, int, list[str]], Tensor]:
@@ -185,13 +191,18 @@ def main() -> None:
         parser.error(f"{folder_of(args.data, missing[0])} is not there: run cli.compare --model mixed first")
     logging.getLogger("riskpo_openrlhf").setLevel(logging.ERROR)
     torch.set_num_threads(1)
+    for method in methods:
+        parse(method)  # a wrong one now, not after an hour
     jobs = [(m, rate, seed) for rate in args.rates for seed in range(args.seeds) for m in methods]
     for job in tqdm(jobs, unit="run"):
         if (*job, args.steps, "mixed") not in read_records(args.out):
             append_record(args.out, train(folder_of(args.data, job[2]), *job, args.steps))
     records = read_records(args.out).values()
     for rate in args.rates:
-        of = {m: [r for r in records if (r.method, r.rate, r.steps) == (m, rate, args.steps)] for m in methods}
+        of = {
+            m: [r for r in records if (r.method, r.rate, r.steps) == (m, rate, args.steps) and r.seed < args.seeds]
+            for m in methods
+        }
         print(f"\nLearning rate {rate}\n\n{tables(of, 'grpo', COLUMNS, 'pass@1', args.levels)}")
 
 
@@ -200,4 +211,4 @@ def folder_of(data: Path, seed: int) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

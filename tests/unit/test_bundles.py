@@ -96,15 +96,16 @@ def test_advantages_go_back_by_the_share_of_members_that_the_score_was_scaled_fr
 
 @bundlings
 @pytest.mark.parametrize("credit", ["uniform", "counterfactual", "sum-mean"])
+@pytest.mark.parametrize("normalization", ["group-std", "group-mean"])
 @settings(max_examples=25)
 @given(shapes, st.randoms(use_true_random=False))
-def test_the_order_of_arrival_plays_no_part(bundling, credit, shape, random):
+def test_the_order_of_arrival_plays_no_part(bundling, credit, normalization, shape, random):
     P, G, B, seed = shape
     generator = torch.Generator().manual_seed(seed)
     rewards = torch.randn(P, G, generator=generator)  # real rewards: sums must not depend on their order either
     valid = torch.rand(P, G, generator=generator) > 0.1
     keys = [f"question {i}" for i in range(P)]
-    config = {"bundling": bundling, "credit": credit, "bundle_size": B, "normalization": "group-std"}
+    config = {"bundling": bundling, "credit": credit, "bundle_size": B, "normalization": normalization}
     first = step(rewards, valid, keys, seed, **config)
     shuffled = list(range(P))
     random.shuffle(shuffled)

@@ -146,7 +146,10 @@ def test_the_picture_shows_pass_at_16_against_pass_at_1_and_needs_no_run_of_a_me
     assert [list(way.series[0].x), list(way.series[0].y)] == [[0.2, 0.25, 0.3], [0.5, 0.55, 0.6]]
     assert len(entropy.series) == len(way.series) == 1
     (_, (_, way)) = comparison.pictures({"paper,alpha=0.5,beta=0.999,omega=0,constant=false": [done]}, *SOURCE)
-    assert way.series[0].run == "paper,alpha=0.5,beta=0.999,omega=0,…"  # a legend as wide as the page would be cut
+    assert way.series[0].run == "1: paper,alpha=0.5,beta=0.999,omega…"  # a legend as wide as the page would be cut
+    alike = {f"paper,alpha=0.5,beta=0.999,omega={omega}": [done] for omega in (0, 1)}
+    (_, (_, way)) = comparison.pictures(alike, *SOURCE)
+    assert len(way.series) == 2
 
 
 def test_a_method_is_a_recipe_with_knobs_and_flags():

@@ -181,14 +181,21 @@ def test_group_mean_without_risk_is_maxrl_whatever_the_scale_and_the_offset_of_r
     assert torch.allclose(A / (0.5 * G / (G - 1)), maxrl, rtol=1e-3, atol=1e-3)
 
 
-def test_group_mean_is_of_verdicts_alone():
-    rewards = torch.tensor([[1.0, 0.0, 0.0, 0.0, 9.0], [0.3, 0.3, 0.3, 0.3, 0.3]])
+def test_group_mean_is_of_verdicts_alone_and_leaves_equal_groups_as_they_are():
+    rewards = torch.tensor([[2.0, 1.0, 1.0, 1.0, 0.0], [0.3, 0.3, 0.3, 0.3, 0.3]])
     valid = torch.tensor([[True, True, True, True, False], [True] * 5])
-    config = RiskPOConfig(bundle_size=1, credit="counterfactual")
-    plain = RiskPOEstimator(config).step(rewards, 0, valid).advantages
-    divided = RiskPOEstimator(config.replace(normalization="group-mean")).step(rewards, 0, valid).advantages
-    assert plain[0].abs().max() > 0
-    assert torch.allclose(divided, plain * torch.tensor([[0.5 / 0.25], [1.0]]))
+    plain = RiskPOEstimator(RiskPOConfig(bundle_size=1)).step(rewards, 0, valid).advantages
+    divided = RiskPOEstimator(RiskPOConfig(bundle_size=1, normalization="group-mean")).step(rewards, 0, valid)
+    assert (plain != 0).sum() >= 5
+    assert torch.allclose(divided.advantages, plain * torch.tensor([[0.5 / 0.25], [1.0]]))
+
+
+@given(batches, st.sampled_from([0.5, 2.0]))
+def test_advantages_by_group_mean_are_at_most_half_the_group_times_the_tail_s_weight(batch, omega):
+    P, G, seed = batch
+    rewards, _ = draw(P, G, seed)
+    A = RiskPOEstimator(RiskPOConfig.preset("recommended", omega=omega)).step(rewards, 0).advantages
+    assert A.abs().max() <= (1 + omega) * G / 2 + 1e-5
 
 
 def test_bundle_std_divides_by_the_deviation_of_the_question_sets_scores():

@@ -1,4 +1,4 @@
-"""GPG and GMPO worked by hand after the formulas of other projects, and where we differ, by how much.
+"""GPG, GMPO and MaxRL worked by hand after others' formulas, and where we differ, by how much.
 
 Read for it, formulas only:
 verl      github.com/volcengine/verl b178a3cd (0.8.0.dev), verl/trainer/ppo/core_algos.py
@@ -17,6 +17,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
+from riskpo_openrlhf.core.estimator import RiskPOEstimator
 from riskpo_openrlhf.core.losses import gmpo_loss, gpg_loss
 
 METHODS = Path(__file__).parents[2] / "recipes/methods"
@@ -257,6 +259,18 @@ def loss_of_recipe(policy_loss, flags):
     edges = dict(zip(("clip_eps_low", "clip_eps_high"), map(float, clip), strict=True)) if clip else {}
     token_level = flags.get("--actor.loss_agg_mode", ["token-mean"]) == ["token-mean"]
     return policy_loss(flags["--actor.policy_loss_type"][0], token_level_loss=token_level, **edges)
+
+
+def test_the_advantages_of_the_maxrl_recipe_are_its_papers_up_to_one_factor():
+    # (r - m) / m, 0 without a right answer (arXiv:2602.02710). Ours: times G / (G - 1), for a mean over others,
+    # and halved: 2/3 for G = 4.
+    types = {knob: type(default) for knob, default in RiskPOConfig().to_dict().items()}
+    given = {flag.removeprefix(FLAG_PREFIX): values[0] for flag, values in recipe("maxrl").items()}
+    config = RiskPOConfig(**{knob: types[knob](value) for knob, value in given.items() if knob in types})
+    rewards = torch.tensor([[1.0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+    A = RiskPOEstimator(config).step(rewards, 0).advantages
+    theirs = torch.tensor([[3.0, -1, -1, -1], [1, 1, -1, -1], [1 / 3, 1 / 3, 1 / 3, -1], [0] * 4, [0] * 4])
+    assert torch.allclose(A, theirs * 2 / 3, atol=1e-4)
 
 
 @pytest.mark.parametrize("token_level_loss", [True, False])

@@ -45,7 +45,7 @@ def two(first, last, n=40):
         ("Tracker off its level: alpha", "riskpo__coverage_alpha", [0, 0.58] * 10, [0, 0.62] * 10),
         ("Tracker off its level: beta", "riskpo__coverage_beta", two(0, 0.71), two(0.8, 0.69)),
         ("Prompts without signal", "signal__grpo_zero_share", two(1, 0.79), two(0, 0.81)),
-        ("Huge advantages", "riskpo__advantage_abs_max", [10], [1, 10.1, 1]),
+        ("Huge advantages", "riskpo__advantage_abs_max", [50], [1, 50.1, 1]),
         ("Verifier errors", "verifier__error_share", [0, 0, 0], [0, 0.01, 0]),
     ],
 )
@@ -105,6 +105,12 @@ def test_the_levels_are_those_that_the_log_describes():
     assert levels(config.describe("recommended")) == (0.3, 0.99)
     assert levels(RiskPOConfig().describe("paper")) == (0.2, 0.8)
     assert levels("") is None
+
+
+def test_the_levels_of_an_older_run_are_not_those_of_today_s_preset():
+    line = "RiskPO preset recommended; differs from the paper in alpha=0.6 (paper 0.2), beta=0.95 (paper 0.8)"
+    assert levels(line) == (0.6, 0.95)
+    assert levels(RiskPOConfig.preset("released-math").describe("released-math")) == (0.2, 0.9)
 
 
 def test_the_command_is_read_with_the_last_of_a_flag_and_without_secrets(tmp_path):
