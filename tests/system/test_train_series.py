@@ -28,6 +28,8 @@ def test_a_run_after_a_ruined_one_starts_from_its_own_model_on_the_same_engines(
     for record in (ruined, other):  # what engines sample and what the checkpoints' weights say
         sampled, exact = (record.curves[f"{source}/pass@1"][1] for source in (compare.SAMPLED, compare.EXACT))
         assert abs(sampled[0] - exact[0]) < 0.05 and abs(sampled[-1] - exact[-1]) < 0.05
+    # RiskPO's advantages in OpenRLHF's own loss, as the recipe `recommended` has it
+    assert {"train/riskpo/q_alpha", "train/entropy", "train/ppo_clip_ratio"} <= other.curves.keys()
     logs = {path.parts[-4]: path.read_text() for path in (tmp_path / "out").glob("*/*/*/*/train.log")}
     assert "init_process_group" in logs["recommended"]  # new ranks' weights find the engines
     assert len(set(re.findall(r"RiskPORolloutActor pid=(\d+)", "".join(logs.values())))) == 1  # one engine for both
