@@ -49,6 +49,8 @@ def run() -> None:
     def after_parsing(flat: argparse.Namespace, config) -> None:
         import ray
 
+        for note in arguments.notes(vars(flat)):
+            print(f"[riskpo] note: {note}", flush=True)
         if runtime == "cpu" and not dry_run and not ray.is_initialized():
             from riskpo_openrlhf.runtime import cpu
 

@@ -213,10 +213,7 @@ def counterfactual(layout: Layout, part: Part, utility: Callable[[Tensor, Tensor
 
 def group_std(layout: Layout, unbiased: bool) -> Tensor:
     """The standard deviation `[P, 1]` of each question's valid rewards; 0 if there is a single one."""
-    out = layout.rewards.new_empty(len(layout.prompts), 1)
-    for rows in layout.chunks():
-        out[rows] = masked_std(layout.rewards[rows], layout.valid[rows], unbiased)
-    return out
+    return torch.cat([masked_std(layout.rewards[rows], layout.valid[rows], unbiased) for rows in layout.chunks()])
 
 
 def group_mean(layout: Layout) -> Tensor:
@@ -224,13 +221,7 @@ def group_mean(layout: Layout) -> Tensor:
 
     Of n rewards it is at least 1/n of their range, whatever their sign.
     """
-    out = layout.rewards.new_empty(len(layout.prompts), 1)
-    for rows in layout.chunks():
-        r, valid = layout.rewards[rows], layout.valid[rows]
-        lowest = r.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
-        n = valid.sum(1, keepdim=True).clamp(min=1)
-        out[rows] = (r - lowest).masked_fill_(~valid, 0).sum(1, keepdim=True) / n
-    return out
+    return torch.cat([_mean_over_lowest(layout.rewards[rows], layout.valid[rows]) for rows in layout.chunks()])
 
 
 def masked_std(x: Tensor, valid: Tensor, unbiased: bool) -> Tensor:
@@ -239,6 +230,12 @@ def masked_std(x: Tensor, valid: Tensor, unbiased: bool) -> Tensor:
     mean = x.masked_fill(~valid, 0).sum(1, keepdim=True) / n.clamp(min=1)
     squares = (x - mean).masked_fill_(~valid, 0).square_().sum(1, keepdim=True)
     return (squares / (n - 1 if unbiased else n).clamp(min=1)).sqrt_()
+
+
+def _mean_over_lowest(x: Tensor, valid: Tensor) -> Tensor:
+    """The mean of the valid entries of each row of `x [N, M]`, counted from the lowest of them -> [N, 1]."""
+    excess = x - x.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
+    return excess.masked_fill_(~valid, 0).sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)
 
 
 def _by_difficulty(layout: Layout, other: slice, B: int, generator: torch.Generator) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from riskpo_openrlhf.core.quantiles import QuantileTracker, empirical_quantile
 logger = logging.getLogger("riskpo_openrlhf")
 
 STATE_VERSION = 1
+GROUP_DIVISORS = {"group-std": partial(group_std, unbiased=False), "group-mean": group_mean}
 WEAK_START = 0.3  # pass rate under which the paper's offset is known to do harm
 
 
@@ -81,10 +83,8 @@ class RiskPOEstimator:
             quantiles = self._quantiles(part, full, scores)
             A[:, part.columns] = self._advantages(layout, part, *quantiles)
             q.append(torch.stack(quantiles).expand(2, *part.n.shape)[:, part.scored])
-        if config.normalization in ("group-std", "group-mean"):
-            of_group = (
-                group_mean(layout) if config.normalization == "group-mean" else group_std(layout, unbiased=False)
-            )
+        if config.normalization in GROUP_DIVISORS:
+            of_group = GROUP_DIVISORS[config.normalization](layout)
             # Twice, so that a binary group of pass rate 1/2, whose mean and std are 1/2, keeps its advantages.
             A *= torch.where(of_group > 1e-6, 0.5 / of_group, 1)
 

@@ -144,6 +144,26 @@ def check_combination(config: RiskPOConfig, values: dict) -> None:
         )
 
 
+def notes(values: dict) -> list[str]:
+    """What is allowed with RiskPO, but is seldom what was meant. `values`: flags by dotted name, after `resolve`."""
+    found = []
+    if values["algo.advantage.estimator"] != ESTIMATOR:
+        return found
+    if values[_GROUP + "preset"] == "recommended" and (
+        values["actor.policy_loss_type"] == "ppo" and values["actor.loss_agg_mode"] == "token-mean"
+    ):
+        found.append(
+            "--actor.loss_agg_mode token-mean (OpenRLHF's default) lets long responses weigh more; preset recommended "
+            "was measured with seq-mean-token-mean"
+        )
+    if values["algo.kl.init_coef"] > 0 and not values["algo.kl.use_loss"]:
+        found.append(
+            f"--algo.kl.init_coef {values['algo.kl.init_coef']:g} (OpenRLHF's default is 0.01) puts a KL penalty into "
+            "the reward and keeps a reference model in memory; the paper has 0"
+        )
+    return found
+
+
 def check_policy_loss(values: dict) -> None:
     """Refuse what our policy losses can't honour. `values`: OpenRLHF's flags by dotted name. Raises `ValueError`."""
     dual_clip, kind = values["actor.dual_clip"], values["actor.policy_loss_type"]

@@ -102,6 +102,20 @@ def test_entropy_is_logged_always(monkeypatch):
     assert vars(flat)["actor.entropy_coef"] == 0.01
 
 
+def test_what_is_seldom_meant_is_noted(monkeypatch):
+    def noted(*argv):
+        return arguments.notes(vars(parse(monkeypatch, *GROUP, *argv)[0]))
+
+    by_default = noted("--algo.advantage.estimator", "riskpo", "--algo.riskpo.preset", "recommended")
+    assert [note.split()[0] for note in by_default] == ["--actor.loss_agg_mode", "--algo.kl.init_coef"]
+    no_kl = ("--algo.kl.init_coef", "0")
+    assert not noted(*RISKPO, *no_kl, "--algo.riskpo.preset", "recommended")  # Eq. 3's loss: a mean over responses
+    by_recipe = ("--actor.policy_loss_type", "ppo", "--actor.loss_agg_mode", "seq-mean-token-mean")
+    assert not noted(*RISKPO, *no_kl, "--algo.riskpo.preset", "recommended", *by_recipe)
+    assert not noted(*RISKPO, "--algo.kl.use_loss")
+    assert not noted("--algo.advantage.estimator", "group_norm")
+
+
 WRONG = {
     "level out of range": (["--algo.riskpo.alpha", "1.5"], r"--algo.riskpo.alpha 1.5 is not allowed: (0, 1)"),
     "levels crossed": (["--algo.riskpo.alpha", "0.9"], "--algo.riskpo.alpha 0.9 must be below --algo.riskpo.beta"),

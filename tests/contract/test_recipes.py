@@ -90,6 +90,7 @@ def test_every_recipe_dry_runs_by_every_method_on_every_kind_of_machines(task, d
     failed = {pair: out[-1500:] for pair, (code, out) in zip(combinations, results, strict=True) if code}
     assert not failed, failed
     assert all("[riskpo] dry run: ok" in output for _, output in results)
+    assert not any("[riskpo] note" in output for _, output in results)
 
 
 def test_a_dry_run_prints_the_final_settings_and_what_the_command_line_overrode(data):
