@@ -17,6 +17,12 @@ OURS = "this project, docs/method.md"
 OPEN = "; open in " + PAPER
 
 
+# Values of knobs by which the responses of one prompt are compared with each other.
+COMPARES_RESPONSES = frozenset(
+    "stratified counterfactual std sum-mean group-std group-mean group-std-mean bundle-std bundle".split()
+)
+
+
 def _knob(default, meaning: str, source: str, *, low=None, high=None, open_low=False, open_high=False, choices=None):
     """A dataclass field that carries its own documentation and bounds (`open_*` excludes the end point)."""
     return field(
@@ -83,9 +89,16 @@ class RiskPOConfig:
     normalization: str = _knob(
         "none",
         "what advantages are divided by: none, bundle-std (std of the G scores of the bundle's question set), "
-        "group-std (twice the std of the prompt's own rewards), group-mean (twice their mean above the lowest)",
-        "none: " + PAPER + "; bundle-std: " + RELEASED + "; group-std: " + OURS + "; group-mean: arXiv:2602.02710",
-        choices=("none", "bundle-std", "group-std", "group-mean"),
+        "group-std (twice the std of the prompt's own rewards), group-mean (twice their mean above the lowest), "
+        "group-std-mean (between them: as the mean for hard prompts, as the std for easy ones)",
+        "none: "
+        + PAPER
+        + "; bundle-std: "
+        + RELEASED
+        + "; group-std and group-std-mean: "
+        + OURS
+        + "; group-mean: arXiv:2602.02710",
+        choices=("none", "bundle-std", "group-std", "group-mean", "group-std-mean"),
     )
     quantile_source: str = _knob(
         "tracked",
@@ -188,8 +201,7 @@ class RiskPOConfig:
                 ("normalization", self.normalization),
                 ("quantile_source", self.quantile_source),
             )
-            if value
-            in ("stratified", "counterfactual", "std", "sum-mean", "group-std", "group-mean", "bundle-std", "bundle")
+            if value in COMPARES_RESPONSES
         ]
         if group_size < 2 and needs_two:
             raise ValueError(

@@ -224,6 +224,23 @@ def group_mean(layout: Layout) -> Tensor:
     return torch.cat([_mean_over_lowest(layout.rewards[rows], layout.valid[rows]) for rows in layout.chunks()])
 
 
+def group_std_mean(layout: Layout) -> Tensor:
+    """`group_std` times the root of twice the mean's place between the lowest and the highest reward, `[P, 1]`.
+
+    For right and wrong answers of pass rate p that is p sqrt(2 (1 - p)): about the mean where p is small, and about
+    the std where it is nearly 1. The factor 2 makes it the std, and the mean, at p = 1/2.
+    """
+    out = []
+    for rows in layout.chunks():
+        r, valid = layout.rewards[rows], layout.valid[rows]
+        span = r.masked_fill(~valid, -torch.inf).amax(1, keepdim=True) - r.masked_fill(~valid, torch.inf).amin(
+            1, keepdim=True
+        )
+        share = _mean_over_lowest(r, valid) / span.clamp(min=1e-6)
+        out.append(masked_std(r, valid, unbiased=False) * (2 * share).sqrt_())
+    return torch.cat(out)
+
+
 def masked_std(x: Tensor, valid: Tensor, unbiased: bool) -> Tensor:
     """The standard deviation of the valid entries of each row of `x [N, M]` -> [N, 1]; 0 for fewer than two."""
     n = valid.sum(1, keepdim=True)

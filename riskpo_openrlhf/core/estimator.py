@@ -20,6 +20,7 @@ from riskpo_openrlhf.core.bundles import (
     draw_layout,
     group_mean,
     group_std,
+    group_std_mean,
     masked_std,
     send_back,
 )
@@ -28,7 +29,11 @@ from riskpo_openrlhf.core.quantiles import QuantileTracker, empirical_quantile
 logger = logging.getLogger("riskpo_openrlhf")
 
 STATE_VERSION = 1
-GROUP_DIVISORS = {"group-std": partial(group_std, unbiased=False), "group-mean": group_mean}
+GROUP_DIVISORS = {
+    "group-std": partial(group_std, unbiased=False),
+    "group-mean": group_mean,
+    "group-std-mean": group_std_mean,
+}
 WEAK_START = 0.3  # pass rate under which the paper's offset is known to do harm
 
 

@@ -11,13 +11,13 @@ rate. Updates are normalised, so a constant scale of the advantages plays no par
     conf  the same with fewer parameters, and kinds that agree less; measured on the training questions
 
 RiskPO's rows are named by alpha/beta/omega: counterfactual credit, group-std, and stratified bundles of B = 5 unless
-they say otherwise; `mean` is group-mean in place of group-std. MaxRL has GRPO's advantage over the group's mean in
-place of its std (arXiv:2602.02710). The control has neither bundles nor quantiles: GRPO's advantage times (1 - the
-pass rate of the group's other half). With B = 1, a batch has GRPO's advantages times one number: its steps show what
-a drift of scale does. Differences are from GRPO in the same seed, where Pass@1 first crosses the level, interpolated
-between steps; in brackets the standard error over seeds. Seeds in which either method doesn't get there in LIMIT steps
-are left out: few `seeds` are the lucky ones. A minute or two on one core. Toys say where a knob pulls, not how far in
-a language model.
+they say otherwise; `mean` and `std-mean` are group-mean and group-std-mean in place of group-std. MaxRL has GRPO's
+advantage over the group's mean in place of its std (arXiv:2602.02710). The control has neither bundles nor quantiles:
+GRPO's advantage times (1 - the pass rate of the group's other half). With B = 1, a batch has GRPO's advantages times
+one number: its steps show what a drift of scale does. Differences are from GRPO in the same seed, where Pass@1 first
+crosses the level, interpolated between steps; in brackets the standard error over seeds. Seeds in which either method
+doesn't get there in LIMIT steps are left out: few `seeds` are the lucky ones. A minute or two on one core. Toys say
+where a knob pulls, not how far in a language model.
 
 --ablations: the paper's own, of preset `paper` after LIMIT steps, next to its figures; in brackets 95 % intervals.
 """
@@ -147,6 +147,9 @@ METHODS = {  # a function of rewards [S, P, G] that gives advantages [S, P, G], 
     ".6/.95/2, B = 10": riskpo(0.6, 0.95, 2, bundle_size=10),
     "mean .4/.99/.5": riskpo(0.4, 0.99, 0.5, normalization="group-mean"),
     "mean .6/.95/2": riskpo(0.6, 0.95, 2, normalization="group-mean"),
+    "std-mean .4/.99/.5": riskpo(0.4, 0.99, 0.5, normalization="group-std-mean"),
+    "std-mean .6/.99/1": riskpo(0.6, 0.99, 1, normalization="group-std-mean"),
+    "std-mean, no risk": riskpo(0.001, 0.999, 0, normalization="group-std-mean", bundling="random", bundle_size=1),
     "MaxRL": lambda r: (r - r.mean(2, keepdim=True)) / r.mean(2, keepdim=True).clamp(min=1 / G),
     "control": control,
 }

@@ -96,7 +96,7 @@ def test_advantages_go_back_by_the_share_of_members_that_the_score_was_scaled_fr
 
 @bundlings
 @pytest.mark.parametrize("credit", ["uniform", "counterfactual", "sum-mean"])
-@pytest.mark.parametrize("normalization", ["group-std", "group-mean"])
+@pytest.mark.parametrize("normalization", ["group-std", "group-mean", "group-std-mean"])
 @settings(max_examples=25)
 @given(shapes, st.randoms(use_true_random=False))
 def test_the_order_of_arrival_plays_no_part(bundling, credit, normalization, shape, random):

@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from riskpo_openrlhf.config import PRESETS, RiskPOConfig
+from riskpo_openrlhf.core.bundles import draw_layout, group_mean, group_std, group_std_mean
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 
 METRICS = {
@@ -127,7 +128,7 @@ def test_with_single_questions_no_extra_weight_and_all_levels_it_is_the_reward_m
 @pytest.mark.parametrize("mix", ["paper", "released"])
 @pytest.mark.parametrize("profile", ["averse", "seeking"])
 @settings(max_examples=25)
-@given(batches, st.sampled_from(["none", "group-std", "group-mean", "bundle-std"]), st.booleans())
+@given(batches, st.sampled_from(["none", "group-std", "group-mean", "group-std-mean", "bundle-std"]), st.booleans())
 def test_counterfactual_credit_never_punishes_right_answers_and_is_silent_on_equal_groups(
     bundling, mix, profile, batch, normalization, awkward_values
 ):
@@ -188,6 +189,36 @@ def test_group_mean_is_of_verdicts_alone_and_leaves_equal_groups_as_they_are():
     divided = RiskPOEstimator(RiskPOConfig(bundle_size=1, normalization="group-mean")).step(rewards, 0, valid)
     assert (plain[0, :4] != 0).all() and (plain[1] != 0).all()
     assert torch.allclose(divided.advantages, plain * torch.tensor([[0.5 / 0.25], [1.0], [1.0]]))
+
+
+@given(batches, st.floats(0.1, 100), st.floats(-10, 10))
+def test_group_std_mean_without_risk_divides_by_p_root_1_less_p_whatever_the_scale_and_the_offset(
+    batch, scale, offset
+):
+    P, G, seed = batch
+    right, _ = draw(P, G, seed)
+    right[0] = 0
+    right[0, 0] = 1  # so that bundles of one score both 0 and 1
+    config = RiskPOConfig(
+        alpha=1e-6, beta=1 - 1e-6, omega=0, bundle_size=1, quantile_source="batch", credit="counterfactual",
+        normalization="group-std-mean",
+    )  # fmt: skip
+    A = RiskPOEstimator(config).step(right.double() * scale + offset, 0).advantages
+    p = right.double().mean(1, keepdim=True)
+    expected = torch.where((p > 0) & (p < 1), 0.5 * (right - p) * G / (G - 1) / (p * (2 * (1 - p)).sqrt()), 0)
+    assert torch.allclose(A, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_group_std_mean_lies_between_the_std_and_the_mean_and_is_of_verdicts_alone():
+    rewards = torch.tensor([[1.0] * n + [0.0] * (8 - n) for n in range(9)])
+    rewards, valid = torch.cat([rewards, rewards.new_full((9, 1), 5.0)], dim=1), torch.ones(9, 9, dtype=torch.bool)
+    valid[:, 8] = False
+    layout = draw_layout(rewards, valid, "ordered", 1, seed=0, step=0)
+    std, mean, both = group_std(layout, unbiased=False), group_mean(layout), group_std_mean(layout)
+    assert ((both >= torch.minimum(std, mean) - 1e-6) & (both <= torch.maximum(std, mean) + 1e-6)).all()
+    assert both[1] == pytest.approx(1 / 8 * math.sqrt(2 * 7 / 8)) and both[7] == pytest.approx(
+        7 / 8 * math.sqrt(2 / 8)
+    )
 
 
 @given(batches, st.sampled_from([0.5, 2.0]))
