@@ -251,7 +251,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "beta": 0.99,
         "bundling": "stratified",
         "credit": "counterfactual",
-        "normalization": "group-mean",
+        "normalization": "group-std-mean",
     },
     "released-dapo": {**_RELEASED, "credit": "sum-mean", "constant": False},
     "released-math": {**_RELEASED, "beta": 0.9, "credit": "std"},

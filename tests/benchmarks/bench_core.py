@@ -87,7 +87,7 @@ def loop_step(rewards, keys, config, seed, step, drawn=None):
                 others = [row[place] - scale * r[i][j] for place, j in enumerate(columns)]
                 weight = sum(u(S + scale) - u(S) for S in others) / scale / len(columns)
                 right = sum(r[i])
-                divisor = group_std(r[i]) if config.normalization == "group-std" else group_mean(r[i])
+                divisor = group_std_mean(right / G)
                 for j in columns:
                     A[order[i]][xi[i][j]] = (r[i][j] - (right - r[i][j]) / (G - 1)) * weight * 0.5 / divisor
     return A
@@ -99,15 +99,9 @@ def linear_quantile(ordered, level):
     return ordered[low] + (ordered[math.ceil(place)] - ordered[low]) * (place - low)
 
 
-def group_std(row):
-    mean = sum(row) / len(row)
-    std = math.sqrt(sum((x - mean) ** 2 for x in row) / len(row))
-    return std if std > 1e-6 else 0.5
-
-
-def group_mean(row):
-    mean = sum(row) / len(row)
-    return mean if 0 < mean < 1 else 0.5
+def group_std_mean(p):
+    """Of a group of pass rate p."""
+    return p * math.sqrt(2 * (1 - p)) if 0 < p < 1 else 0.5
 
 
 def one_step(config, rewards, keys):

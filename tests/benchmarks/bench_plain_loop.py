@@ -72,12 +72,12 @@ def pass_at_k(r: Tensor, k: int = 4) -> Tensor:
 
 
 GROUP_RULES = {rule.__name__: rule for rule in (grpo, dr_grpo, maxrl, rs_grpo, pass_at_k)}
-# The preset's levels before it took group-mean: one change at a time.
+# The preset's levels and division before it took today's: one change at a time.
 STD = "recommended,alpha=0.6,beta=0.95,omega=2,normalization=group-std"
 METHODS = (
     "grpo", "grpo,loss=sequence", "maxrl", "maxrl,loss=sequence", "rs_grpo", "pass_at_k",
     f"{STD},loss=sequence", f"{STD},loss=sequence,clip=0.07", STD, "recommended,alpha=0.6,beta=0.95,omega=2",
-    "recommended",
+    "recommended,normalization=group-mean", "recommended",
 )  # fmt: skip
 
 

@@ -222,11 +222,15 @@ def test_group_std_mean_lies_between_the_std_and_the_mean_and_is_of_verdicts_alo
 
 
 @given(batches, st.sampled_from([0.5, 2.0]))
-def test_advantages_by_group_mean_are_at_most_half_the_group_times_the_tail_s_weight(batch, omega):
+def test_advantages_are_bounded_by_the_group_s_size_and_the_tail_s_weight(batch, omega):
     P, G, seed = batch
     rewards, _ = draw(P, G, seed)
-    A = RiskPOEstimator(RiskPOConfig.preset("recommended", omega=omega)).step(rewards, 0).advantages
-    assert A.abs().max() <= (1 + omega) * G / 2 + 1e-5
+    largest = {}
+    for normalization in ("group-mean", "group-std-mean"):
+        config = RiskPOConfig.preset("recommended", omega=omega, normalization=normalization)
+        largest[normalization] = RiskPOEstimator(config).step(rewards, 0).advantages.abs().max()
+    assert largest["group-mean"] <= (1 + omega) * G / 2 + 1e-5
+    assert largest["group-std-mean"] <= (1 + omega) * G / math.sqrt(8 * (1 - 1 / G)) + 1e-5
 
 
 def test_bundle_std_divides_by_the_deviation_of_the_question_sets_scores():
