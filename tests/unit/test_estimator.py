@@ -210,7 +210,7 @@ def test_group_std_mean_without_risk_divides_by_p_root_1_less_p_whatever_the_sca
 
 
 def test_group_std_mean_lies_between_the_std_and_the_mean_and_is_of_verdicts_alone():
-    rewards = torch.tensor([[1.0] * n + [0.0] * (8 - n) for n in range(9)])
+    rewards = torch.tensor([[-2.0] * n + [-3.0] * (8 - n) for n in range(9)])
     rewards, valid = torch.cat([rewards, rewards.new_full((9, 1), 5.0)], dim=1), torch.ones(9, 9, dtype=torch.bool)
     valid[:, 8] = False
     layout = draw_layout(rewards, valid, "ordered", 1, seed=0, step=0)
