@@ -91,13 +91,7 @@ class RiskPOConfig:
         "what advantages are divided by: none, bundle-std (std of the G scores of the bundle's question set), "
         "group-std (twice the std of the prompt's own rewards), group-mean (twice their mean above the lowest), "
         "group-std-mean (between them: as the mean for hard prompts, as the std for easy ones)",
-        "none: "
-        + PAPER
-        + "; bundle-std: "
-        + RELEASED
-        + "; group-std and group-std-mean: "
-        + OURS
-        + "; group-mean: arXiv:2602.02710",
+        f"none: {PAPER}; bundle-std: {RELEASED}; group-std and group-std-mean: {OURS}; group-mean: arXiv:2602.02710",
         choices=("none", "bundle-std", "group-std", "group-mean", "group-std-mean"),
     )
     quantile_source: str = _knob(

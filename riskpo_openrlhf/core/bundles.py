@@ -233,10 +233,9 @@ def group_std_mean(layout: Layout) -> Tensor:
     out = []
     for rows in layout.chunks():
         r, valid = layout.rewards[rows], layout.valid[rows]
-        span = r.masked_fill(~valid, -torch.inf).amax(1, keepdim=True) - r.masked_fill(~valid, torch.inf).amin(
-            1, keepdim=True
-        )
-        share = _mean_over_lowest(r, valid) / span.clamp(min=1e-6)
+        highest = r.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
+        lowest = r.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
+        share = _mean_over_lowest(r, valid) / (highest - lowest).clamp(min=1e-6)
         out.append(masked_std(r, valid, unbiased=False) * (2 * share).sqrt_())
     return torch.cat(out)
 

@@ -166,18 +166,25 @@ def test_group_std_leaves_a_binary_group_of_pass_rate_one_half_and_equal_groups_
     assert torch.allclose(divided, plain * torch.tensor([[1.0], [0.5 / std], [1.0]]))
 
 
-@given(batches, st.floats(0.1, 100), st.floats(-10, 10))
-def test_group_mean_without_risk_is_maxrl_whatever_the_scale_and_the_offset_of_rewards(batch, scale, offset):
+def without_risk(normalization, batch, scale, offset):
+    """Advantages without bundles and risk of right and wrong answers, rewarded by offset and scale + offset; right."""
     P, G, seed = batch
     right, _ = draw(P, G, seed)
     right[0] = 0
     right[0, 0] = 1  # so that bundles of one score both 0 and 1
     config = RiskPOConfig(
         alpha=1e-6, beta=1 - 1e-6, omega=0, bundle_size=1, quantile_source="batch", credit="counterfactual",
-        normalization="group-mean",
+        normalization=normalization,
     )  # fmt: skip
-    A = RiskPOEstimator(config).step(right.double() * scale + offset, 0).advantages
-    mean = right.double().mean(1, keepdim=True)
+    right = right.double()
+    return RiskPOEstimator(config).step(right * scale + offset, 0).advantages, right
+
+
+@given(batches, st.floats(0.1, 100), st.floats(-10, 10))
+def test_group_mean_without_risk_is_maxrl_whatever_the_scale_and_the_offset_of_rewards(batch, scale, offset):
+    G = batch[1]
+    A, right = without_risk("group-mean", batch, scale, offset)
+    mean = right.mean(1, keepdim=True)
     maxrl = torch.where(mean > 0, (right - mean) / mean, 0)  # arXiv:2602.02710
     assert torch.allclose(A / (0.5 * G / (G - 1)), maxrl, rtol=1e-3, atol=1e-3)
 
@@ -195,16 +202,9 @@ def test_group_mean_is_of_verdicts_alone_and_leaves_equal_groups_as_they_are():
 def test_group_std_mean_without_risk_divides_by_p_root_1_less_p_whatever_the_scale_and_the_offset(
     batch, scale, offset
 ):
-    P, G, seed = batch
-    right, _ = draw(P, G, seed)
-    right[0] = 0
-    right[0, 0] = 1  # so that bundles of one score both 0 and 1
-    config = RiskPOConfig(
-        alpha=1e-6, beta=1 - 1e-6, omega=0, bundle_size=1, quantile_source="batch", credit="counterfactual",
-        normalization="group-std-mean",
-    )  # fmt: skip
-    A = RiskPOEstimator(config).step(right.double() * scale + offset, 0).advantages
-    p = right.double().mean(1, keepdim=True)
+    G = batch[1]
+    A, right = without_risk("group-std-mean", batch, scale, offset)
+    p = right.mean(1, keepdim=True)
     expected = torch.where((p > 0) & (p < 1), 0.5 * (right - p) * G / (G - 1) / (p * (2 * (1 - p)).sqrt()), 0)
     assert torch.allclose(A, expected, rtol=1e-3, atol=1e-3)
 
@@ -216,9 +216,8 @@ def test_group_std_mean_lies_between_the_std_and_the_mean_and_is_of_verdicts_alo
     layout = draw_layout(rewards, valid, "ordered", 1, seed=0, step=0)
     std, mean, both = group_std(layout, unbiased=False), group_mean(layout), group_std_mean(layout)
     assert ((both >= torch.minimum(std, mean) - 1e-6) & (both <= torch.maximum(std, mean) + 1e-6)).all()
-    assert both[1] == pytest.approx(1 / 8 * math.sqrt(2 * 7 / 8)) and both[7] == pytest.approx(
-        7 / 8 * math.sqrt(2 / 8)
-    )
+    assert both[1] == pytest.approx(1 / 8 * math.sqrt(2 * 7 / 8))
+    assert both[7] == pytest.approx(7 / 8 * math.sqrt(2 / 8))
 
 
 @given(batches, st.sampled_from([0.5, 2.0]))
