@@ -22,7 +22,7 @@ THEIRS = {"policy_loss", "ppo_kl", "reward", "actor_lr", "rollout/reward_mean", 
 def test_a_synchronous_run_trains_evaluates_logs_every_metric_and_keeps_the_engine_in_step(train, material):
     job = train(
         "--algo.riskpo.preset", "recommended", "--riskpo.eval_at_start", "--eval.steps", 3,
-        "--eval.dataset", material / "heldout.jsonl", "--actor.adam.lr", 1e-3, "--actor.lr_scheduler", "constant",
+        "--eval.dataset", material / "heldout.jsonl", "--actor.adam.lr", 4e-4, "--actor.lr_scheduler", "constant",
         "--algo.advantage.is_correction_level", "token",
     ).require_success()  # fmt: skip
     assert job.steps() == [1, 2, 3]
@@ -33,7 +33,9 @@ def test_a_synchronous_run_trains_evaluates_logs_every_metric_and_keeps_the_engi
     for k in (1, 2, 4):
         assert [step for step, _ in scalars[f"eval/arithmetic/pass@{k}"]] == [0, 3]
     assert scalars["eval/eval_arithmetic_pass4"]  # OpenRLHF's own stays beside ours
-    # At this learning rate weights that never reach vLLM leave it 0.7 nats a token away from the trainer's.
+    # Weights that never reach vLLM leave it .14 to .32 nats a token away from the trainer's, those that do .0002 to
+    # .0046. At 1e-3 <eos> may become likely as the first token; OpenRLHF forbids it there, and the two then differ by
+    # up to half a nat with equal weights.
     assert abs(scalars["train/vllm_kl"][-1][1]) < 0.05
     assert _client_state(job.folder, "best_global_step3")["riskpo"]["tracker"]["updates"] == 3
     before, after = (load_file(folder / "model/model.safetensors") for folder in (material, job.folder))
