@@ -202,9 +202,7 @@ def counterfactual(layout: Layout, part: Part, utility: Callable[[Tensor, Tensor
         x = r if values is None else values.expand(len(r), 2)
         u = (utility((others[:, None] + x[:, :, None]) * scale, sets) / scale).mean(2)
         u = u if values is None else torch.where(r == values[1], u[:, 1:], u[:, :1])
-        # Counted from the group's lowest u, so that equal rewards cancel exactly.
-        lowest = u.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
-        u = (u - lowest).masked_fill_(~valid, 0)
+        u = _over_lowest(u, valid)  # so that equal rewards cancel exactly
         n = valid.sum(1, keepdim=True)
         A = (n * u[:, part.columns] - u.sum(1, keepdim=True)) / (n - 1).clamp(min=1)
         out[rows] = A.masked_fill_(~valid[:, part.columns], 0)
@@ -221,7 +219,11 @@ def group_mean(layout: Layout) -> Tensor:
 
     Of n rewards it is at least 1/n of their range, whatever their sign.
     """
-    return torch.cat([_mean_over_lowest(layout.rewards[rows], layout.valid[rows]) for rows in layout.chunks()])
+    out = []
+    for rows in layout.chunks():
+        r, valid = layout.rewards[rows], layout.valid[rows]
+        out.append(_over_lowest(r, valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1))
+    return torch.cat(out)
 
 
 def group_std_mean(layout: Layout) -> Tensor:
@@ -233,9 +235,9 @@ def group_std_mean(layout: Layout) -> Tensor:
     out = []
     for rows in layout.chunks():
         r, valid = layout.rewards[rows], layout.valid[rows]
-        highest = r.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
-        lowest = r.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
-        share = _mean_over_lowest(r, valid) / (highest - lowest).clamp(min=1e-6)
+        excess = _over_lowest(r, valid)
+        mean = excess.sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)
+        share = mean / excess.amax(1, keepdim=True).clamp(min=1e-6)
         out.append(masked_std(r, valid, unbiased=False) * (2 * share).sqrt_())
     return torch.cat(out)
 
@@ -248,10 +250,9 @@ def masked_std(x: Tensor, valid: Tensor, unbiased: bool) -> Tensor:
     return (squares / (n - 1 if unbiased else n).clamp(min=1)).sqrt_()
 
 
-def _mean_over_lowest(x: Tensor, valid: Tensor) -> Tensor:
-    """The mean of the valid entries of each row of `x [N, M]`, counted from the lowest of them -> [N, 1]."""
-    excess = x - x.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
-    return excess.masked_fill_(~valid, 0).sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)
+def _over_lowest(x: Tensor, valid: Tensor) -> Tensor:
+    """The valid entries of each row of `x [N, M]`, counted from the lowest of them -> [N, M]; 0 elsewhere."""
+    return (x - x.masked_fill(~valid, torch.inf).amin(1, keepdim=True)).masked_fill_(~valid, 0)
 
 
 def _by_difficulty(layout: Layout, other: slice, B: int, generator: torch.Generator) -> Tensor:
