@@ -77,7 +77,7 @@ if [[ $mode != print ]]; then
     fi
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
     started=$SECONDS
-    python3 -m riskpo_openrlhf.cli.prepare_quickstart \
+    python3 -m riskpo_openrlhf.lab.prepare_quickstart \
         --model "$model" --out "$data" --seed "$seed" --train $((steps * batch)) --heldout "$heldout"
 fi
 [[ $mode != prepare ]] || exit 0
@@ -91,7 +91,7 @@ flags=(
     "${method_flags[@]}" --actor.entropy_coef 0
     --actor.model_name_or_path "$data/model"
     --data.prompt_dataset "$data/train.jsonl" --data.input_key input --data.label_key label "${chat[@]}"
-    --reward.remote_url "$PWD/riskpo_openrlhf/verifiers/arithmetic.py"
+    --reward.remote_url "$PWD/riskpo_openrlhf/lab/arithmetic_verifier.py"
     --actor.num_gpus_per_node 1 --vllm.num_engines 1 --ds.zero_stage 3 --algo.kl.init_coef 0
     --rollout.batch_size "$batch" --rollout.n_samples_per_prompt "$group" --rollout.micro_batch_size "$micro"
     --rollout.max_new_tokens "$tokens" --data.max_len "$length" --rollout.temperature 1

@@ -16,7 +16,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from riskpo_openrlhf.evaluation import compare, problems, summary
+from riskpo_openrlhf.evaluation import compare_models, problems, summary
 from riskpo_openrlhf.evaluation.problems import EvaluationError
 from riskpo_openrlhf.evaluation.samples import SUMMARY, SampleStore, write_parquet
 from riskpo_openrlhf.files import write_json
@@ -98,8 +98,8 @@ def _positive(text: str) -> int:
 
 
 def _compare(args) -> int:
-    comparison = compare.compare(*args.compare, seed=args.seed)
-    print(compare.as_table(comparison))
+    comparison = compare_models.compare(*args.compare, seed=args.seed)
+    print(compare_models.as_table(comparison))
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         write_json(args.out / "comparison.json", comparison)

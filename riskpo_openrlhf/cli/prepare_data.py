@@ -125,7 +125,7 @@ def _warn(text: str) -> None:
 
 
 def _check(args) -> int:
-    from riskpo_openrlhf.data.check import check_paths
+    from riskpo_openrlhf.integration.check_data import check_paths
 
     findings = check_paths(
         args.check,

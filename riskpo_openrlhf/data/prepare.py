@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from riskpo_openrlhf.data import golds, hub, leaks, reasoning
+from riskpo_openrlhf.data import answers, decontaminate, hub, reasoning
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS
 from riskpo_openrlhf.data.schema import (
     DataError,
@@ -99,11 +99,11 @@ def prepare(source: Source, out: Path, options: Options, *, force: bool = False,
             key = known.get(problem.text)
             if key is None or problem.images:
                 row = writer.row(problem)
-                key = known[problem.text] = leaks.identity(row)
+                key = known[problem.text] = decontaminate.identity(row)
         except Leave as reason:
             dropped[str(reason)] += 1
             continue
-        except golds.BadGold as error:
+        except answers.BadGold as error:
             if source.role == "test":
                 raise DataError(
                     f"{source.name}, record {n_read}: {error}; the source has changed: --revision"
@@ -187,7 +187,7 @@ def check_leaks(out: Path, say: Callable = print) -> None:
         path = out / train["file"]
         rows = list(read_rows(path))
         for name, test in todo.items():
-            places = leaks.leaked(rows, read_rows(out / test["file"]))
+            places = decontaminate.leaked(rows, read_rows(out / test["file"]))
             if places:
                 ids = [rows[place]["id"] for place in places]
                 say(f"{train['name']}: {len(places)} problems are in {name} too and were taken out, e.g. {ids[0]}")
@@ -225,7 +225,7 @@ class _Writer:
             key = key or _digest(prompt, _same(problem))
             gold = str(self._write_tests(file_name(key), problem.tests))
         row["label"] = write_label(self.source.verifier, gold)
-        row["id"] = f"{self.source.name}/{key or _digest(*leaks.identity(row))}"
+        row["id"] = f"{self.source.name}/{key or _digest(*decontaminate.identity(row))}"
         return row
 
     def remove_unused(self, rows: Iterable[dict]) -> None:
@@ -297,8 +297,8 @@ def _records(source: Source, options: Options) -> tuple[Iterator[dict], int | No
 
 def _leave_out_repeats(rows: dict, golds_of: dict, times: Counter, dropped: Counter) -> None:
     """Keep the first of several equal problems, and none whose answers contradict each other."""
-    for key, answers in golds_of.items():
-        if len(answers) > 1:
+    for key, golds in golds_of.items():
+        if len(golds) > 1:
             del rows[key]
             dropped["conflicting answers"] += times[key]
         else:

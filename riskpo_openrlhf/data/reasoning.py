@@ -7,8 +7,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 
-from riskpo_openrlhf.data.arithmetic import INSTALL_HINT
-from riskpo_openrlhf.data.leaks import normalise
+from riskpo_openrlhf.data.decontaminate import normalise
 
 # Those whose answer is always one whole number, which the verifier `math` can grade, and whose question asks for no
 # other form than that.
@@ -29,6 +28,7 @@ TASKS = (
     "simple_equations",
 )
 TEST_ONE_IN = 4
+INSTALL_HINT = "pip install reasoning-gym==0.1.25"
 
 
 def parse_task(text: str) -> tuple[str, dict]:

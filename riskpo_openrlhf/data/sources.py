@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from riskpo_openrlhf.data import golds
+from riskpo_openrlhf.data import answers
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS, code_prompt
-from riskpo_openrlhf.verifiers.testcases import decode_archer, decode_livecodebench
+from riskpo_openrlhf.verifiers.code.testcases import decode_archer, decode_livecodebench
 
 REASONING_GYM = "reasoning-gym"  # a package in place of a repository
 
@@ -57,44 +57,46 @@ class Source:
 
 def _dapo(record) -> Problem:
     (turn,) = record["prompt"]
-    gold = golds.text(record["reward_model"]["ground_truth"])
+    gold = answers.text(record["reward_model"]["ground_truth"])
     try:
-        gold = golds.integer(gold)  # all of them, by the paper; one answer written in two ways is no conflict
-    except golds.BadGold:
+        gold = answers.integer(gold)  # all of them, by the paper; one answer written in two ways is no conflict
+    except answers.BadGold:
         pass
     return Problem(INSTRUCTIONS["answer"].remove(turn["content"]), gold)
 
 
 def _math(record) -> Problem:
-    return Problem(record["problem"], golds.last_boxed(record["solution"]))
+    return Problem(record["problem"], answers.last_boxed(record["solution"]))
 
 
 def _gsm8k(record) -> Problem:
-    return Problem(record["question"], golds.after_hashes(record["answer"]))
+    return Problem(record["question"], answers.after_hashes(record["answer"]))
 
 
 def _integer_answer(record) -> Problem:
-    return Problem(record["problem"], golds.integer(record["answer"]))
+    return Problem(record["problem"], answers.integer(record["answer"]))
 
 
 def _math500(record) -> Problem:
-    return Problem(record["problem"], golds.text(record["answer"]))
+    return Problem(record["problem"], answers.text(record["answer"]))
 
 
 def _minerva(record) -> Problem:
-    return Problem(record["question"], golds.text(record["answer"]))
+    return Problem(record["question"], answers.text(record["answer"]))
 
 
 def _olympiad(record) -> Problem:
     (gold,) = record["final_answer"]  # one string, also where it holds several answers
     context, unit = ((record[key] or "").strip() for key in ("context", "unit"))
     text = f"{context}\n\n{record['question']}" if context else record["question"]
-    return Problem(f"{text}\n\nThe unit of the answer is {unit}." if unit else text, golds.text(gold.replace("$", "")))
+    return Problem(
+        f"{text}\n\nThe unit of the answer is {unit}." if unit else text, answers.text(gold.replace("$", ""))
+    )
 
 
 def _geometry(record) -> Problem:
     return Problem(
-        record["problem"], golds.text(record["answer"]), tuple(image["bytes"] for image in record["images"])
+        record["problem"], answers.text(record["answer"]), tuple(image["bytes"] for image in record["images"])
     )
 
 
@@ -114,7 +116,7 @@ def _livecodebench(record) -> Problem:
 
 
 def _reasoning_gym(record) -> Problem:
-    return Problem(record["question"], golds.integer(record["answer"]))
+    return Problem(record["question"], answers.integer(record["answer"]))
 
 
 def _livecodebench_v5(record) -> Problem:

@@ -123,7 +123,7 @@ def main() -> None:
 def _untrained_model(folder: Path) -> str:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from riskpo_openrlhf.data.tiny_model import build_tokenizer
+    from riskpo_openrlhf.lab.tiny_model import build_tokenizer
 
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder)

@@ -27,11 +27,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from riskpo_openrlhf import RiskPOConfig, RiskPOEstimator
-from riskpo_openrlhf.analysis.comparison import Record, append_record, read_records, tables
-from riskpo_openrlhf.cli.prepare_quickstart import HELDOUT_SEED
 from riskpo_openrlhf.core.losses import sequence_clipped_loss
-from riskpo_openrlhf.data.arithmetic import problems
-from riskpo_openrlhf.data.tiny_model import MODELS, answer_probabilities, entropy_and_length, generate, load
+from riskpo_openrlhf.lab.arithmetic import problems
+from riskpo_openrlhf.lab.methods_table import Record, append_record, read_records, tables
+from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED
+from riskpo_openrlhf.lab.tiny_model import MODELS, answer_probabilities, entropy_and_length, generate, load
 
 PROMPTS, RESPONSES, UPDATES, MEASURE_EVERY = 60, 10, 2, 5
 KS = (1, 8, 16, 32, 256)

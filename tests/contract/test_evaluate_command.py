@@ -7,9 +7,9 @@ import pytest
 from transformers import Qwen2Config
 
 from riskpo_openrlhf.cli import evaluate
-from riskpo_openrlhf.data.tiny_model import build_tokenizer
 from riskpo_openrlhf.evaluation.problems import EvaluationError
 from riskpo_openrlhf.integration import evaluation_engines
+from riskpo_openrlhf.lab.tiny_model import build_tokenizer
 
 CHAT = [{"role": "user", "content": "1+1"}]
 

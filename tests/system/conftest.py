@@ -48,9 +48,9 @@ class Job:
 @pytest.fixture(scope="session")
 def material(tmp_path_factory) -> Path:
     """A folder with a small untrained-but-loadable model and arithmetic problems."""
-    from riskpo_openrlhf.data.arithmetic import TINY_KINDS, problems
-    from riskpo_openrlhf.data.tiny_model import TinySettings, save_tiny_model
     from riskpo_openrlhf.files import write_jsonl
+    from riskpo_openrlhf.lab.arithmetic import TINY_KINDS, problems
+    from riskpo_openrlhf.lab.tiny_model import TinySettings, save_tiny_model
 
     folder = tmp_path_factory.mktemp("material")
     (folder / "model").mkdir()
@@ -66,7 +66,7 @@ def train(material, tmp_path):
     started = []
 
     def run(*flags: str, folder: Path = tmp_path, reward: Path | None = None, watch=None) -> Job:
-        reward = reward or REPOSITORY / "riskpo_openrlhf/verifiers/arithmetic.py"
+        reward = reward or REPOSITORY / "riskpo_openrlhf/lab/arithmetic_verifier.py"
         command = [
             sys.executable, "-m", "riskpo_openrlhf.cli.train", "--riskpo.runtime", "cpu",
             "--algo.advantage.estimator", "riskpo", "--actor.policy_loss_type", "riskpo",

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from riskpo_openrlhf.cli import evaluate
-from riskpo_openrlhf.data.smoke import save_smoke
+from riskpo_openrlhf.lab.smoke import save_smoke
 
 PROBLEMS, N = 24, 400
 SECONDS = 240

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
+from riskpo_openrlhf.lab import arithmetic_verifier as verifier
 from riskpo_openrlhf.verifiers import Verdict
-from riskpo_openrlhf.verifiers import arithmetic as verifier
 
 pytest.importorskip("reasoning_gym")
-from riskpo_openrlhf.data.arithmetic import CHAT_KINDS, TINY_KINDS, Kind, check_disjoint, problems
+from riskpo_openrlhf.lab.arithmetic import CHAT_KINDS, TINY_KINDS, Kind, check_disjoint, problems
 
 TWO_ONES = Kind("chain_sum", 2, 1)
 

@@ -10,9 +10,9 @@ import zlib
 
 import pytest
 
-from riskpo_openrlhf.verifiers import code, sandbox, testcases
-from riskpo_openrlhf.verifiers.code import extract_code, same_output, same_result, verify
-from riskpo_openrlhf.verifiers.testcases import check_tests, decode_archer, decode_livecodebench
+from riskpo_openrlhf.verifiers import code
+from riskpo_openrlhf.verifiers.code import extract_code, same_output, same_result, sandbox, testcases, verify
+from riskpo_openrlhf.verifiers.code.testcases import check_tests, decode_archer, decode_livecodebench
 
 ADD = {"kind": "stdin", "tests": [{"input": f"{i} 2\n", "output": f"{i + 2}\n"} for i in range(3)]}
 PAIR = {

@@ -104,20 +104,9 @@ def test_no_page_names_a_metric_or_a_knob_that_does_not_exist(path):
     assert knobs <= {"preset", *(knob.name for knob in KNOBS)}
 
 
-def test_every_knob_and_added_choice_can_be_traced():
-    first = [row[0] for row in rows(page("trace.md"))]
-    for name in [*(knob.name for knob in KNOBS), "preset"]:
-        assert any(cell.startswith(f"`{FLAG_PREFIX}{name}`") for cell in first), name
-    for flag in ("algo.advantage.estimator", "actor.policy_loss_type", "riskpo.runtime", "riskpo.eval_at_start"):
-        assert any(cell.startswith(f"`--{flag}`") for cell in first), flag
-    for choice in ("riskpo", "gmpo", "gpg"):
-        assert any(cell.endswith(f" {choice}") for cell in first), choice
-
-
 def test_every_test_that_the_documentation_names_exists():
     tests = {path.name: functions(path) for path in (ROOT / "tests").rglob("test_*.py")}
     named = [pair for path in PAGES for pair in re.findall(r"`(test_\w+\.py)::(\w+)`", path.read_text("utf-8"))]
-    assert len(named) >= len(KNOBS)
     assert [f"{file}::{test}" for file, test in named if test not in tests.get(file, ())] == []
 
 

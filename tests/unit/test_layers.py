@@ -14,6 +14,7 @@ import riskpo_openrlhf
 ROOT = Path(riskpo_openrlhf.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 INTEGRATION = "riskpo_openrlhf.integration"
+LABORATORY = "riskpo_openrlhf.lab"
 CPU_RUNTIME = "riskpo_openrlhf.runtime.cpu"
 DOTTED_INTEGRATION = re.compile(r"(riskpo_openrlhf)?\.integration(\.\w+)*(:\w+)?")
 
@@ -92,13 +93,19 @@ def test_core_imports_nothing_of_the_project_but_core_and_config():
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_only_the_command_line_imports_the_integration(path):
-    if path.is_relative_to(ROOT / "cli") or path.is_relative_to(ROOT / "integration"):
+    if any(path.is_relative_to(ROOT / part) for part in ("cli", "integration", "lab")):
         return
     names = {name for name in imported_by(path) if within(name, INTEGRATION)}
     if path != ROOT / "__init__.py":  # the lazy `install`, for launch scripts of one's own
         constants = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
         names |= {text for text in constants if isinstance(text, str) and DOTTED_INTEGRATION.fullmatch(text)}
-    assert not names, f"{path} imports {names}; only riskpo_openrlhf/cli may"
+    assert not names, f"{path} imports {names}; only riskpo_openrlhf/cli and riskpo_openrlhf/lab may"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if not path.is_relative_to(ROOT / "lab")], ids=module_name)
+def test_nothing_of_the_product_imports_the_laboratory(path):
+    names = {name for name in imported_by(path) if within(name, LABORATORY)}
+    assert not names, f"{path} imports {names}; the wheel does not hold riskpo_openrlhf/lab"
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

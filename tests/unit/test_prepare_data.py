@@ -18,8 +18,8 @@ from riskpo_openrlhf.data.instructions import INSTRUCTIONS
 from riskpo_openrlhf.data.reasoning import TASKS
 from riskpo_openrlhf.data.schema import read_manifests, read_rows
 from riskpo_openrlhf.data.sources import SOURCES
+from riskpo_openrlhf.verifiers.code.testcases import read_tests
 from riskpo_openrlhf.verifiers.labels import read_label
-from riskpo_openrlhf.verifiers.testcases import read_tests
 
 HEAD, TAIL, _ = INSTRUCTIONS["answer"]
 BOXED = INSTRUCTIONS["boxed"].tail

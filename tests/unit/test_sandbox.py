@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from riskpo_openrlhf.verifiers import sandbox
-from riskpo_openrlhf.verifiers.sandbox import DISK_BYTES, OUTPUT_BYTES, PROCESSES, SandboxError, holes, open_sandbox
+from riskpo_openrlhf.verifiers.code import sandbox
+from riskpo_openrlhf.verifiers.code.sandbox import (
+    DISK_BYTES,
+    OUTPUT_BYTES,
+    PROCESSES,
+    SandboxError,
+    holes,
+    open_sandbox,
+)
 
 # `attempt` prints what an action gives, or the name of the error.
 ATTEMPT = """
@@ -247,7 +254,7 @@ for _ in range(1000):
 
 
 def test_the_sandbox_dies_with_the_process_that_made_it(tmp_path):
-    code = "from riskpo_openrlhf.verifiers.sandbox import open_sandbox\n"
+    code = "from riskpo_openrlhf.verifiers.code.sandbox import open_sandbox\n"
     code += "with open_sandbox('import time; time.sleep(20)') as box:\n"
     code += "    print(box._process.pid, flush=True)\n"
     code += "    box.run(b'', cpu_seconds=1, wall_seconds=20)\n"
@@ -267,7 +274,7 @@ def test_the_sandbox_dies_with_the_process_that_made_it(tmp_path):
 
 
 def test_it_works_in_a_process_that_ignores_and_blocks_the_signals_of_children():
-    code = "import signal\nfrom riskpo_openrlhf.verifiers.sandbox import open_sandbox\n"
+    code = "import signal\nfrom riskpo_openrlhf.verifiers.code.sandbox import open_sandbox\n"
     code += "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
     code += "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})\n"
     code += "with open_sandbox('print(7)') as box: print(box.run(b'', cpu_seconds=5, wall_seconds=9))\n"

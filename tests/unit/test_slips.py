@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from riskpo_openrlhf.data.arithmetic import TINY_KINDS, problems
-from riskpo_openrlhf.data.slips import EASY_RATES, HARD_RATES, WRONG_BY, family, right_rates, with_slips
+from riskpo_openrlhf.lab.arithmetic import TINY_KINDS, problems
+from riskpo_openrlhf.lab.slips import EASY_RATES, HARD_RATES, WRONG_BY, family, right_rates, with_slips
 
 
 def test_a_family_is_the_number_of_terms_and_the_last_digit():

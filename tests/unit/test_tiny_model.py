@@ -9,10 +9,9 @@ pytest.importorskip("reasoning_gym")
 torch = pytest.importorskip("torch")
 from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: E402
 
-from riskpo_openrlhf.cli import prepare_quickstart  # noqa: E402
-from riskpo_openrlhf.data import smollm2, tiny_model  # noqa: E402
-from riskpo_openrlhf.data.arithmetic import TINY_KINDS, Kind, problems  # noqa: E402
-from riskpo_openrlhf.data.tiny_model import (  # noqa: E402
+from riskpo_openrlhf.lab import prepare_quickstart, smollm2, tiny_model  # noqa: E402
+from riskpo_openrlhf.lab.arithmetic import TINY_KINDS, Kind, problems  # noqa: E402
+from riskpo_openrlhf.lab.tiny_model import (  # noqa: E402
     MODELS,
     TinySettings,
     answer_probabilities,

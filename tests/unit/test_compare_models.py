@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from riskpo_openrlhf.evaluation.compare import as_table, bootstrap_means, compare, interval
+from riskpo_openrlhf.evaluation.compare_models import as_table, bootstrap_means, compare, interval
 from riskpo_openrlhf.evaluation.problems import EvaluationError
 from riskpo_openrlhf.evaluation.samples import SampleStore
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from riskpo_openrlhf.verifiers import workers
-from riskpo_openrlhf.verifiers.workers import MAX_REQUEST, WorkerError, WorkerPool
+from riskpo_openrlhf.verifiers import pool as workers
+from riskpo_openrlhf.verifiers.pool import MAX_REQUEST, WorkerError, WorkerPool
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_no_file_is_left_open_after_timeouts(pool_of):
 
 PARENT = """
 import os, sys, threading, time
-from riskpo_openrlhf.verifiers.workers import WorkerPool
+from riskpo_openrlhf.verifiers.pool import WorkerPool
 pool = WorkerPool("time:sleep", (0,), size=2, seconds=1)
 threads = [threading.Thread(target=pool.call, args=(0.3,)) for _ in range(2)]
 [thread.start() for thread in threads]

@@ -16,8 +16,8 @@ from statistics import mean
 import numpy as np
 
 from riskpo_openrlhf.analysis.curves import Panel, Series, legend, panel
-from riskpo_openrlhf.analysis.paired import at_end, common_level, differences, interval
 from riskpo_openrlhf.analysis.runs import Curve, Run, combine
+from riskpo_openrlhf.lab.paired import at_end, common_level, differences, interval
 
 # Of every step of training there are many and noisy values: their means between two evaluations are kept.
 KEPT_TRAIN = ("entropy", "rollout/response_length_mean", "risk/rvar_lower", "risk/mvar", "signal/prompts_all_wrong",

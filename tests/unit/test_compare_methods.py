@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.tensorboard import SummaryWriter
 
-from riskpo_openrlhf.analysis import comparison
-from riskpo_openrlhf.analysis.paired import at_end, common_level, differences, interval, reached, rising, value_at
 from riskpo_openrlhf.analysis.runs import Curve, Run
-from riskpo_openrlhf.cli import compare, train_series
 from riskpo_openrlhf.config import RiskPOConfig
+from riskpo_openrlhf.lab import compare_methods as compare
+from riskpo_openrlhf.lab import methods_table as comparison
+from riskpo_openrlhf.lab import train_series
+from riskpo_openrlhf.lab.paired import at_end, common_level, differences, interval, reached, rising, value_at
 
 PASS = "heldout/arithmetic/pass@1"
 SOURCE = "heldout/arithmetic", "train/entropy"
@@ -251,12 +252,12 @@ def test_exact_pass_at_k_is_of_the_start_and_every_checkpoint_in_order(tmp_path,
     rates[checkpoints / "global_step10_hf"] = [0.5, 1.0]
     for folder in rates:
         folder.mkdir(parents=True)
-    monkeypatch.setattr("riskpo_openrlhf.data.tiny_model.load", lambda folder: (folder, None))
+    monkeypatch.setattr("riskpo_openrlhf.lab.tiny_model.load", lambda folder: (folder, None))
     monkeypatch.setattr(
-        "riskpo_openrlhf.data.tiny_model.answer_probabilities", lambda folder, _, rows: np.array(rates[folder])
+        "riskpo_openrlhf.lab.tiny_model.answer_probabilities", lambda folder, _, rows: np.array(rates[folder])
     )
     monkeypatch.setattr(
-        "riskpo_openrlhf.data.tiny_model.entropy_and_length", lambda folder, _, prompts, n: (sum(rates[folder]), n)
+        "riskpo_openrlhf.lab.tiny_model.entropy_and_length", lambda folder, _, prompts, n: (sum(rates[folder]), n)
     )
     curves = compare._exact_curves("micro", start, checkpoints)
     names = {*(f"pass@{k}" for k in compare.EXACT_KS), "entropy", "response_length"}

@@ -17,10 +17,10 @@ import time
 from decimal import Decimal
 
 from riskpo_openrlhf.verifiers import Verdict
+from riskpo_openrlhf.verifiers.code.guest import UNPARSABLE
+from riskpo_openrlhf.verifiers.code.sandbox import SandboxError, mode, open_sandbox
+from riskpo_openrlhf.verifiers.code.testcases import read_tests
 from riskpo_openrlhf.verifiers.response import after_thinking
-from riskpo_openrlhf.verifiers.sandbox import SandboxError, mode, open_sandbox
-from riskpo_openrlhf.verifiers.sandboxed import UNPARSABLE
-from riskpo_openrlhf.verifiers.testcases import read_tests
 
 TIME_LIMIT = 6.0  # seconds a test: LiveCodeBench's
 MEMORY_MB = 1024

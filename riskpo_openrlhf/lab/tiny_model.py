@@ -22,8 +22,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
 
-from riskpo_openrlhf.data.arithmetic import TINY_KINDS, Kind, problems
-from riskpo_openrlhf.data.slips import with_slips
+from riskpo_openrlhf.lab.arithmetic import TINY_KINDS, Kind, problems
+from riskpo_openrlhf.lab.slips import with_slips
 
 PAD, EOS = "<pad>", "<eos>"
 CHARACTERS = "0123456789+-*="

@@ -1,4 +1,4 @@
-"""The quickstart's model and problems: `python3 -m riskpo_openrlhf.cli.prepare_quickstart --out DIR`.
+"""The quickstart's model and problems: `python3 -m riskpo_openrlhf.lab.prepare_quickstart --out DIR`.
 
 Makes DIR/model (a link to a folder named after the model's settings, kept for the next time), DIR/train.jsonl and
 DIR/heldout.jsonl. Nothing is downloaded.
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from riskpo_openrlhf.data.arithmetic import CHAT_KINDS, check_disjoint, problems
 from riskpo_openrlhf.files import write_jsonl
+from riskpo_openrlhf.lab.arithmetic import CHAT_KINDS, check_disjoint, problems
 
 HELDOUT_SEED = 1  # an expression belongs to one split for good, so a training seed of 1 is no harm
 EVAL_SAMPLES = 16
@@ -47,7 +47,7 @@ def _write_problems(args) -> list[dict[str, str]]:
     if args.model == "smollm2":
         kinds, style, n_train, n_heldout = CHAT_KINDS, "chat", 960, 60
     else:
-        from riskpo_openrlhf.data.tiny_model import MODELS
+        from riskpo_openrlhf.lab.tiny_model import MODELS
 
         kinds, style, n_train, n_heldout = MODELS[args.model].kinds, "short", 4800, 160
     train = problems(kinds, n_train if args.train is None else args.train, args.seed, style=style)
@@ -61,7 +61,7 @@ def _write_problems(args) -> list[dict[str, str]]:
 
 
 def _prepare_tiny(args, heldout: list[dict[str, str]]) -> Path:
-    from riskpo_openrlhf.data.tiny_model import MODELS, build_once, grade, load, save_tiny_model
+    from riskpo_openrlhf.lab.tiny_model import MODELS, build_once, grade, load, save_tiny_model
 
     settings = replace(MODELS[args.model], seed=args.seed)
     folder, start = args.out / f"{args.model}-{settings.digest()}", time.monotonic()
@@ -74,8 +74,8 @@ def _prepare_tiny(args, heldout: list[dict[str, str]]) -> Path:
 
 
 def _prepare_smollm2(args, heldout: list[dict[str, str]]) -> Path:
-    from riskpo_openrlhf.data.smollm2 import save_smollm2
-    from riskpo_openrlhf.data.tiny_model import build_once
+    from riskpo_openrlhf.lab.smollm2 import save_smollm2
+    from riskpo_openrlhf.lab.tiny_model import build_once
 
     folder = args.out / "smollm2-135m-instruct"
     if not build_once(folder, save_smollm2):

@@ -1,4 +1,4 @@
-"""What a recipe's `--smoke` trains: `python3 -m riskpo_openrlhf.cli.prepare_smoke --task math_hard --out DIR`."""
+"""What a recipe's `--smoke` trains: `python3 -m riskpo_openrlhf.lab.prepare_smoke --task math_hard --out DIR`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--task", required=True, help="the recipe's task")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and the data; kept if there")
     args = parser.parse_args(argv)
-    from riskpo_openrlhf.data.smoke import save_smoke
-    from riskpo_openrlhf.data.tiny_model import build_once
+    from riskpo_openrlhf.lab.smoke import save_smoke
+    from riskpo_openrlhf.lab.tiny_model import build_once
 
     try:
         made = build_once(args.out, lambda folder: save_smoke(args.task, folder, args.out))

@@ -1,6 +1,6 @@
-"""The process behind `workers.py`: calls one function, again and again, until its pipe is closed.
+"""The process behind `verifiers/pool.py`: calls one function, again and again, until its pipe is closed.
 
-    python -P -m riskpo_openrlhf.verifiers.worker PACKAGE.MODULE:FUNCTION SECONDS MEGABYTES
+    python -P -m riskpo_openrlhf.verifiers.pool_child PACKAGE.MODULE:FUNCTION SECONDS MEGABYTES
 
 A request is a line of JSON on stdin, the list of the function's arguments; the reply a line of JSON on stdout,
 `["ok", value]` or `["error", text]`. The first request is the warm-up; its reply says that all is loaded.

@@ -132,7 +132,7 @@ def _language_model() -> tuple:
 
 
 def _vlm() -> tuple:
-    from riskpo_openrlhf.data.tiny_vlm import TinyVlmSettings, build_model, build_processor, build_tokenizer
+    from riskpo_openrlhf.lab.tiny_vlm import TinyVlmSettings, build_model, build_processor, build_tokenizer
 
     tokenizer, settings = build_tokenizer(), TinyVlmSettings()
     return build_model(settings, tokenizer), build_processor(settings, tokenizer)

@@ -8,7 +8,7 @@ namespace. See docs/sandbox.md.
 Not covered: bugs of the kernel, side channels (timing, caches, load), and Python's and the system's libraries, which
 a program can read. It is no virtual machine: for programs of people who attack you on purpose, use one.
 
-    python3 -m riskpo_openrlhf.verifiers.sandbox    # does it work here?
+    python3 -m riskpo_openrlhf.verifiers.code.sandbox    # does it work here?
 
 Environment variables: RISKPO_SANDBOX (auto, namespaces, weak), RISKPO_CODE_SANDBOXES (how many at once in this
 process; the number of cores), RISKPO_CODE_PACKAGES (a folder of packages that programs may import).
@@ -76,13 +76,13 @@ done.set()
 print(json.dumps(wrong))
 """
 _LOCK = threading.RLock()
-_SCRIPT = Path(__file__).with_name("sandboxed.py")
+_SCRIPT = Path(__file__).with_name("guest.py")
 _CURE = """the sandbox for programs does not work on this machine: {cause}.
 It needs Linux 5.14 or newer on x86_64 or aarch64, and one of: root with CAP_SYS_ADMIN (a container: --privileged, or
 --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined), or user namespaces for the
 user (sysctl user.max_user_namespaces > 0, kernel.unprivileged_userns_clone=1, and on Ubuntu
 kernel.apparmor_restrict_unprivileged_userns=0). RISKPO_SANDBOX=weak runs programs without isolation: they can then
-read this user's files. See docs/sandbox.md; check with `python3 -m riskpo_openrlhf.verifiers.sandbox`"""
+read this user's files. See docs/sandbox.md; check with `python3 -m riskpo_openrlhf.verifiers.code.sandbox`"""
 
 
 class SandboxError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Trainings one after another on the same Ray, engines and ranks: `python3 -m riskpo_openrlhf.cli.train_series JOBS`.
+"""Trainings one after another on the same Ray, engines and ranks: `python3 -m riskpo_openrlhf.lab.train_series JOBS`.
 
 To start Ray, import vLLM and DeepSpeed and load an engine takes longer than a short run of a tiny model, so
 `cli.compare` does it once. JOBS holds a line of JSON a run: `{"folder": ..., "flags": [...]}`, the flags those of

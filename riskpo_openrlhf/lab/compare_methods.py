@@ -1,7 +1,7 @@
-"""Methods and settings against each other on small arithmetic: `python3 -m riskpo_openrlhf.cli.compare --suite NAME`.
+"""Compare methods and settings on small arithmetic: `python3 -m riskpo_openrlhf.lab.compare_methods --suite NAME`.
 
 Trains the same small model by each method, learning rate and seed, one run at a time, on Ray and engines that stay up
-(`cli.train_series`). A method is NAME or NAME,KNOB=VALUE,...: a recipe of recipes/methods with some of RiskPO's knobs
+(`lab.train_series`). A method is NAME or NAME,KNOB=VALUE,...: a recipe of recipes/methods with some of RiskPO's knobs
 (`omega=2`) or any other flag (`actor.eps_clip=0.3`) changed. With several rates every method gets its own: all are
 tried with the first seed, the best one is run with the others. What is finished is in OUT/runs.jsonl and is not run
 again: stop it and start the same command to go on. Ends with tables, all in Markdown: every method, and its difference
@@ -24,7 +24,11 @@ from statistics import mean
 
 import numpy as np
 
-from riskpo_openrlhf.analysis.comparison import (
+from riskpo_openrlhf.analysis.draw import draw
+from riskpo_openrlhf.analysis.runs import Curve, load_runs
+from riskpo_openrlhf.config import FLAG_PREFIX
+from riskpo_openrlhf.files import write_jsonl
+from riskpo_openrlhf.lab.methods_table import (
     Record,
     append_record,
     best_rate,
@@ -33,10 +37,6 @@ from riskpo_openrlhf.analysis.comparison import (
     read_records,
     tables,
 )
-from riskpo_openrlhf.analysis.draw import draw
-from riskpo_openrlhf.analysis.runs import Curve, load_runs
-from riskpo_openrlhf.config import FLAG_PREFIX
-from riskpo_openrlhf.files import write_jsonl
 
 CHECKOUT = Path(__file__).parents[2]
 RECIPE = CHECKOUT / "recipes" / "quickstart_cpu.sh"
@@ -202,7 +202,7 @@ def _run(plan, args) -> bool:
     write_jsonl(args.out / "jobs.jsonl", rows)
     for job in jobs:  # cut off: a run of minutes is not worth resuming
         shutil.rmtree(_folder(args, job), ignore_errors=True)
-    command = [sys.executable, "-m", "riskpo_openrlhf.cli.train_series", str(args.out / "jobs.jsonl")]
+    command = [sys.executable, "-m", "riskpo_openrlhf.lab.train_series", str(args.out / "jobs.jsonl")]
     child = subprocess.Popen(command, env=environment, cwd=CHECKOUT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the training ends as well
     try:
@@ -244,9 +244,9 @@ def _exact_curves(name: str, start: Path, checkpoints: Path) -> dict[str, Curve]
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from riskpo_openrlhf.cli.prepare_quickstart import HELDOUT_SEED
-    from riskpo_openrlhf.data.arithmetic import problems
-    from riskpo_openrlhf.data.tiny_model import MODELS, answer_probabilities, entropy_and_length, load
+    from riskpo_openrlhf.lab.arithmetic import problems
+    from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED
+    from riskpo_openrlhf.lab.tiny_model import MODELS, answer_probabilities, entropy_and_length, load
 
     disable_progress_bar()  # one a checkpoint
     kinds = MODELS[name].kinds

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+from riskpo_openrlhf.data.decontaminate import normalise
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS, bare_problem
-from riskpo_openrlhf.data.leaks import normalise
 from riskpo_openrlhf.data.schema import CALCULATOR, DOUBLE_BRACES, read_manifests
+from riskpo_openrlhf.verifiers.code.testcases import read_tests
 from riskpo_openrlhf.verifiers.labels import read_label
-from riskpo_openrlhf.verifiers.testcases import read_tests
 
 NOTE, WARNING, ERROR = range(3)
 EXTENSIONS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")

@@ -11,12 +11,13 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from riskpo_openrlhf.data.reasoning import INSTALL_HINT
+
 DATASOURCE = "arithmetic"
 SPLITS = ("train", "heldout")
 STYLES = ("short", "chat")
 TASKS = ("chain_sum", "products")
 HELDOUT_ONE_IN = 4
-INSTALL_HINT = "pip install reasoning-gym==0.1.25"
 
 
 class Kind(NamedTuple):

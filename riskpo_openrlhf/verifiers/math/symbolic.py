@@ -1,7 +1,7 @@
 r"""Do two answers mean the same? Both are tidied up (`notation.py`), taken apart, and their parts compared by value.
 
 latex2sympy2_extended reads the parts that are expressions and SymPy evaluates them; math-verify judges what is none.
-Any of these may take for ever, so `compare` belongs into a worker process (`workers.py`); `quickly` does without them.
+Any of these may take for ever, so `compare` belongs into a worker process (`verifiers/pool.py`); `quickly` needs none.
 Nothing here evaluates text as Python.
 """
 
@@ -11,7 +11,7 @@ import functools
 import re
 from fractions import Fraction
 
-from riskpo_openrlhf.verifiers.notation import MAX_LENGTH, TEXT_COMMANDS, TOKEN, Unreadable, closing_bracket, tidy
+from riskpo_openrlhf.verifiers.math.notation import MAX_LENGTH, TEXT_COMMANDS, TOKEN, Unreadable, closing_bracket, tidy
 
 EQUAL, DIFFERENT, UNREADABLE = "equal", "different", "unreadable"
 CLOSE = 1e-8  # relative, where a decimal stands for a value with more digits

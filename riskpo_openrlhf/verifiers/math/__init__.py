@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 
 from riskpo_openrlhf.verifiers import Verdict
-from riskpo_openrlhf.verifiers.notation import MAX_LENGTH
+from riskpo_openrlhf.verifiers.math.notation import MAX_LENGTH
+from riskpo_openrlhf.verifiers.math.symbolic import EQUAL, UNREADABLE, quickly
+from riskpo_openrlhf.verifiers.pool import WorkerPool, shared
 from riskpo_openrlhf.verifiers.response import SPECIAL_TOKEN, after_thinking
-from riskpo_openrlhf.verifiers.symbolic import EQUAL, UNREADABLE, quickly
-from riskpo_openrlhf.verifiers.workers import WorkerPool, shared
 
-_COMPARE = "riskpo_openrlhf.verifiers.symbolic:compare"
+_COMPARE = "riskpo_openrlhf.verifiers.math.symbolic:compare"
 # Of every kind that is frequent: the first parse of each costs tens of milliseconds.
 _WARM_UP = (
     r"\frac{1}{2},3\sqrt{5}+x^{2}-2\pi,\sqrt[3]{7},\frac{-1+i\sqrt3}{2},\sin(2x)\cdot e^{x}!,\log_{2}(n+1),a_{1}b,|x|",

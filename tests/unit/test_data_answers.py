@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riskpo_openrlhf.data import golds, reasoning
+from riskpo_openrlhf.data import answers, reasoning
+from riskpo_openrlhf.data.decontaminate import identity, leaked, normalise
 from riskpo_openrlhf.data.instructions import CODE_HEADING, INSTRUCTIONS, bare_problem, code_prompt
-from riskpo_openrlhf.data.leaks import identity, leaked, normalise
 from riskpo_openrlhf.data.schema import DataError, check_row
 from riskpo_openrlhf.data.sources import SOURCES
 from riskpo_openrlhf.verifiers.labels import write_label
@@ -25,7 +25,7 @@ PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_si
 def test_the_last_box_is_what_was_put_into_it(content, box, before):
     before = before.replace("\\", "")
     text = f"{before} $\\boxed{{0}}$ and ${box % content}$. Done {{here}}."
-    assert golds.last_boxed(text) == content.strip()
+    assert answers.last_boxed(text) == content.strip()
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_the_last_box_is_what_was_put_into_it(content, box, before):
     ],
 )
 def test_boxes_of_every_form_are_read(solution, gold):
-    assert golds.last_boxed(solution) == gold
+    assert answers.last_boxed(solution) == gold
 
 
 @pytest.mark.parametrize("solution", ["no box", r"\boxed{}", r"\boxed{never closed", r"\boxed $", r"\fbox{ }"])
 def test_a_solution_without_an_answer_is_refused(solution):
-    with pytest.raises(golds.BadGold):
-        golds.last_boxed(solution)
+    with pytest.raises(answers.BadGold):
+        answers.last_boxed(solution)
 
 
 @given(st.integers(-(10**6), 10**6), st.integers(0, 8))
@@ -61,13 +61,13 @@ def test_a_whole_number_is_the_same_however_it_is_written(number, width):
         f"${number}$",
         f"{number}^\\circ",
     )
-    assert {golds.integer(form) for form in forms} == {str(number)}
+    assert {answers.integer(form) for form in forms} == {str(number)}
 
 
 @pytest.mark.parametrize("value", ["7.5", 7.5, "", None, "x", "1/2", float("nan"), float("inf"), "1 2", r"\frac12"])
 def test_what_is_no_whole_number_is_refused(value):
-    with pytest.raises(golds.BadGold):
-        golds.integer(value)
+    with pytest.raises(answers.BadGold):
+        answers.integer(value)
 
 
 @pytest.mark.parametrize(
@@ -75,19 +75,19 @@ def test_what_is_no_whole_number_is_refused(value):
     [("6*2=<<6*2=12>>12\n#### 12", "12"), ("#### 1,260", "1260"), ("####  -3.", "-3"), ("#### 2.50", "2.50")],
 )
 def test_gsm8k_answers_stand_after_the_hashes(answer, gold):
-    assert golds.after_hashes(answer) == gold
+    assert answers.after_hashes(answer) == gold
 
 
 @pytest.mark.parametrize("answer", ["12", "#### ", "#### twelve", "#### 1 #### 2"])
 def test_a_gsm8k_answer_of_another_form_is_refused(answer):
-    with pytest.raises(golds.BadGold):
-        golds.after_hashes(answer)
+    with pytest.raises(answers.BadGold):
+        answers.after_hashes(answer)
 
 
 @pytest.mark.parametrize("value", ["", "  ", None, 3, ["a"]])
 def test_a_gold_that_is_no_text_is_refused(value):
-    with pytest.raises(golds.BadGold):
-        golds.text(value)
+    with pytest.raises(answers.BadGold):
+        answers.text(value)
 
 
 @given(PLAIN, st.sampled_from(["answer", "boxed"]))
@@ -228,7 +228,7 @@ def test_every_reasoning_task_gives_whole_numbers_and_no_problem_twice(task):
     assert all(len(found) == 12 for found in questions)
     assert not (questions[0] | questions[2]) & (questions[1] | questions[3])
     assert questions[0] != questions[2]
-    assert all(re.fullmatch(r"-?\d+", golds.integer(item["answer"])) for items in made for item in items)
+    assert all(re.fullmatch(r"-?\d+", answers.integer(item["answer"])) for items in made for item in items)
 
 
 def test_reasoning_problems_are_the_same_for_the_same_seed_and_take_turns():

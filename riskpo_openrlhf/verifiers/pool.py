@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 
-from riskpo_openrlhf.verifiers.worker import OUT_OF_MEMORY
+from riskpo_openrlhf.verifiers.pool_child import OUT_OF_MEMORY
 
 WORKERS_VARIABLE = "RISKPO_VERIFIER_WORKERS"
 SECONDS_VARIABLE = "RISKPO_VERIFIER_SECONDS"
@@ -194,7 +194,7 @@ class _Worker:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "riskpo_openrlhf.verifiers.worker", pool.function]
+            [sys.executable, "-P", "-m", "riskpo_openrlhf.verifiers.pool_child", pool.function]
             + [str(pool.seconds), str(pool.megabytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

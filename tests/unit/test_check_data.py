@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from riskpo_openrlhf.cli.prepare_data import main
-from riskpo_openrlhf.data.check import ERROR, NOTE, WARNING, check_paths
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS
+from riskpo_openrlhf.integration.check_data import ERROR, NOTE, WARNING, check_paths
 from riskpo_openrlhf.verifiers.labels import write_label
 
 BOXED = INSTRUCTIONS["boxed"]
