@@ -180,7 +180,7 @@ def test_only_full_bundles_with_all_verdicts_move_the_tracker():
 
 def test_a_batch_smaller_than_a_bundle_uses_its_own_quantiles_and_leaves_the_tracker_unstarted():
     estimator = RiskPOEstimator(RiskPOConfig(bundle_size=5))
-    result = estimator.step(torch.tensor([[1.0, 0.0, 1.0, 0.0]] * 2), 0)
+    result = estimator.step(torch.tensor([[1.0, 1.0, 1.0, 0.0]] * 2), 0)
     assert not estimator.tracker.started
     level = torch.quantile(result.scores, 0.8).item()
     assert result.metrics["riskpo/q_beta"] == pytest.approx(level)
@@ -441,7 +441,7 @@ def warnings_of(config, rewards, steps=2, caplog=None):
     with caplog.at_level(logging.WARNING, logger="riskpo_openrlhf"):
         for k in range(steps):
             estimator.step(rewards, k)
-    return [record for record in caplog.records if "weak start" in record.getMessage()]
+    return [record for record in caplog.records if "starts at a pass rate" in record.getMessage()]
 
 
 def test_a_weak_start_with_the_papers_offset_is_warned_of_once(caplog):
