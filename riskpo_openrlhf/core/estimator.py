@@ -186,7 +186,7 @@ class RiskPOEstimator:
 
     def _warn_of_weak_start(self, layout: Layout) -> None:
         c = self.config
-        passed = torch.count_nonzero(layout.rewards > 0).item() / max(int(layout.valid.sum()), 1)
+        passed = torch.count_nonzero(layout.rewards > 0).item() / max(torch.count_nonzero(layout.valid).item(), 1)
         if (c.released, c.credit, c.constant, c.profile) == ("", "uniform", True, "averse") and passed < WEAK_START:
             logger.warning(
                 "RiskPO starts at a pass rate of %.2f with the paper's advantage, which is never positive: weak "
