@@ -190,7 +190,7 @@ class RiskPOEstimator:
         if (c.released, c.credit, c.constant, c.profile) == ("", "uniform", True, "averse") and passed < WEAK_START:
             logger.warning(
                 "RiskPO starts at a pass rate of %.2f with the paper's advantage, which is never positive: weak "
-                "models have unlearned with it (docs/method.md, section 7). Watch riskpo/score_mean; "
+                "models have unlearned with it (docs/method.md, section 9). Watch riskpo/score_mean; "
                 "%spreset recommended and %scredit counterfactual have no such offset",
                 passed,
                 FLAG_PREFIX,

@@ -1,7 +1,10 @@
-"""The names and signatures that other programs rely on (docs/method.md, section 8)."""
+"""The names and signatures that other programs rely on (docs/method.md, section 12)."""
 
 import importlib
+import importlib.util
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,3 +63,20 @@ def test_a_verdict_has_its_three_fields():
 @pytest.mark.parametrize("command", ["train", "prepare_data", "evaluate", "plot", "report", "serve_verifiers"])
 def test_every_command_is_a_module(command):
     assert importlib.util.find_spec(f"riskpo_openrlhf.cli.{command}")
+
+
+def test_the_adapter_that_the_docs_print_gives_the_estimators_advantages_in_any_order():
+    text = (Path(__file__).parents[2] / "docs/method.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(source, names)
+    from riskpo_openrlhf import RiskPOConfig, RiskPOEstimator
+
+    rewards = (torch.rand(12, 4, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+    keys = [f"q{i}" for i in range(12)]
+    expected = RiskPOEstimator(RiskPOConfig.preset("recommended"), 42).step(rewards, 0, keys=keys).advantages
+    mixed = torch.randperm(48, generator=torch.Generator().manual_seed(1))
+    mixed = torch.cat([mixed[mixed % 4 == j] for j in range(4)])  # groups are scattered, their responses stay in order
+    ids = torch.arange(12).repeat_interleave(4)[mixed]
+    given = names["RiskPO"]()(rewards.view(-1)[mixed], ids, [keys[i] for i in ids.tolist()])
+    assert torch.equal(given, expected.view(-1)[mixed])

@@ -31,7 +31,7 @@ def draw(P, G, seed=0, error_share=0.0):
 
 
 def by_definition(layout, config, q_alpha, q_beta):
-    """A of each response in bundle order, one at a time, by Theorem 1, Eq. 3 and docs/method.md, section 4."""
+    """A of each response in bundle order, one at a time, by Theorem 1, Eq. 3 and docs/method.md, section 5."""
     r, ok, B = layout.rewards.tolist(), layout.valid.tolist(), config.bundle_size
     P, G = len(r), len(r[0])
     A = [[0.0] * G for _ in range(P)]
