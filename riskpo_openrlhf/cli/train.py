@@ -1,6 +1,6 @@
 """Train by RiskPO: `python3 -m riskpo_openrlhf.cli.train` takes every flag of `openrlhf.cli.train_ppo_ray` and ours.
 
-    python3 -m riskpo_openrlhf.cli.train --algo.advantage.estimator riskpo --actor.policy_loss_type riskpo ...
+    python3 -m riskpo_openrlhf.cli.train --algo.advantage.estimator riskpo ...
 
 Exit codes: 0 trained (the last line is `[riskpo] done`); 1 the run failed; 2 a flag is wrong; 3 OpenRLHF is not the
 version that this was written for.
@@ -49,8 +49,6 @@ def run() -> None:
     def after_parsing(flat: argparse.Namespace, config) -> None:
         import ray
 
-        for note in arguments.notes(vars(flat)):
-            print(f"[riskpo] note: {note}", flush=True)
         if runtime == "cpu" and not dry_run and not ray.is_initialized():
             from riskpo_openrlhf.runtime import cpu
 

@@ -13,8 +13,8 @@ from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
-from riskpo_openrlhf.core.bundles import masked_std
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
+from riskpo_openrlhf.core.groups import centred, group_std
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 
 # The paper's levels and random bundles, quantiles of the batch itself; `constant` plays no part in the measures.
@@ -146,10 +146,10 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
         apply_length_penalties(experiences, self.args)
         if self.config.shaped_rewards:
             shaped = _in_rollout_order(torch.cat([e.rewards for e in experiences]), index).view(-1, group_size)
-            advantages = advantages + _centred(shaped - scores, valid)
-        group_std = masked_std(scores, valid, unbiased=True).expand_as(scores)
+            advantages = advantages + centred(shaped - scores, valid)
+        stds = group_std(scores, valid, unbiased=True).expand_as(scores)
 
-        parts = advantages.reshape(-1)[index].split(sizes), group_std.reshape(-1)[index].split(sizes)
+        parts = advantages.reshape(-1)[index].split(sizes), stds.reshape(-1)[index].split(sizes)
         for experience, advantage, std in zip(experiences, *parts, strict=True):
             if group_size > 1:
                 experience.info["group_reward_std"] = std
@@ -196,13 +196,6 @@ def _in_rollout_order(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor
     ordered = torch.empty_like(values)
     ordered[index] = values
     return ordered
-
-
-def _centred(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """`values` [prompts, group] less the group's mean over valid entries; 0 where invalid."""
-    values = values.masked_fill(~valid, 0.0)
-    mean = values.sum(-1, keepdim=True) / valid.sum(-1, keepdim=True).clamp(min=1)
-    return (values - mean) * valid
 
 
 def _keys(experiences: list[Experience], index: torch.Tensor, group_size: int) -> list[str]:

@@ -19,7 +19,7 @@ import ray
 from riskpo_openrlhf import __version__
 from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
 from riskpo_openrlhf.integration import contract
-from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
+from riskpo_openrlhf.integration.arguments import config_from_args, method_flags, uses_riskpo
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.experience_maker import RiskPOExperienceMaker, RiskPOSamplesGenerator
 from riskpo_openrlhf.integration.policy_loss import RiskPOPolicyActor
@@ -51,7 +51,7 @@ class _RiskPODriver:
             config=config_from_args(self.args),
         )
         if self._riskpo:
-            say(self.experience_maker.config.describe(self.args.algo.riskpo.preset))
+            say(self.experience_maker.config.describe(self.args.algo.riskpo.preset, method_flags(self.args)))
 
     def train_step(self, rollout_samples, global_step: int):
         self.experience_maker.step = global_step

@@ -317,7 +317,7 @@ class Engine:
 def make_generator(monkeypatch=None, responses=(), **changes):
     """A generator; its parent's vLLM part, if asked for, yields these responses as one rollout."""
     args = make_args(**changes)
-    args.algo.riskpo = SimpleNamespace(**RiskPOConfig().to_dict())
+    args.algo.riskpo = SimpleNamespace(preset="paper", **RiskPOConfig().to_dict())
     generator = RiskPOSamplesGenerator(SimpleNamespace(args=args), None, None, None, [Engine()])
     if monkeypatch is not None:
         monkeypatch.setattr("ray.get", lambda refs: refs)
