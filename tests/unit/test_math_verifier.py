@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from riskpo_openrlhf.verifiers.math.symbolic import DIFFERENT, EQUAL, quickly
 
 from riskpo_openrlhf.verifiers import math as verifier
 from riskpo_openrlhf.verifiers.math import extract, verify
 from riskpo_openrlhf.verifiers.math.notation import MAX_LENGTH
-from riskpo_openrlhf.verifiers.math.symbolic import DIFFERENT, EQUAL, quickly
 
 GRADED = [
     json.loads(line) for line in (Path(__file__).parents[1] / "data/math_dev.jsonl").read_text("utf-8").splitlines()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from riskpo_openrlhf.verifiers import pool as workers
-from riskpo_openrlhf.verifiers.pool import MAX_REQUEST, WorkerError, WorkerPool
+from riskpo_openrlhf.verifiers import killable
+from riskpo_openrlhf.verifiers.killable import MAX_REQUEST, WorkerError, WorkerPool
 
 
 @pytest.fixture
@@ -166,22 +166,22 @@ def test_a_knob_that_makes_no_sense_is_named(knob):
         WorkerPool("math:sqrt", **{knob: 0})
 
 
-@pytest.mark.parametrize("variable", [workers.WORKERS_VARIABLE, workers.SECONDS_VARIABLE])
+@pytest.mark.parametrize("variable", [killable.WORKERS_VARIABLE, killable.SECONDS_VARIABLE])
 def test_an_environment_variable_that_makes_no_sense_is_named(variable, monkeypatch):
     monkeypatch.setenv(variable, "many")
     with pytest.raises(ValueError, match=variable):
-        workers.shared("math:hypot", (1,))
+        killable.shared_pool("math:hypot", (1,))
 
 
 def test_the_environment_variables_set_size_and_deadline(monkeypatch):
-    monkeypatch.setenv(workers.WORKERS_VARIABLE, "3")
-    monkeypatch.setenv(workers.SECONDS_VARIABLE, "1.5")
-    pool = workers.shared("math:hypot", (1,))
-    assert workers.shared("math:hypot") is pool
+    monkeypatch.setenv(killable.WORKERS_VARIABLE, "3")
+    monkeypatch.setenv(killable.SECONDS_VARIABLE, "1.5")
+    pool = killable.shared_pool("math:hypot", (1,))
+    assert killable.shared_pool("math:hypot") is pool
     assert (pool.size, pool.seconds) == (3, 1.5)
     assert wait_until(lambda: len(pool.pids()) == 3)
     pool.close()
-    del workers._shared["math:hypot"]
+    del killable._shared["math:hypot"]
 
 
 def test_a_worker_sees_no_secrets_of_the_environment(pool_of, monkeypatch):
@@ -218,7 +218,7 @@ def test_no_file_is_left_open_after_timeouts(pool_of):
 
 PARENT = """
 import os, sys, threading, time
-from riskpo_openrlhf.verifiers.pool import WorkerPool
+from riskpo_openrlhf.verifiers.killable import WorkerPool
 pool = WorkerPool("time:sleep", (0,), size=2, seconds=1)
 threads = [threading.Thread(target=pool.call, args=(0.3,)) for _ in range(2)]
 [thread.start() for thread in threads]
