@@ -177,7 +177,7 @@ def test_a_folder_that_can_not_be_emptied_fails_the_next_run_and_not_the_sandbox
     ],
 )
 def test_a_crash_is_no_success(code):
-    assert run(code, cpu=2, wall=5, memory_mb=100).code != 0
+    assert run(code, cpu=2, wall=5, memory_mb=60).code != 0
 
 
 def test_deep_recursion_within_reason_works():
