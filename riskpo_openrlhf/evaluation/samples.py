@@ -17,7 +17,6 @@ from pathlib import Path
 from riskpo_openrlhf.evaluation.problems import EvaluationError
 from riskpo_openrlhf.files import in_one_step, write_json
 
-STATUSES = ("ok", "no_answer", "unparsable", "timeout", "error")
 SETTINGS, SAMPLES, SUMMARY = "settings.json", "samples.jsonl", "summary.json"
 Key = tuple[str, str, int]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from riskpo_openrlhf.evaluation.logprob import logprob_by_reward
 from riskpo_openrlhf.evaluation.passk import pass_at_k_summary
-from riskpo_openrlhf.evaluation.samples import STATUSES
+from riskpo_openrlhf.verifiers import STATUSES
 
 SHOWN_KS = (1, 8, 16)
 
