@@ -171,6 +171,13 @@ def test_comments_of_the_recipes_end_at_120_columns_too():
     assert [line for line in lines if line.lstrip().startswith("#") and len(line) > COLUMNS] == []
 
 
+def test_the_readme_installs_on_gpus_as_the_requirements_say():
+    (block,) = re.findall(r"^```bash\n(pip .*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    requirements = (ROOT / "requirements/gpu.txt").read_text(encoding="utf-8")
+    assert len(block.splitlines()) == 3
+    assert [line for line in block.splitlines() if line not in requirements] == []
+
+
 @pytest.mark.parametrize("name, most", [("README.md", 100), ("docs/results.md", 120)])
 def test_the_readme_and_the_page_of_results_stay_short(name, most):
     assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= most
