@@ -33,7 +33,7 @@ def test_own_data_and_an_own_reward_function_are_checked_trained_on_reported_and
     *commands, dry_run, on_gpus = commands
     assert on_gpus.split(" #")[0].rstrip() == dry_run.splitlines()[-1].split(" --riskpo.dry_run")[0]
     printed = bash("\n".join([*commands, dry_run]), tmp_path)
-    assert printed.count("OpenRLHF will read this as it stands.") == 3
+    assert printed.count("OpenRLHF will read this as it is.") == 3
     assert printed.count("[riskpo] dry run: ok") == 2
     assert [int(step) for step in re.findall(r"\[riskpo\] step (\d+)", printed)] == [1, 2, 3]
     assert "[riskpo] done" in printed
