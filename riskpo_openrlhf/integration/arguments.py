@@ -1,18 +1,20 @@
-"""RiskPO's flags in OpenRLHF's own parser, and the checks that need no GPU.
-
-OpenRLHF builds its parser under `if __name__ == "__main__"`, so there is nothing to import: `extend_parsing` waits
-for that parser's `parse_args` and adds the group there.
-"""
+"""RiskPO's flags in OpenRLHF's own parser, and the checks that need no GPU."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Callable, Iterator
+import ast
+from collections.abc import Sequence
 from dataclasses import fields
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 from riskpo_openrlhf.config import FLAG_PREFIX, PRESETS, RiskPOConfig, bounds_text
+from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE, ContractError
+from riskpo_openrlhf.integration.rewards import BUILT_IN, reward_path
 
 ESTIMATOR = "riskpo"
 POLICY_LOSSES = ("riskpo", "gmpo", "gpg")
@@ -28,11 +30,59 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
+class Early(NamedTuple):
+    """What must be known before OpenRLHF can be imported: `--riskpo.runtime`, `--riskpo.dry_run`."""
+
+    runtime: str
+    dry_run: str | None
+
+
+def openrlhf_parser() -> argparse.ArgumentParser:
+    """Build OpenRLHF's own parser, without what its module imports (Ray, vLLM, DeepSpeed, flash-attn).
+
+    OpenRLHF builds it under `if __name__ == "__main__"`, so there is no function to call. The statements of that block,
+    up to the one that parses, are run by themselves.
+
+    Raises `ContractError` if OpenRLHF's module has no such block.
+    """
+    spec = find_spec(OPENRLHF_MODULE)
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8")) if spec else ast.Module([], [])
+    blocks = (node for node in tree.body if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))
+    statements = next(blocks, ast.If(ast.Constant(True), [], [])).body
+    parse = next((i for i, node in enumerate(statements) if "parser.parse_args(" in ast.unparse(node)), 0)
+    names = {"argparse": argparse, "datetime": datetime}
+    try:
+        exec(compile(ast.Module(statements[:parse], []), spec.origin if spec else "", "exec"), names)
+        return names["parser"]
+    except (NameError, KeyError) as error:
+        raise ContractError(
+            f'{OPENRLHF_MODULE} does not build `parser` under `if __name__ == "__main__"` from argparse and datetime '
+            f"alone ({type(error).__name__}: {error})"
+        ) from error
+
+
+def look_ahead(argv: Sequence[str]) -> Early:
+    """Read the flags that decide what can be imported, by OpenRLHF's parser and ours. `--help` ends here."""
+    parser = openrlhf_parser()
+    add_arguments(parser)
+    flat = vars(parser.parse_known_args(argv)[0])
+    return Early(flat["riskpo.runtime"], flat["riskpo.dry_run"])
+
+
+def is_openrlhfs(parser: argparse.ArgumentParser) -> bool:
+    """Tell OpenRLHF's PPO parser, or one with its flags, from any other."""
+    return "--algo.advantage.estimator" in parser._option_string_actions
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--algo.riskpo.*`, `--riskpo.*` and the new choices to OpenRLHF's parser, in place."""
+    """Add `--algo.riskpo.*`, `--riskpo.*` and the new choices to OpenRLHF's parser, in place, once."""
+    if "--riskpo.runtime" in parser._option_string_actions:
+        return
     for flag, added in (("--algo.advantage.estimator", (ESTIMATOR,)), ("--actor.policy_loss_type", POLICY_LOSSES)):
         action = parser._option_string_actions[flag]
         action.choices = [*action.choices, *(choice for choice in added if choice not in action.choices)]
+    reward = parser._option_string_actions["--reward.remote_url"]
+    reward.type, reward.help = reward_path, f"reward file, URLs, or `{BUILT_IN}` for the built-in verifiers"
     group = parser.add_argument_group(
         "RiskPO", "Used with --algo.advantage.estimator riskpo. A knob that is not given has its preset's value."
     )
@@ -63,8 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evaluate once before the first step (synchronous mode)",
     )  # fmt: skip
     group.add_argument(
-        "--riskpo.dry_run", action="store_true", default=False,
-        help="check everything that needs no GPU, print the final settings and end",
+        "--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", default=None,
+        help="check everything that needs no GPU, print the final settings and end; json: as one object, last line",
     )  # fmt: skip
 
 
@@ -171,31 +221,3 @@ def check_policy_loss(values: dict) -> None:
         raise ValueError(f"--actor.dual_clip has no meaning with --actor.policy_loss_type {kind}: leave it out")
     if dual_clip is not None and dual_clip <= 1:
         raise ValueError(f"--actor.dual_clip {dual_clip:g} is not allowed: (1, inf)")
-
-
-@contextlib.contextmanager
-def extend_parsing(after: Callable[[argparse.Namespace, RiskPOConfig | None], None]) -> Iterator[None]:
-    """While active, OpenRLHF's parser knows our flags; `after(flat, config)` is called with its checked result.
-
-    A `ValueError` of the checks ends the process as argparse does: message on stderr, exit code 2.
-    """
-    original = argparse.ArgumentParser.parse_args
-
-    def parse_args(self, args=None, namespace=None):
-        if "--algo.advantage.estimator" not in self._option_string_actions:  # somebody else's parser
-            return original(self, args, namespace)
-        argparse.ArgumentParser.parse_args = original
-        add_arguments(self)
-        flat = original(self, args, namespace)
-        try:
-            config = resolve(flat)
-        except ValueError as error:
-            self.exit(2, f"{self.prog}: error: {error}\n")
-        after(flat, config)
-        return flat
-
-    argparse.ArgumentParser.parse_args = parse_args
-    try:
-        yield
-    finally:
-        argparse.ArgumentParser.parse_args = original
