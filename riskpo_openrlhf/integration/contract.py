@@ -130,10 +130,42 @@ SEAMS: dict[str, dict[str, str | None]] = {
 }
 
 # module.Class -> attributes that we read of its objects: fields, or set by its methods.
-ATTRIBUTES: dict[str, str] = {}
+ATTRIBUTES: dict[str, str] = {
+    "openrlhf.trainer.ppo_trainer.PPOTrainer": "args eval_dataloader experience_maker generate_kwargs "
+    "prompts_dataloader samples_generator tensorboard_logger wandb_logger",
+    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker",
+    "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader samples_generator",
+    "openrlhf.trainer.ppo_utils.experience.Experience": "action_mask advantages images index info kl labels prompts "
+    "response_length returns rewards scores truncated",
+    "openrlhf.trainer.ppo_utils.experience_maker.RemoteExperienceMaker": "args initial_model_group kl_ctl "
+    "reward_model_group",
+    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "args vllm_engines",
+    "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
+    "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",
+    "openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap": "_model_update_group",
+    "openrlhf.models.PolicyLoss": "clip_eps_high clip_eps_low",
+}
 
-# OpenRLHF's flags whose values we read.
-FLAGS = ""
+# OpenRLHF's flags whose values we read or set.
+FLAGS = """
+actor.dual_clip actor.entropy_coef actor.eps_clip actor.eps_clip_low_high actor.loss_agg_mode actor.model_name_or_path
+actor.num_gpus_per_node actor.num_nodes actor.policy_loss_type
+algo.advantage.estimator algo.advantage.gamma algo.dynamic_filtering_enable algo.kl.init_coef algo.kl.target
+algo.kl.use_loss
+ckpt.load_enable ckpt.path critic.num_gpus_per_node critic.num_nodes
+data.apply_chat_template data.image_key data.input_key data.label_key data.max_images_per_prompt data.max_len
+data.max_samples data.prompt_dataset data.prompt_probs data.prompt_split
+ds.attn_implementation ds.enable_sleep ds.packing_samples ds.ring_attn_size ds.tensor_parallel_size
+eval.dataset eval.n_samples_per_prompt eval.split eval.temperature
+logger.tensorboard_dir logger.wandb.key
+ref.num_gpus_per_node ref.num_nodes
+reward.num_gpus_per_node reward.num_nodes reward.overlong_buffer_len reward.remote_url
+reward.stop_properly_penalty_coef
+rollout.batch_size rollout.max_new_tokens rollout.n_samples_per_prompt
+train.agent_func_path train.async_enable train.batch_size train.colocate_actor_ref train.colocate_all
+train.dynamic_batch_enable train.max_epochs train.micro_batch_size train.num_episodes train.seed
+vllm.enable_sleep vllm.enforce_eager vllm.num_engines vllm.sync_backend vllm.tensor_parallel_size
+"""
 
 # The part that `evaluate` relies on.
 EVALUATION = (
@@ -258,7 +290,8 @@ def _check_seam(module, name: str, parameters: str | None) -> tuple[list[str], l
 def _attributes_of(cls: type) -> set[str]:
     """Return what objects of a class have: class attributes, fields, and what its methods set on `self`."""
     found = set(dir(cls)) | set(getattr(cls, "__dataclass_fields__", ()))
-    for base in (base for base in cls.__mro__ if base.__module__.startswith("openrlhf")):
+    own = (base for base in cls.__mro__ if base.__module__.startswith("openrlhf"))
+    for base in (base for base in own if "<locals>" not in base.__qualname__):  # Ray's wrapper has no source
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(base)))):
             if (
                 isinstance(node, ast.Attribute)
@@ -270,7 +303,7 @@ def _attributes_of(cls: type) -> set[str]:
 
 
 def _check_flags() -> list[str]:
-    from riskpo_openrlhf.integration.arguments import openrlhf_parser
+    from riskpo_openrlhf.integration.parser import openrlhf_parser
 
     known = {action.dest for action in openrlhf_parser()._actions}
     return [f"{OPENRLHF_MODULE} has no flag --{flag}" for flag in FLAGS.split() if flag not in known]

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from riskpo_openrlhf.console import say
-from riskpo_openrlhf.integration import rewards, settings
+from riskpo_openrlhf.integration import settings
+from riskpo_openrlhf.integration.check_data import check_files
 from riskpo_openrlhf.runtime.placement import gpus_needed
 
 
@@ -30,24 +31,21 @@ class Problem(NamedTuple):
 def report(args: SimpleNamespace) -> int:
     """Print the final settings (`args`, nested) and their problems. Return the exit code: 0, or 2 with problems."""
     values = settings.flat(args)
-    notes: list[str] = []
-    problems = [*size_problems(values), *file_problems(values), *data_problems(values, notes)]
+    problems = [*size_problems(values), *file_problems(values), *data_problems(values)]
     if args.riskpo.dry_run == "json":
-        print(as_json(problems, notes, values), flush=True)
+        print(as_json(problems, values), flush=True)
         return 2 if problems else 0
     for name, value in sorted(values.items()):
         if not name.startswith("critic.") or values["algo.advantage.estimator"] == "gae":
             print(f"--{name} {_shown(value)}")
     say(f"dry run: {summary(values)}")
-    for note in notes:
-        say(f"dry run: note: {note}")
     for problem in problems:
         say(f"dry run: {problem}")
     say(f"dry run: {f'{len(problems)} problems' if problems else 'ok'}")
     return 2 if problems else 0
 
 
-def as_json(problems: list, notes: list[str] = (), values: dict | None = None) -> str:
+def as_json(problems: list, values: dict | None = None) -> str:
     """Return a dry run as one line of JSON. `values`: None if the flags were refused before they were final."""
     found = [
         {"flag": problem.flag, "message": str(problem)}
@@ -55,7 +53,7 @@ def as_json(problems: list, notes: list[str] = (), values: dict | None = None) -
         else {"flag": None, "message": str(problem)}
         for problem in problems
     ]
-    result = {"ok": not problems, "problems": found, "notes": list(notes)}
+    result = {"ok": not problems, "problems": found}
     if values is not None:
         result |= {"gpus": gpus_needed(values), "rollout": rollout(values), "flags": values}
     return json.dumps(json.loads(json.dumps(result), parse_constant=lambda constant: None), ensure_ascii=False)
@@ -151,9 +149,7 @@ def file_problems(values: dict) -> list[Problem]:
     problems = []
     model = values["actor.model_name_or_path"]
     if not model:
-        problems.append(
-            Problem("--actor.model_name_or_path", " is missing: a model's folder or its name on the hub")
-        )
+        problems.append(Problem("--actor.model_name_or_path", " is missing: a model's folder or its name on the hub"))
     elif _is_local(model) and not (Path(model) / "config.json").is_file():
         problems.append(Problem("--actor.model_name_or_path", f" {model}: no config.json there"))
     for url in values["reward.remote_url"] or []:
@@ -162,57 +158,14 @@ def file_problems(values: dict) -> list[Problem]:
     return problems
 
 
-def data_problems(values: dict, notes: list[str]) -> list[Problem]:
-    """Find what OpenRLHF can't read in local data files, by the check that `prepare_data --check` runs.
-
-    Warnings are added to `notes`. Names on the hub pass.
-    """
+def data_problems(values: dict) -> list[Problem]:
+    """Find what OpenRLHF can't read in local data files, by the same check as `prepare_data --check`."""
     problems = []
     if not values["data.prompt_dataset"]:
         problems.append(
             Problem("--data.prompt_dataset", " is missing: a prepared file, or a data set's name on the hub")
         )
-    for flag, split in (("data.prompt_dataset", "data.prompt_split"), ("eval.dataset", "eval.split")):
-        names = list(filter(None, map(str.strip, (values[flag] or "").split(","))))
-        if local := [name for name in names if _is_local(name)]:
-            _check_files(f"--{flag}", local, values, values[split], problems, notes)
-    return problems
-
-
-def _check_files(flag: str, paths: list[str], values: dict, split: str, problems: list, notes: list) -> None:
-    from riskpo_openrlhf.integration import check_data
-
-    there = []
-    for path in paths:
-        if "@" in path:
-            problems.append(Problem(flag, f" {path}: OpenRLHF cuts the name at '@'; move the file"))
-        elif not Path(path).exists():
-            cure = "python3 -m riskpo_openrlhf.cli.prepare_data makes it"
-            problems.append(Problem(flag, f" {path}: no such file; {cure}"))
-        else:
-            there.append(path)
-    if not there:
-        return
-    model, longest = values["actor.model_name_or_path"], values["rollout.max_new_tokens"]
-    findings = check_data.check_paths(
-        there,
-        input_key=values["data.input_key"],
-        label_key=values["data.label_key"],
-        image_key=values["data.image_key"],
-        apply_chat_template=values["data.apply_chat_template"],
-        split=split,
-        tokenizer=model if model and (Path(model) / "tokenizer_config.json").is_file() else None,
-        max_prompt_tokens=values["data.max_len"] - (longest or 1),
-        built_in_verifiers=rewards.is_built_in(values["reward.remote_url"]),
-    )
-    for finding in findings:
-        text = f" {finding.where}: {finding.what}. {finding.cure}"
-        if finding.level == check_data.ERROR:
-            problems.append(Problem(flag, text))
-        elif finding.level == check_data.WARNING:
-            notes.append(flag + text)
-    if not values["data.max_images_per_prompt"] and any(f.images for f in findings):
-        problems.append(Problem("--data.max_images_per_prompt", f" is 0, but rows of {flag} have images: set it"))
+    return problems + [Problem(f"--{found.flag}", f" {found.message}") for found in check_files(values)]
 
 
 def _is_local(name: str) -> bool:

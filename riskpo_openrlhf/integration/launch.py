@@ -20,6 +20,7 @@ from typing import NamedTuple
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.integration import arguments, contract
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
+from riskpo_openrlhf.integration.parser import is_openrlhfs, look_ahead
 
 OURS = "riskpo_openrlhf.integration"
 
@@ -53,7 +54,7 @@ REPLACED = (
     ),
     Replacement(
         "openrlhf.utils", "get_strategy", "launch.get_strategy", SUBMITTER,
-        "its call marks that OpenRLHF's flags are final: adapt them to the CPU, write `settings.json`, or end a dry run",
+        "OpenRLHF calls it with its final flags: adapt them to the CPU, write `settings.json`, or end a dry run",
     ),
     Replacement(
         "ray", "is_initialized", "launch.ray_is_initialized", DRY_RUN,
@@ -101,7 +102,7 @@ REPLACED = (
     ),
     Replacement(
         "openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "rollout_actor.RiskPORolloutActor", SUBMITTER,
-        "keeps the reward function's last error, drops stale image embeddings, spares vLLM's objects from the collector",
+        "keeps the reward function's last error, drops stale image embeddings, keeps Python's collector off vLLM",
         {},
     ),
     Replacement(
@@ -139,7 +140,7 @@ def install() -> None:
     if OPENRLHF_MODULE in sys.modules:
         raise RuntimeError(f"call riskpo_openrlhf.install() before importing {OPENRLHF_MODULE}")
     notes = contract.check_version()
-    flags = arguments.look_ahead(sys.argv[1:])
+    flags = look_ahead(sys.argv[1:])
     if flags.runtime == "cpu" or (flags.dry_run and not _has_gpu()):
         from riskpo_openrlhf.runtime import cpu
 
@@ -172,7 +173,7 @@ _parse_args = argparse.ArgumentParser.parse_args
 
 def parse_args(self, args=None, namespace=None):
     """Parse as `argparse` does; OpenRLHF's parser gets RiskPO's flags, and they are checked together."""
-    if not arguments.is_openrlhfs(self):
+    if not is_openrlhfs(self):
         return _parse_args(self, args, namespace)
     arguments.add_arguments(self)
     flat = _parse_args(self, args, namespace)

@@ -13,11 +13,6 @@ def reward_path(name: str | None) -> str | None:
     return str(BUILT_IN_FILE) if name == BUILT_IN else name
 
 
-def is_built_in(urls: list[str] | None) -> bool:
-    """Tell whether the package's own verifiers grade the responses. `urls`: OpenRLHF's `--reward.remote_url`."""
-    return bool(urls) and urls[0].endswith(".py") and Path(urls[0]).resolve() == BUILT_IN_FILE.resolve()
-
-
 def number(value) -> float | None:
     """Read a reward: a number, or a list or tensor of one. Return None if it is missing, not finite or not one."""
     import torch

@@ -12,8 +12,8 @@ from riskpo_openrlhf.integration.contract import plain_class
 class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
     """A vLLM engine that keeps the reward function's last error, which OpenRLHF only logs.
 
-    It also drops its image embeddings when it gets new weights. OpenRLHF clears the prefix cache only, so an image seen
-    again would come from the old encoder (and a CPU engine, whose worker has dropped it, dies).
+    It also drops its image embeddings when it gets new weights. OpenRLHF clears the prefix cache only, so an image
+    seen again would come from the old encoder (and a CPU engine, whose worker has dropped it, dies).
     """
 
     async def __init__(self, *args, **kwargs):

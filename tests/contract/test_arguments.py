@@ -1,49 +1,37 @@
 """Our flags in OpenRLHF's real parser."""
 
-import runpy
-import sys
 from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
 
 from riskpo_openrlhf.config import PRESETS, RiskPOConfig
-from riskpo_openrlhf.integration import arguments
+from riskpo_openrlhf.integration import arguments, launch
+from riskpo_openrlhf.integration.parser import look_ahead, openrlhf_parser
+from riskpo_openrlhf.verifiers import reward_func
 
 RISKPO = ["--algo.advantage.estimator", "riskpo", "--actor.policy_loss_type", "riskpo"]
 GROUP = ["--rollout.n_samples_per_prompt", "8"]
 
 
-class Parsed(BaseException):
-    """Stops OpenRLHF's script right after parsing."""
-
-
-def parse(monkeypatch, *argv):
+def parse(*argv):
     """(flat flags, config) of a command line, by OpenRLHF's own parser."""
-    monkeypatch.setattr(sys, "argv", ["train", *argv])
-    # An earlier import would have bound OpenRLHF's own names; parsing alone does not need them.
-    monkeypatch.delitem(sys.modules, "openrlhf.cli.train_ppo_ray", raising=False)
-
-    def stop(flat, config):
-        raise Parsed(flat, config)
-
-    with pytest.raises(Parsed) as parsed, arguments.extend_parsing(stop):
-        runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
-    return parsed.value.args
+    flat = launch.parse_args(openrlhf_parser(), argv)
+    own = vars(flat)["algo.advantage.estimator"] == arguments.ESTIMATOR
+    return flat, arguments.config_from_flags(flat) if own else None
 
 
-def refused(monkeypatch, capsys, *argv) -> str:
+def refused(capsys, *argv) -> str:
     """The message of a command line that must stop with exit code 2."""
-    monkeypatch.setattr(sys, "argv", ["train", *argv])
-    with pytest.raises(SystemExit) as stopped, arguments.extend_parsing(lambda *_: pytest.fail("accepted")):
-        runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
+    with pytest.raises(SystemExit) as stopped:
+        parse(*argv)
     assert stopped.value.code == 2
     return capsys.readouterr().err
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_each_preset_arrives_whole(monkeypatch, preset):
-    flat, config = parse(monkeypatch, *RISKPO, *GROUP, "--algo.riskpo.preset", preset)
+def test_each_preset_arrives_whole(preset):
+    flat, config = parse(*RISKPO, *GROUP, "--algo.riskpo.preset", preset)
     assert config == RiskPOConfig.preset(preset)
     nested = SimpleNamespace(algo=SimpleNamespace(riskpo=SimpleNamespace()))
     for knob in fields(RiskPOConfig):
@@ -62,10 +50,9 @@ def other_value(knob):
 
 
 @pytest.mark.parametrize("knob", fields(RiskPOConfig), ids=lambda knob: knob.name)
-def test_each_knob_has_a_flag_that_reaches_the_configuration(monkeypatch, knob):
+def test_each_knob_has_a_flag_that_reaches_the_configuration(knob):
     value = other_value(knob)
     _, config = parse(
-        monkeypatch,
         *RISKPO,
         *GROUP,
         f"--algo.riskpo.{knob.name}",
@@ -76,10 +63,9 @@ def test_each_knob_has_a_flag_that_reaches_the_configuration(monkeypatch, knob):
 
 
 def test_help_shows_the_group_with_defaults_and_bounds(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["train", "--help"])
     monkeypatch.setenv("COLUMNS", "119")
-    with pytest.raises(SystemExit) as stopped, arguments.extend_parsing(lambda *_: None):
-        runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
+    with pytest.raises(SystemExit) as stopped:
+        look_ahead(["--help"])
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "RiskPO: Used with --algo.advantage.estimator riskpo" in text
@@ -88,23 +74,23 @@ def test_help_shows_the_group_with_defaults_and_bounds(monkeypatch, capsys):
     assert "lower quantile level" in text and "(0, 1); default: 0.2, recommended: 0.4" in text
 
 
-def test_other_estimators_parse_as_before(monkeypatch):
-    flat, config = parse(monkeypatch, "--algo.advantage.estimator", "group_norm", *GROUP)
+def test_other_estimators_parse_as_before():
+    flat, config = parse("--algo.advantage.estimator", "group_norm", *GROUP)
     assert config is None
     assert vars(flat)["actor.entropy_coef"] is None
     assert vars(flat)["actor.policy_loss_type"] == "ppo"
 
 
-def test_entropy_is_logged_always(monkeypatch):
-    flat, _ = parse(monkeypatch, *RISKPO, *GROUP)
+def test_entropy_is_logged_always():
+    flat, _ = parse(*RISKPO, *GROUP)
     assert vars(flat)["actor.entropy_coef"] == 0.0
-    flat, _ = parse(monkeypatch, *RISKPO, *GROUP, "--actor.entropy_coef", "0.01")
+    flat, _ = parse(*RISKPO, *GROUP, "--actor.entropy_coef", "0.01")
     assert vars(flat)["actor.entropy_coef"] == 0.01
 
 
-def test_what_is_seldom_meant_is_noted(monkeypatch):
+def test_what_is_seldom_meant_is_noted():
     def noted(*argv):
-        return arguments.notes(vars(parse(monkeypatch, *GROUP, *argv)[0]))
+        return arguments.notes(vars(parse(*GROUP, *argv)[0]))
 
     by_default = noted("--algo.advantage.estimator", "riskpo", "--algo.riskpo.preset", "recommended")
     assert [note.split()[0] for note in by_default] == ["--actor.loss_agg_mode", "--algo.kl.init_coef"]
@@ -147,18 +133,55 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_flags_stop_before_any_gpu_and_name_the_flag(monkeypatch, capsys, case):
+def test_wrong_flags_stop_before_any_gpu_and_name_the_flag(capsys, case):
     argv, message = WRONG[case]
-    assert message in refused(monkeypatch, capsys, *RISKPO, *GROUP, *argv)
+    assert message in refused(capsys, *RISKPO, *GROUP, *argv)
 
 
-def test_one_response_a_prompt_is_refused_where_responses_are_compared(monkeypatch, capsys):
-    message = refused(monkeypatch, capsys, *RISKPO, "--algo.riskpo.preset", "recommended")
+def test_one_response_a_prompt_is_refused_where_responses_are_compared(capsys):
+    message = refused(capsys, *RISKPO, "--algo.riskpo.preset", "recommended")
     assert "--rollout.n_samples_per_prompt 1 is too small: --algo.riskpo.bundling stratified" in message
 
 
-def test_riskpo_knobs_without_the_estimator_are_refused(monkeypatch, capsys):
-    message = refused(
-        monkeypatch, capsys, "--algo.advantage.estimator", "group_norm", *GROUP, "--algo.riskpo.alpha", "0.3"
-    )
+def test_riskpo_knobs_without_the_estimator_are_refused(capsys):
+    message = refused(capsys, "--algo.advantage.estimator", "group_norm", *GROUP, "--algo.riskpo.alpha", "0.3")
     assert "--algo.riskpo.alpha needs --algo.advantage.estimator riskpo, not group_norm" in message
+
+
+@pytest.mark.parametrize(
+    "flags", [("--riskpo.dry", "--riskpo.run", "cpu"), ("--riskpo.d=json", "--riskpo.runtime=cpu")]
+)
+def test_an_abbreviated_flag_means_the_same_before_openrlhf_is_imported_and_after(flags):
+    early, flat = look_ahead([*GROUP, *flags, "--a.flag.of.another.script", "1"]), vars(parse(*GROUP, *flags)[0])
+    assert early == (flat["riskpo.runtime"], flat["riskpo.dry_run"])
+    assert early.runtime == "cpu" and early.dry_run in ("text", "json")
+
+
+def test_the_parser_that_is_taken_out_of_openrlhfs_module_is_the_one_that_the_module_builds(monkeypatch):
+    import argparse
+    import runpy
+
+    class Found(BaseException):
+        pass
+
+    def found(self, *args):
+        raise Found(self)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", found)
+    with pytest.raises(Found) as theirs:
+        runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__")
+    described = [
+        [
+            (a.option_strings, a.dest, a.default, a.type, a.choices, a.nargs, a.help)
+            for a in parser._actions
+            if a.dest != "logger.wandb.run_name"  # its default is the time
+        ]
+        for parser in (theirs.value.args[0], openrlhf_parser())
+    ]
+    assert described[0] == described[1] and len(described[0]) > 150
+
+
+def test_the_built_in_verifiers_are_chosen_by_name():
+    for value, path in (("riskpo", reward_func.__file__), ("http://a:1,http://b:2", "http://a:1,http://b:2")):
+        flat, _ = parse(*RISKPO, *GROUP, "--reward.remote_url", value)
+        assert vars(flat)["reward.remote_url"] == path

@@ -14,12 +14,8 @@ from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
 
 from riskpo_openrlhf.config import RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
-from riskpo_openrlhf.integration.experience_maker import (
-    YARDSTICK,
-    RiskPOExperienceMaker,
-    RiskPOSamplesGenerator,
-    VerifierError,
-)
+from riskpo_openrlhf.integration.experience_maker import YARDSTICK, RiskPOExperienceMaker
+from riskpo_openrlhf.integration.samples import RiskPOSamplesGenerator, VerifierError
 
 GROUP, PROMPTS, TOKENS = 4, 12, 7
 
@@ -51,11 +47,9 @@ def make_args(**changes):
 
 def make_maker(config=None, kl=0.0, args=None, cls=RiskPOExperienceMaker):
     args = args or make_args()
+    args.algo.riskpo = SimpleNamespace(**(config or RiskPOConfig()).to_dict())
     reference = object() if kl else None  # only its presence is asked for
-    extra = {}
-    if cls is RiskPOExperienceMaker:
-        extra = {"config": config or RiskPOConfig()}
-    return cls(None, None, None, reference, FixedKLController(kl), SimpleNamespace(args=args), None, **extra)
+    return cls(None, None, None, reference, FixedKLController(kl), SimpleNamespace(args=args), None)
 
 
 def make_experiences(scores, micro_batch=5, order=None, kl=None, lengths=None, **fields):
