@@ -6,6 +6,8 @@ import numpy as np
 
 from riskpo_openrlhf.evaluation.passk import pass_at_k_summary
 
+SHOWN_KS = (1, 8, 16)  # values of k in tables and pictures, beside the largest
+
 
 def source_metrics(correct, tokens, truncated) -> dict[str, float]:
     """Compute the metrics of one data source.

@@ -9,11 +9,10 @@ import numpy as np
 
 from riskpo_openrlhf.evaluation.intervals import Z95
 from riskpo_openrlhf.evaluation.logprob import logprob_by_reward
-from riskpo_openrlhf.evaluation.metrics import correctness, source_metrics
+from riskpo_openrlhf.evaluation.metrics import SHOWN_KS, correctness, source_metrics
 from riskpo_openrlhf.tables import aligned, plus_minus
 from riskpo_openrlhf.verifiers import STATUSES
 
-SHOWN_KS = (1, 8, 16)
 PLUS_MINUS = "±: half of the 95 % interval over problems"
 
 
