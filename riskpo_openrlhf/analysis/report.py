@@ -166,7 +166,7 @@ def sections(run: Run, config: RiskPOConfig, known: bool) -> list[Section]:
     ]
     statuses = {tag: tag.removeprefix("train/verifier/") for tag in run.scalars if tag.startswith("train/verifier/")}
     assumed = "" if known else " These are the paper's levels: there is no settings.json to tell the run's own."
-    smooth = f" Training metrics: the moving mean of {window} steps, over the pale values of each step."
+    smooth = f" Training metrics are means of the last {window} steps, over the pale values of each step."
     return [
         Section(
             "Learning",
@@ -183,7 +183,7 @@ def sections(run: Run, config: RiskPOConfig, known: bool) -> list[Section]:
         Section(
             "Quantile tracker",
             f"A calibrated tracker has {config.alpha:g} and {config.beta:g} of the scores below its quantiles, "
-            f"on average (dashed lines). Coverage is the moving mean of {health.WINDOW} steps.{assumed}",
+            f"on average (dashed lines). Coverage is the mean of the last {health.WINDOW} steps.{assumed}",
             [
                 _coverage(run, config),
                 of("Quantiles and mean score", "bundle score", riskpo__q_alpha="q_alpha", riskpo__score_mean="mean",

@@ -14,16 +14,19 @@ import os
 import sys
 from pathlib import Path
 
+from riskpo_openrlhf.evaluation.problems import EvaluationError
+
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    from riskpo_openrlhf.evaluation.problems import EvaluationError
-
     try:
         return _compare(args) if args.compare else _evaluate(args)
     except EvaluationError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(f"evaluate: {error.name} is missing: pip install 'riskpo-openrlhf[gpu]' (or [cpu])", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print(f"\nInterrupted. {args.out} keeps finished samples; the same command resumes.", file=sys.stderr)
         return 130
