@@ -11,7 +11,7 @@ from riskpo_openrlhf.analysis import health
 from riskpo_openrlhf.analysis.cures import CURES
 from riskpo_openrlhf.analysis.curves import Panel, Series, default_window, panel
 from riskpo_openrlhf.analysis.draw import inline_svg
-from riskpo_openrlhf.analysis.evaluations import summaries
+from riskpo_openrlhf.analysis.evaluations import read_summaries
 from riskpo_openrlhf.analysis.folder import (
     SHOWN,
     evaluation_samples,
@@ -73,7 +73,7 @@ def write_report(folder: str | os.PathLike, out: str | os.PathLike) -> list[heal
         cures=CURES,
         sections=sections(run, config, known is not None),
         draw=inline_svg,
-        evaluations={str(home.relative_to(folder)): evaluation(made) for home, made in summaries(folder).items()},
+        evaluations={str(home.relative_to(folder)): evaluation(made) for home, made in read_summaries(folder).items()},
         ks=SHOWN_KS,
         samples=[*generated_samples(run.home), *evaluation_samples(folder)],
         shown=SHOWN,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from riskpo_openrlhf.analysis.evaluations import step_of, summaries
+from riskpo_openrlhf.analysis.evaluations import read_summaries, step_of
 from riskpo_openrlhf.evaluation.intervals import Z95, over_seeds
 
 EVENT_FILES = "events.out.tfevents.*"
@@ -162,7 +162,7 @@ def combine(runs: Sequence[Run], tag: str, window: int = 1) -> tuple[Curve, np.n
 
 def _evaluated(top: Path) -> dict[str, Curve]:
     points: dict[str, dict[int, float]] = {}
-    for home, summary in summaries(top).items():
+    for home, summary in read_summaries(top).items():
         if (step := step_of(home)) is not None:
             for source, metrics in summary["sources"].items():
                 for name, value in metrics.items():
