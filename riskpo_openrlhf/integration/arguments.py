@@ -7,7 +7,7 @@ from dataclasses import fields
 from types import SimpleNamespace
 
 from riskpo_openrlhf.config import FLAG_PREFIX, PRESETS, RiskPOConfig, bounds_text
-from riskpo_openrlhf.integration.rewards import BUILT_IN, reward_path
+from riskpo_openrlhf.verifiers import built_in
 
 ESTIMATOR = "riskpo"
 POLICY_LOSSES = ("riskpo", "gmpo", "gpg")
@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action = parser._option_string_actions[flag]
         action.choices = [*action.choices, *(choice for choice in added if choice not in action.choices)]
     reward = parser._option_string_actions["--reward.remote_url"]
-    reward.type, reward.help = reward_path, f"reward file, URLs, or `{BUILT_IN}` for the built-in verifiers"
+    reward.type, reward.help = (
+        built_in.reward_path,
+        f"reward file, URLs, or {built_in.NAME} for the built-in verifiers",
+    )
     group = parser.add_argument_group(
         "RiskPO", "Used with --algo.advantage.estimator riskpo. A knob that is not given has its preset's value."
     )

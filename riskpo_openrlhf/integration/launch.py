@@ -139,13 +139,13 @@ def install() -> None:
     """
     if OPENRLHF_MODULE in sys.modules:
         raise RuntimeError(f"call riskpo_openrlhf.install() before importing {OPENRLHF_MODULE}")
-    notes = contract.check_version()
+    contract.check_version()
     flags = look_ahead(sys.argv[1:])
     if flags.runtime == "cpu" or (flags.dry_run and not _has_gpu()):
         from riskpo_openrlhf.runtime import cpu
 
         cpu.prepare_driver()
-    for note in [*notes, *contract.check()]:
+    for note in contract.check():
         say(f"note: {note}")
     replace_names(SUBMITTER)
     if flags.dry_run:
