@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Multi-modal reasoning (Table 2 of the paper): Qwen2.5-VL-3B-Instruct on Geometry3K.
 #
-#   bash recipes/geometry.sh [--method recommended] [--machines 8gpu] [--dry-run | --smoke] [options] [-- FLAGS]
+#   bash recipes/geometry.sh [--method paper] [--machines 8gpu] [--dry-run | --smoke] [options] [-- FLAGS]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/launch.sh"
 

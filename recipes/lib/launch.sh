@@ -6,6 +6,7 @@
 #   task_flags   training flags that are special about the task
 # and calls `launch "$@"`. Flags are put together in this order, and the last one wins:
 #   shared_flags, task_flags, recipes/methods/METHOD.sh, recipes/machines/MACHINES.sh, what follows -- on the command line
+# A method sets method_flags, and if its authors' runs are to be repeated also method_settings and method_model.
 
 launch_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
@@ -40,7 +41,7 @@ smoke_flags=(
 )
 
 launch() {
-    local method=recommended machines=8gpu data="" out="" submit="" seed=42 mode=train resume="" without=()
+    local method=paper machines=8gpu method_model="" method_settings=() given_model="" data="" out="" submit="" seed=42 mode=train resume="" without=()
     while (($#)); do
         case $1 in
             --method | --machines | --model | --data | --out | --seed | --submit | --without)
@@ -48,7 +49,7 @@ launch() {
                 ;;&
             --method) method=$2 && shift 2 ;;
             --machines) machines=$2 && shift 2 ;;
-            --model) model=$2 && shift 2 ;;
+            --model) model=$2 given_model=yes && shift 2 ;;
             --data) data=$2 && shift 2 ;;
             --out) out=$2 && shift 2 ;;
             --seed) seed=$2 && shift 2 ;;
@@ -65,6 +66,7 @@ launch() {
     done
     _launch_source method "$method"
     _launch_source machines "$machines"
+    [[ -n $given_model || -z $method_model ]] || model=$method_model
     [[ $seed =~ ^[0-9]+$ ]] || _launch_stop "--seed $seed is not a whole number"
 
     data=$(realpath -m "${data:-${RISKPO_DATA:-$launch_root/data}}")
@@ -94,7 +96,8 @@ launch() {
         --ckpt.path "$out/checkpoints" --ckpt.output_dir "$out/model"
         --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name "$task-$method-seed$seed"
         --train.seed "$seed"
-        "${shared_flags[@]}" "${task_flags[@]}" "${method_flags[@]}" "${machine_flags[@]}"
+        "${shared_flags[@]}" "${task_flags[@]}" "${method_flags[@]}" "${method_settings[@]}"
+        "${machine_flags[@]}"
     )
     [[ -z $resume ]] || command+=(--ckpt.load_enable)
     if [[ $mode == smoke ]]; then
@@ -149,7 +152,7 @@ _launch_usage() {
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
     cat <<END
 
-  --method NAME     one of: $(_launch_names methods) (default: recommended)
+  --method NAME     one of: $(_launch_names methods) (default: paper)
   --machines NAME   one of: $(_launch_names machines) (default: 8gpu)
   --model MODEL     hub name or folder (default: $model)
   --data DIR        folder of prepare_data (default: \$RISKPO_DATA, or data)

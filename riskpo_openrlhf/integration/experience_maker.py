@@ -10,8 +10,8 @@ from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 
 from riskpo_openrlhf.config import RiskPOConfig
-from riskpo_openrlhf.core.bundles import masked_std
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
+from riskpo_openrlhf.core.groups import centred, group_std
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 from riskpo_openrlhf.integration.samples import stop_on_failed_verifier
 
@@ -59,10 +59,10 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
         apply_length_penalties(experiences, self.args)
         if self.config.shaped_rewards:
             shaped = _in_rollout_order(torch.cat([e.rewards for e in experiences]), index).view(-1, group_size)
-            advantages = advantages + _centred(shaped - scores, valid)
-        group_std = masked_std(scores, valid, unbiased=True).expand_as(scores)
+            advantages = advantages + centred(shaped - scores, valid)
+        stds = group_std(scores, valid, unbiased=True).expand_as(scores)
 
-        parts = advantages.reshape(-1)[index].split(sizes), group_std.reshape(-1)[index].split(sizes)
+        parts = advantages.reshape(-1)[index].split(sizes), stds.reshape(-1)[index].split(sizes)
         for experience, advantage, std in zip(experiences, *parts, strict=True):
             if group_size > 1:
                 experience.info["group_reward_std"] = std
@@ -110,13 +110,6 @@ def _in_rollout_order(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor
     ordered = torch.empty_like(values)
     ordered[index] = values
     return ordered
-
-
-def _centred(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Subtract each group's mean over valid entries from `values` [prompts, group]; 0 where invalid."""
-    values = values.masked_fill(~valid, 0.0)
-    mean = values.sum(-1, keepdim=True) / valid.sum(-1, keepdim=True).clamp(min=1)
-    return (values - mean) * valid
 
 
 def _keys(experiences: list[Experience], index: torch.Tensor, group_size: int) -> list[str]:

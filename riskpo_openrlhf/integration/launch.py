@@ -186,8 +186,6 @@ def parse_args(self, args=None, namespace=None):
 
             print(as_json([error]), flush=True)
         self.exit(2, f"{self.prog}: error: {error}\n")
-    for note in arguments.notes(vars(flat)):
-        say(f"note: {note}")
     if vars(flat)["riskpo.runtime"] == "cpu" and not dry_run:
         import ray
 

@@ -14,7 +14,7 @@ import openrlhf.trainer.ppo_trainer_async as ppo_trainer_async
 from riskpo_openrlhf import __version__
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
-from riskpo_openrlhf.integration.arguments import uses_riskpo
+from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
 
@@ -29,7 +29,7 @@ class _RiskPODriver:
         super().__init__(*args, **kwargs)
         self._riskpo = uses_riskpo(self.args)
         if self._riskpo:
-            say(self.experience_maker.config.describe(self.args.algo.riskpo.preset))
+            say(self.experience_maker.config.describe(self.args.algo.riskpo.preset, method_flags(self.args)))
 
     def train_step(self, rollout_samples, global_step: int, **more):
         self.experience_maker.step = global_step

@@ -41,7 +41,7 @@ def strategy(estimator: str, preset: str = "paper") -> SimpleNamespace:
         algo=SimpleNamespace(
             advantage=SimpleNamespace(estimator=estimator, gamma=1.0),
             kl=SimpleNamespace(use_loss=False),
-            riskpo=SimpleNamespace(**RiskPOConfig.preset(preset).to_dict()),
+            riskpo=SimpleNamespace(preset=preset, **RiskPOConfig.preset(preset).to_dict()),
         ),
         data=SimpleNamespace(max_len=2048),
     )

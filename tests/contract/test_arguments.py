@@ -1,16 +1,13 @@
 """Our flags in OpenRLHF's real parser."""
 
-from dataclasses import fields
-from types import SimpleNamespace
-
 import pytest
 
-from riskpo_openrlhf.config import PRESETS, RiskPOConfig
+from riskpo_openrlhf.config import FIXED_BY_RELEASED, KNOBS, METHOD_FLAGS, PRESETS, RiskPOConfig
 from riskpo_openrlhf.integration import arguments, launch
 from riskpo_openrlhf.integration.parser import look_ahead, openrlhf_parser
 from riskpo_openrlhf.verifiers import reward_func
 
-RISKPO = ["--algo.advantage.estimator", "riskpo", "--actor.policy_loss_type", "riskpo"]
+RISKPO = ["--algo.advantage.estimator", "riskpo"]
 GROUP = ["--rollout.n_samples_per_prompt", "8"]
 
 
@@ -33,10 +30,109 @@ def refused(capsys, *argv) -> str:
 def test_each_preset_arrives_whole(preset):
     flat, config = parse(*RISKPO, *GROUP, "--algo.riskpo.preset", preset)
     assert config == RiskPOConfig.preset(preset)
-    nested = SimpleNamespace(algo=SimpleNamespace(riskpo=SimpleNamespace()))
-    for knob in fields(RiskPOConfig):
-        setattr(nested.algo.riskpo, knob.name, vars(flat)[f"algo.riskpo.{knob.name}"])
-    assert arguments.config_from_args(nested) == config
+    assert {name: vars(flat)[name] for name in METHOD_FLAGS[preset]} == METHOD_FLAGS[preset]
+    args = nested(flat)
+    assert arguments.config_from_args(args) == config
+    assert arguments.method_flags(args) == METHOD_FLAGS[preset]
+    if config.released:  # what its authors' code decides is not a setting of this run
+        assert all(vars(flat)[f"algo.riskpo.{name}"] is None for name in FIXED_BY_RELEASED)
+
+
+def nested(flat):
+    """The flags as OpenRLHF's trainers see them."""
+    from openrlhf.utils.config import hierarchize
+
+    return hierarchize(flat)
+
+
+# Eq. 3 averaged over responses, clip .2, no KL, no entropy bonus (Appendix B.1), written out by hand.
+EQ_3 = {
+    "actor.policy_loss_type": "riskpo", "actor.loss_agg_mode": "seq-mean-token-mean", "actor.eps_clip": 0.2,
+    "actor.dual_clip": None, "actor.entropy_coef": 0.0, "algo.kl.init_coef": 0.0,
+}  # fmt: skip
+OF_THE_AUTHORS = {"actor.policy_loss_type": "ppo", "actor.loss_agg_mode": "token-mean", "actor.dual_clip": 3.0}
+OF_PRESETS = {
+    "paper": EQ_3,
+    "recommended": {**EQ_3, "actor.policy_loss_type": "ppo"},
+    **{f"released-{script}": {**EQ_3, **OF_THE_AUTHORS} for script in ("dapo", "math", "seeking")},
+}
+
+
+def test_the_estimator_alone_trains_by_the_paper_loss_included():
+    flat, config = parse("--algo.advantage.estimator", "riskpo")
+    assert config == RiskPOConfig() and vars(flat)["algo.riskpo.preset"] == "paper"
+    assert {name: vars(flat)[name] for name in EQ_3} == EQ_3
+    assert METHOD_FLAGS == OF_PRESETS
+
+
+# flag, another value, OpenRLHF's default of it
+GIVEN = [
+    ("actor.policy_loss_type", "gpg", "ppo"),
+    ("actor.loss_agg_mode", "seq-mean-token-mean", "token-mean"),
+    ("actor.eps_clip", 0.1, 0.2),
+    ("actor.dual_clip", 4.0, None),
+    ("actor.entropy_coef", 0.5, None),
+    ("algo.kl.init_coef", 0.25, 0.01),
+]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("name", "other", "default"), GIVEN)
+def test_a_flag_given_beside_a_preset_wins_even_with_openrlhfs_default(preset, name, other, default):
+    loss = ["--actor.policy_loss_type", "ppo"] if name == "actor.loss_agg_mode" else []
+    for value in (other, default) if default is not None else (other,):
+        flat, _ = parse(*RISKPO, *GROUP, *loss, "--algo.riskpo.preset", preset, f"--{name}", str(value))
+        assert vars(flat)[name] == value
+
+
+def test_a_pair_of_clip_edges_wins_over_the_preset_as_openrlhf_reads_it():
+    flat, config = parse(*RISKPO, *GROUP, "--actor.eps_clip_low_high", "0.1", "0.3")
+    args = nested(flat)
+    assert args.actor.eps_clip_low_high == [0.1, 0.3]
+    assert arguments.method_flags(args)["actor.eps_clip"] == (0.1, 0.3)
+
+
+def test_the_authors_dual_clip_does_not_follow_to_a_loss_without_one():
+    preset = ["--algo.riskpo.preset", "released-math"]
+    for loss, expected in (("gmpo", None), ("gpg", None), ("riskpo", 3.0), ("gspo", 3.0)):
+        flat, _ = parse(*RISKPO, *GROUP, *preset, "--actor.policy_loss_type", loss)
+        assert vars(flat)["actor.dual_clip"] == expected
+
+
+def start_line(*argv):
+    flat, config = parse(*RISKPO, *GROUP, *argv)
+    return config.describe(vars(flat)["algo.riskpo.preset"], arguments.method_flags(nested(flat)))
+
+
+def test_the_start_line_names_every_difference_from_the_paper():
+    assert start_line() == "RiskPO preset paper"
+    given = (
+        "--algo.riskpo.alpha 0.3 --actor.policy_loss_type ppo --actor.loss_agg_mode token-mean --actor.dual_clip 3 "
+        "--actor.eps_clip_low_high 0.2 0.28 --algo.kl.init_coef 0.01 --actor.entropy_coef 0.1"
+    )
+    line = start_line(*given.split())
+    changed, differs = line.split("; ")[1:]
+    for text in (changed.replace("preset ", "paper "), differs):
+        for difference in (
+            "alpha=0.3 (paper 0.2)", "actor.policy_loss_type=ppo (paper riskpo)",
+            "actor.loss_agg_mode=token-mean (paper seq-mean-token-mean)", "actor.eps_clip=(0.2, 0.28) (paper 0.2)",
+            "algo.kl.init_coef=0.01 (paper 0.0)", "actor.dual_clip=3.0 (paper none)",
+            "actor.entropy_coef=0.1 (paper 0.0)",
+        ):  # fmt: skip
+            assert difference in text.replace("None", "none"), text
+    line = start_line("--algo.riskpo.preset", "recommended")
+    assert "changed" not in line and "actor.policy_loss_type=ppo (paper riskpo)" in line
+    assert "credit=counterfactual (paper uniform)" in line and "loss_agg_mode" not in line
+    line = start_line("--algo.riskpo.preset", "released-dapo")
+    assert "released=dapo (paper none)" in line and "actor.loss_agg_mode=token-mean" in line
+
+
+def test_our_losses_with_another_estimator_keep_openrlhfs_defaults_and_log_the_entropy():
+    others = ["--algo.advantage.estimator", "group_norm", *GROUP, "--actor.policy_loss_type", "riskpo"]
+    values = vars(parse(*others)[0])
+    assert values["algo.kl.init_coef"] == 0.01 and values["actor.dual_clip"] is None
+    assert values["actor.loss_agg_mode"] == "seq-mean-token-mean"  # what Eq. 3 is, whatever the flag says
+    assert values["actor.entropy_coef"] == 0.0
 
 
 def other_value(knob):
@@ -49,7 +145,7 @@ def other_value(knob):
     )
 
 
-@pytest.mark.parametrize("knob", fields(RiskPOConfig), ids=lambda knob: knob.name)
+@pytest.mark.parametrize("knob", KNOBS, ids=lambda knob: knob.name)
 def test_each_knob_has_a_flag_that_reaches_the_configuration(knob):
     value = other_value(knob)
     _, config = parse(
@@ -69,16 +165,21 @@ def test_help_shows_the_group_with_defaults_and_bounds(monkeypatch, capsys):
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "RiskPO: Used with --algo.advantage.estimator riskpo" in text
-    for knob in fields(RiskPOConfig):
+    for knob in KNOBS:
         assert f"--algo.riskpo.{knob.name}" in text
+    # OpenRLHF's own defaults stay to be seen, beside what the presets make of them.
+    assert "PPO clip range (default: 0.2; with estimator riskpo by preset: paper 0.2" in text
+    assert "KL penalty in PPO (default: 0.01; with estimator riskpo by preset: paper 0.0, recommended 0.0" in text
+    assert "(default: ppo; with estimator riskpo by preset: paper riskpo, recommended ppo, released-dapo ppo" in text
+    assert "NotGiven" not in text and "algo.riskpo.released" not in text
     assert "lower quantile level" in text and "(0, 1); default: 0.2, recommended: 0.4" in text
 
 
 def test_other_estimators_parse_as_before():
     flat, config = parse("--algo.advantage.estimator", "group_norm", *GROUP)
     assert config is None
-    assert vars(flat)["actor.entropy_coef"] is None
-    assert vars(flat)["actor.policy_loss_type"] == "ppo"
+    for name, _, default in GIVEN:
+        assert vars(flat)[name] == default
 
 
 def test_entropy_is_logged_always():
@@ -88,36 +189,27 @@ def test_entropy_is_logged_always():
     assert vars(flat)["actor.entropy_coef"] == 0.01
 
 
-def test_what_is_seldom_meant_is_noted():
-    def noted(*argv):
-        return arguments.notes(vars(parse(*GROUP, *argv)[0]))
-
-    by_default = noted("--algo.advantage.estimator", "riskpo", "--algo.riskpo.preset", "recommended")
-    assert [note.split()[0] for note in by_default] == ["--actor.loss_agg_mode", "--algo.kl.init_coef"]
-    no_kl = ("--algo.kl.init_coef", "0")
-    assert not noted(*RISKPO, *no_kl, "--algo.riskpo.preset", "recommended")  # Eq. 3's loss: a mean over responses
-    by_recipe = ("--actor.policy_loss_type", "ppo", "--actor.loss_agg_mode", "seq-mean-token-mean")
-    assert not noted(*RISKPO, *no_kl, "--algo.riskpo.preset", "recommended", *by_recipe)
-    assert not noted(*RISKPO, "--algo.kl.use_loss")
-    assert not noted("--algo.advantage.estimator", "group_norm")
-
-
 WRONG = {
     "level out of range": (["--algo.riskpo.alpha", "1.5"], r"--algo.riskpo.alpha 1.5 is not allowed: (0, 1)"),
     "levels crossed": (["--algo.riskpo.alpha", "0.9"], "--algo.riskpo.alpha 0.9 must be below --algo.riskpo.beta"),
     "bundle of none": (["--algo.riskpo.bundle_size", "0"], "--algo.riskpo.bundle_size 0 is not allowed: [1, inf)"),
     "unknown preset": (["--algo.riskpo.preset", "best"], "--algo.riskpo.preset"),
-    "unknown credit": (["--algo.riskpo.credit", "all"], "--algo.riskpo.credit 'all' is not allowed: one of: uniform"),
+    "unknown credit": (["--algo.riskpo.credit", "all"], "'all' is not allowed: one of: uniform, counterfactual"),
     "not a boolean": (["--algo.riskpo.constant", "maybe"], "'maybe' is not allowed: true or false"),
     "no full bundle": (["--rollout.batch_size", "4"], "--rollout.batch_size 4 is below --algo.riskpo.bundle_size 5"),
     "discount": (["--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma 0.9 is not allowed with riskpo"),
     "overlong penalty without effect": (["--reward.overlong_buffer_len", "9"], "--algo.riskpo.shaped_rewards true"),
     "truncation penalty without effect": (["--reward.stop_properly_penalty_coef", "0"], "--algo.riskpo.shaped"),
     "evaluation on nothing": (["--riskpo.eval_at_start"], "--riskpo.eval_at_start needs --eval.dataset"),
-    "halves too small": (
-        ["--algo.riskpo.bundling", "stratified", "--algo.riskpo.quantile_source", "bundle",
-         "--rollout.n_samples_per_prompt", "3"], "at least 4 are needed",
+    "a knob of the authors' code": (
+        ["--algo.riskpo.preset", "released-dapo", "--algo.riskpo.credit", "uniform"],
+        "--algo.riskpo.credit uniform can't stand beside --algo.riskpo.preset released-dapo",
     ),
+    "a mean over tokens of Eq. 3": (
+        ["--actor.loss_agg_mode", "token-mean"], "--actor.loss_agg_mode token-mean has no effect with",
+    ),
+    "a KL loss of weight 0": (["--algo.kl.use_loss"], "--algo.kl.use_loss has no effect with --algo.kl.init_coef 0"),
+    "an adaptive KL of weight 0": (["--algo.kl.target", "6"], "--algo.kl.target has no effect with"),
     "evaluation before asynchronous training": (
         ["--riskpo.eval_at_start", "--train.async_enable", "--eval.dataset", "x"],
         "--riskpo.eval_at_start does not work with",

@@ -226,7 +226,7 @@ def advantages_of(openrlhf):
             algo=SimpleNamespace(
                 advantage=SimpleNamespace(estimator=flags["--algo.advantage.estimator"][0], gamma=1.0),
                 kl=SimpleNamespace(use_loss=False),
-                riskpo=SimpleNamespace(**RiskPOConfig().to_dict()),
+                riskpo=SimpleNamespace(preset="paper", **RiskPOConfig().to_dict()),
             ),
         )  # fmt: skip
         strategy, n = SimpleNamespace(args=args), rewards.numel()
