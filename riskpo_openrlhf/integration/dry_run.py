@@ -13,8 +13,8 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from riskpo_openrlhf.console import say
-from riskpo_openrlhf.integration import settings
 from riskpo_openrlhf.integration.check_data import check_files
+from riskpo_openrlhf.integration.final_flags import flat
 from riskpo_openrlhf.runtime.placement import gpus_needed
 
 
@@ -30,7 +30,7 @@ class Problem(NamedTuple):
 
 def report(args: SimpleNamespace) -> int:
     """Print the final settings (`args`, nested) and their problems. Return the exit code: 0, or 2 with problems."""
-    values = settings.flat(args)
+    values = flat(args)
     problems = [*size_problems(values), *file_problems(values), *data_problems(values)]
     if args.riskpo.dry_run == "json":
         print(as_json(problems, values), flush=True)

@@ -210,9 +210,9 @@ def get_strategy(args):
         from riskpo_openrlhf.integration import dry_run
 
         sys.exit(dry_run.report(args))
-    from riskpo_openrlhf.integration import settings
+    from riskpo_openrlhf.integration.final_flags import write_settings
 
-    settings.write(args)
+    write_settings(args)
     return get_strategy(args)
 
 

@@ -13,8 +13,10 @@ import pytest
 
 import riskpo_openrlhf
 from riskpo_openrlhf.config import RiskPOConfig
-from riskpo_openrlhf.integration import contract, launch, settings
+from riskpo_openrlhf.integration import contract, launch
+from riskpo_openrlhf.integration.final_flags import write_settings
 from riskpo_openrlhf.integration.parser import openrlhf_parser
+from riskpo_openrlhf.settings import find_settings
 
 ROOT = Path(riskpo_openrlhf.__file__).parents[1]
 DOCS = (ROOT / "docs/openrlhf.md").read_text()
@@ -30,6 +32,7 @@ riskpo_openrlhf.install()
 from openrlhf.cli.train_ppo_ray import train
 from openrlhf.utils.config import hierarchize
 from riskpo_openrlhf.integration.parser import openrlhf_parser
+from riskpo_openrlhf.settings import find_settings
 parser = openrlhf_parser()
 parser.add_argument("--mine", type=int)
 args = hierarchize(parser.parse_args())
@@ -134,17 +137,18 @@ RISKPO = ("--algo.advantage.estimator", "riskpo", "--rollout.n_samples_per_promp
 def test_settings_are_written_into_the_runs_folder_without_secrets(tmp_path, where):
     args = final(*RISKPO, "--algo.riskpo.preset", "recommended", where, f"{tmp_path}/run/logs",
                  "--logger.wandb.key", "secret")  # fmt: skip
-    assert settings.write(args) == tmp_path / "run/settings.json"
+    assert write_settings(args) == tmp_path / "run/settings.json"
     text = (tmp_path / "run/settings.json").read_text()
-    found = json.loads(text)
+    found, read = json.loads(text), find_settings(tmp_path / "run/logs")
+    assert read.config == RiskPOConfig.preset("recommended") and read.flags == found["flags"]
     assert set(found) == {"format", "flags", "config", "preset", "versions"} and found["format"] == 1
-    assert RiskPOConfig(**found["config"]) == RiskPOConfig.preset("recommended") and found["preset"] == "recommended"
+    assert found["preset"] == "recommended"
     assert found["flags"]["algo.advantage.estimator"] == "riskpo" and found["flags"]["ckpt.max_mem"] is None
     assert found["versions"]["openrlhf"] == contract.installed_version() and "vllm" in "".join(found["versions"])
     assert "secret" not in text
 
 
 def test_settings_of_another_estimator_hold_no_config(tmp_path):
-    settings.write(final("--algo.advantage.estimator", "rloo", "--ckpt.path", f"{tmp_path}/run/c"))
+    write_settings(final("--algo.advantage.estimator", "rloo", "--ckpt.path", f"{tmp_path}/run/c"))
     found = json.loads((tmp_path / "run/settings.json").read_text())
     assert found["config"] is found["preset"] is None and found["flags"]["algo.advantage.estimator"] == "rloo"
