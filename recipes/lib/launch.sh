@@ -80,7 +80,7 @@ launch() {
         model=$data/model
         without+=(--vllm.enable_sleep --ds.enable_sleep --ds.packing_samples --train.dynamic_batch_enable)
         without+=(--actor.gradient_checkpointing_enable)
-        DS_ACCELERATOR=cpu python3 -m riskpo_openrlhf.lab.prepare_smoke --task "$task" --out "$data"
+        DS_ACCELERATOR=cpu python3 -m riskpo_openrlhf.lab.smoke --task "$task" --out "$data"
     fi
     out=$(realpath -m "${out:-$launch_root/$kind/$task-$method-seed$seed}")
 

@@ -123,9 +123,9 @@ def main() -> None:
 def _untrained_model(folder: Path) -> str:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from riskpo_openrlhf.lab.tiny_model import build_tokenizer
+    from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
 
-    tokenizer = build_tokenizer()
+    tokenizer = build_tiny_tokenizer()
     tokenizer.save_pretrained(folder)
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,
