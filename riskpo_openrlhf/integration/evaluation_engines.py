@@ -5,22 +5,37 @@ A module apart from the trainers', since the engines' processes import it: OpenR
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import math
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 import ray
 import vllm
 from openrlhf.datasets.prompts_dataset import preprocess_data
+from openrlhf.utils.utils import get_tokenizer
 from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 
 from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling, sample_seed
 from riskpo_openrlhf.integration.rollout_actor import RiskPORolloutActor
 
+# OpenRLHF's flags for engines alone, from which the CPU runtime counts its pretend GPUs.
+NO_TRAINING = {
+    "actor.num_nodes": 0,
+    "actor.num_gpus_per_node": 0,
+    "algo.kl.init_coef": 0,
+    "algo.advantage.estimator": "",
+    "reward.remote_url": "given",
+    "train.colocate_all": False,
+    "train.colocate_actor_ref": False,
+}
+WORKER_VARIABLES = {"TOKENIZERS_PARALLELISM": "true", "NCCL_DEBUG": "WARN", "VLLM_LOGGING_LEVEL": "ERROR"}
 IN_FLIGHT = 2048  # samples an engine holds at once, waiting ones included: more than it runs, so that it is never idle
 GATHER_SECONDS = 0.1  # an answer to the driver waits that long for more samples to go with it
 
@@ -100,6 +115,47 @@ class RiskPOEvaluationActor(RiskPORolloutActor):
             "extra_logs": logs,
         }
         return {**row, "error": error or "no reward came"} if status == "error" else row
+
+
+def load_tokenizer(model: str):
+    """Load a model's tokenizer as OpenRLHF does. Raises `EvaluationError` if that is not possible."""
+    if model.startswith((os.sep, ".")) and not os.path.isdir(model):
+        raise EvaluationError(f"--model {model} does not exist")
+    try:
+        return get_tokenizer(model, None)
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"--model {model} has no tokenizer that can be loaded: {error}") from error
+
+
+@contextmanager
+def running(args: argparse.Namespace, tokenizer, *, max_len: int, reward: list[str], images: int) -> Iterator[list]:
+    """Start Ray (or join the cluster that RAY_ADDRESS names) and the engines; disconnect at the end.
+
+    `args` are the flags of `cli.evaluate`, the rest as in `start_engines`.
+    """
+    if args.runtime == "cpu":
+        from riskpo_openrlhf.runtime import cpu
+
+        flags = {"vllm.num_engines": args.num_engines, "vllm.tensor_parallel_size": args.tensor_parallel_size}
+        cpu.start_ray(argparse.Namespace(**NO_TRAINING, **flags))
+    else:
+        variables = {name: os.environ.get(name, value) for name, value in WORKER_VARIABLES.items()}
+        ray.init(runtime_env={"env_vars": variables})
+    try:
+        yield start_engines(
+            args.model,
+            tokenizer,
+            num_engines=args.num_engines,
+            tensor_parallel_size=args.tensor_parallel_size,
+            max_len=max_len,
+            seed=args.seed,
+            reward=reward,
+            enforce_eager=args.enforce_eager or args.runtime == "cpu",
+            gpu_memory_utilization=args.gpu_memory_utilization,
+            images=images,
+        )
+    finally:
+        ray.shutdown()
 
 
 def start_engines(

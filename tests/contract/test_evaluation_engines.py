@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling, sample_seed
-from riskpo_openrlhf.evaluation.samples import STATUSES
 from riskpo_openrlhf.integration import evaluation_engines as engines
 from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
+from riskpo_openrlhf.verifiers import STATUSES
 
 SAMPLING = Sampling(0.6, 0.95, 4, 8, "")
 PROBLEM = Problem("s", "1", "1+1=", "2")
