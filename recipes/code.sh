@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Code (Table 2 of the paper): DeepSeek-R1-Distill-Qwen-1.5B on Archer's problems, tested on LiveCodeBench v5.
 #
-#   bash recipes/code.sh [--method recommended] [--machines 8gpu] [--dry-run | --smoke] [options] [-- FLAGS]
+#   bash recipes/code.sh [--method paper] [--machines 8gpu] [--dry-run | --smoke] [options] [-- FLAGS]
 #
 # Answers run in a sandbox on the nodes of the vLLM engines (docs/sandbox.md), and the tests are files: the data folder
 # must be at the same path on every node.

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Easier mathematics (Tables 2 to 5 of the paper): Qwen2.5-Math-1.5B-Instruct on MATH and GSM8K.
 #
-#   bash recipes/math_easy.sh [--method recommended] [--machines 8gpu] [--dry-run | --smoke] [options] [-- FLAGS]
+#   bash recipes/math_easy.sh [--method paper] [--machines 8gpu] [--dry-run | --smoke] [options] [-- FLAGS]
 #
-# The model has 4096 positions: 1024 for the prompt and 3072 for the response is all there is.
+# The model has 4096 positions: 1024 for the prompt and 3072 for the response.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/launch.sh"
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from riskpo_openrlhf.analysis.runs import eval_tag, load_runs
 from riskpo_openrlhf.lab.arithmetic import DATASOURCE
 
-Z95 = 1.959964  # half of a 95 % interval in standard errors
 TAG = eval_tag(DATASOURCE, 1)
 
 
@@ -39,14 +38,14 @@ def result(folder: Path, method: str) -> str:
         raise ValueError(
             f"{folder}/tensorboard has {0 if curve is None else 1} evaluations: before and after are needed"
         )
-    values, halves = curve.values, Z95 * run.errors(TAG)
+    values, halves = curve.values, run.halves(TAG)
     lines = [
         f"Held-out Pass@1: {values[0]:.3f} ± {halves[0]:.3f} before training, {values[-1]:.3f} ± {halves[-1]:.3f} "
         f"after {curve.steps[-1]} steps: {values[-1] - values[0]:+.3f}. (± is a 95 % interval over problems.)"
     ]
     if method == "recommended":
         lines.append(
-            "Method: `recommended`, which is this project's and not the paper's. For the paper's: --method paper"
+            "The method `recommended` is this project's, not the paper's. --method paper trains by the paper's."
         )
     return "\n".join(lines)
 

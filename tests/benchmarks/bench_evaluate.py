@@ -20,7 +20,7 @@ from pathlib import Path
 from riskpo_openrlhf.cli import evaluate
 from riskpo_openrlhf.evaluation.problems import Problem, choose_sampling, sample_seed
 from riskpo_openrlhf.evaluation.samples import SAMPLES, SampleStore, read_samples
-from riskpo_openrlhf.lab import arithmetic_verifier
+from riskpo_openrlhf.lab import last_number
 
 
 class Benchmark:
@@ -49,7 +49,7 @@ class Benchmark:
         )
         args.gpu_memory_utilization = shared["gpu_memory_utilization"]
         self.running = self.engines.running(
-            args, self.tokenizer, max_len=self.max_len, reward=[arithmetic_verifier.__file__], images=0
+            args, self.tokenizer, max_len=self.max_len, reward=[last_number.__file__], images=0
         )
         self.actors = self.running.__enter__()  # until this process ends
 

@@ -130,8 +130,17 @@ def test_without_takes_a_flag_and_its_values_out():
     words = printed("math_hard", "--method", "dapo", "--without", "--actor.eps_clip_low_high")
     assert "--actor.eps_clip_low_high" not in words and "0.28" not in words
     assert "--algo.dynamic_filtering_enable" in words
+    assert "1280" in words and "1280" not in printed("math_hard", "--without", "--train.batch_size")
     run = recipe("math_hard", "--print", "--without", "--actor.dual_clip")
     assert run.returncode == 2 and "--without --actor.dual_clip: the recipe does not set it" in run.stderr
+
+
+def test_the_recipes_of_the_paper_s_tables_train_by_the_paper_s_method_unless_told_otherwise():
+    words = printed("math_hard")
+    assert words[words.index("--algo.riskpo.preset") + 1] == "paper"
+    assert words[words.index("--algo.advantage.estimator") + 1] == "riskpo"
+    words = printed("math_hard", "--method", "recommended")
+    assert words[words.index("--algo.riskpo.preset") + 1] == "recommended"
 
 
 def test_flags_after_two_dashes_come_last():
@@ -202,6 +211,7 @@ def test_rows_that_fill_no_rollout_are_left_out(tmp_path):
     assert words[words.index("--data.max_samples") + 1] == "1024"
     words = printed("geometry", "--data", tmp_path, "--", "--data.max_samples", "7")
     assert words.count("--data.max_samples") == 1
+    assert "--data.max_samples" not in printed("geometry", "--data", tmp_path, "--", "--rollout.batch_size=100")
     assert "--data.max_samples" not in printed("geometry", "--data", tmp_path, "--", "--rollout.batch_size", "100")
 
 
