@@ -192,7 +192,12 @@ def _run(plan, args) -> bool:
     if not jobs:
         return True
     threads = str(os.cpu_count()) if args.model == "smollm2" else "1"
-    environment = {**os.environ, "RISKPO_CACHE": str(args.out / "data"), "OMP_NUM_THREADS": threads}
+    environment = {
+        **os.environ,
+        "RISKPO_CACHE": str(args.out / "data"),
+        "OMP_NUM_THREADS": threads,
+        "TQDM_DISABLE": "1",
+    }
     for seed in sorted({seed for _, _, seed in jobs}):
         print(f"compare: model and problems of seed {seed}", flush=True)
         _recipe(args, environment, "--prepare", *_seeds(seed))
