@@ -41,7 +41,7 @@ done
 
 # prompts and responses a step, optimizer batch, lengths in tokens, learning rate, held-out problems, steps between
 # evaluations, threads a process, reward file
-reward=$PWD/riskpo_openrlhf/verifiers/reward_func.py
+reward=riskpo
 case $model in
     mixed | micro)
         : "${steps:=60}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64

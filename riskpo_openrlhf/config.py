@@ -1,7 +1,7 @@
-"""Every knob of RiskPO: what it means, its bounds, its default and where it comes from.
+"""Every knob of RiskPO: its meaning, bounds, default and source; and the presets, each of which is a whole method.
 
-This module imports nothing heavy, so that flags can be parsed and checked before torch, Ray or a GPU is touched.
-`integration.arguments` turns each field below into `--algo.riskpo.NAME`; `core.estimator` reads the values.
+This module imports nothing heavy, so flags can be parsed and checked before torch, Ray or a GPU is touched.
+`integration.arguments` turns each of `KNOBS` into `--algo.riskpo.NAME`; `core.estimator` reads the values.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ OURS = "this project, docs/method.md"
 OPEN = "; open in " + PAPER
 
 
-# Values of knobs by which the responses of one prompt are compared with each other.
-COMPARES_RESPONSES = frozenset(
-    "stratified counterfactual std sum-mean group-std group-mean group-std-mean bundle-std bundle".split()
-)
+# Values of knobs that compare the responses of one prompt with each other.
+COMPARES_RESPONSES = frozenset("stratified counterfactual group-std group-mean group-std-mean".split())
+# What the authors' code decides for itself: these knobs can't stand beside a preset released-*.
+FIXED_BY_RELEASED = ("bundling", "credit", "normalization", "quantile_source")
 
 
 def _knob(default, meaning: str, source: str, *, low=None, high=None, open_low=False, open_high=False, choices=None):
@@ -71,16 +71,17 @@ class RiskPOConfig:
     bundle_size: int = _knob(5, "B, questions in a bundle", PAPER + " B.1", low=1)
     bundling: str = _knob(
         "random",
-        "who is bundled: random (seeded shuffle of prompts and of each prompt's responses), stratified (neighbours in "
-        "cross-fitted difficulty), ordered (prompts in a seeded order, the j-th responses together)",
-        "random: " + PAPER + " Eq. 3; stratified: " + OURS + "; ordered: " + RELEASED,
-        choices=("random", "stratified", "ordered"),
+        "who is bundled: random (a seeded shuffle of prompts and of each prompt's responses) or stratified "
+        "(neighbours in cross-fitted difficulty)",
+        "random: " + PAPER + " Eq. 3; stratified: " + OURS,
+        choices=("random", "stratified"),
     )
     credit: str = _knob(
         "uniform",
-        "how a bundle's advantage is sent back to its responses",
-        "uniform: " + PAPER + "; counterfactual: " + OURS + "; std, sum-mean, score: " + RELEASED,
-        choices=("uniform", "counterfactual", "std", "sum-mean", "score"),
+        "how a bundle's advantage goes back to its responses: each gets all of it, or what it adds to the utility of "
+        "its bundles (counterfactual)",
+        "uniform: " + PAPER + "; counterfactual: " + OURS,
+        choices=("uniform", "counterfactual"),
     )
     constant: bool = _knob(
         True, "keep the constant q_alpha - q_beta of g (Theorem 1); no effect with credit counterfactual",
@@ -88,36 +89,22 @@ class RiskPOConfig:
     )  # fmt: skip
     normalization: str = _knob(
         "none",
-        "what advantages are divided by: none, bundle-std (std of the G scores of the bundle's question set), "
-        "group-std (twice the std of the prompt's own rewards), group-mean (twice their mean above the lowest), "
-        "group-std-mean (between them: as the mean for hard prompts, as the std for easy ones)",
-        f"none: {PAPER}; bundle-std: {RELEASED}; group-std and group-std-mean: {OURS}; group-mean: arXiv:2602.02710",
-        choices=("none", "bundle-std", "group-std", "group-mean", "group-std-mean"),
+        "what advantages are divided by: none, group-std (twice the std of the prompt's own rewards), group-mean "
+        "(twice their mean above the lowest), group-std-mean (between them: as the mean for hard prompts, as the std "
+        "for easy ones)",
+        f"none: {PAPER}; group-std and group-std-mean: {OURS}; group-mean: arXiv:2602.02710",
+        choices=("none", "group-std", "group-mean", "group-std-mean"),
     )
     quantile_source: str = _knob(
         "tracked",
-        "where q_alpha and q_beta come from: tracked (online recursion), batch (this step's scores), bundle (the G "
-        "scores of the same questions)",
-        "tracked: " + PAPER + " Algorithm 1; bundle: " + RELEASED,
-        choices=("tracked", "batch", "bundle"),
+        "where q_alpha and q_beta come from: tracked (online recursion) or batch (the scores of this step)",
+        "tracked: " + PAPER + " Algorithm 1; batch: " + OURS,
+        choices=("tracked", "batch"),
     )
     profile: str = _knob(
         "averse", "risk profile: averse (MVaR, Eq. 2) or seeking (its counterpart of section 6.2)", PAPER,
         choices=("averse", "seeking"),
     )  # fmt: skip
-    mix: str = _knob(
-        "paper",
-        "how the regions are mixed: paper (as Eq. 2 weighs them) or released (each region divided by its width, "
-        "the tail weighed by omega, the sum divided by 1 + omega)",
-        "paper: " + PAPER + " Eq. 2; released: " + RELEASED,
-        choices=("paper", "released"),
-    )
-    short_bundle: str = _knob(
-        "scale",
-        "a last bundle of r < B questions: scale (its score by B/r, its advantage by r/B) or as-is",
-        "scale: " + OURS + "; as-is: " + RELEASED,
-        choices=("scale", "as-is"),
-    )
     tracker_lr: float = _knob(
         0.3, "gamma, the step of the quantile tracker, in units of the bundle score", OURS + OPEN,
         low=0, high=10, open_low=True,
@@ -131,7 +118,7 @@ class RiskPOConfig:
         "to the advantage; quantiles always see raw scores", OURS,
     )  # fmt: skip
     max_error_share: float = _knob(
-        0.2, "the job stops when more than this share of a batch's responses has no verdict", OURS, low=0, high=1,
+        0.2, "stop the job when more than this share of a batch's responses has no verdict", OURS, low=0, high=1,
     )  # fmt: skip
     resume_changed: bool = _knob(
         False,
@@ -139,76 +126,78 @@ class RiskPOConfig:
         OURS,
     )
 
+    # Not a flag: the presets released-* set it to "dapo", "math" or "seeking", and `core.released` does the rest.
+    released: str = ""
+
     def __post_init__(self):
-        for knob in fields(self):
+        for knob in KNOBS:
             _check(knob, getattr(self, knob.name))
         if not self.alpha < self.beta:
             raise ValueError(
                 f"{FLAG_PREFIX}alpha {self.alpha:g} must be below {FLAG_PREFIX}beta {self.beta:g}: "
                 "they are the lower and the upper quantile level"
             )
+        if self.released not in ("", *RELEASED_SCRIPTS):
+            raise ValueError(f"released {self.released!r} is not allowed: one of: {', '.join(RELEASED_SCRIPTS)}")
+        if self.released:
+            changed = {k.name: getattr(self, k.name) for k in KNOBS if getattr(self, k.name) != k.default}
+            _refuse_fixed(self.released, changed)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> RiskPOConfig:
-        """The settings of a preset with some of them replaced. Raises `ValueError` that lists the known presets."""
+        """Build the settings of a preset with some of them replaced. Raises `ValueError` that lists the presets."""
         if name not in PRESETS:
             raise ValueError(f"{FLAG_PREFIX}preset {name!r} is not known; one of: {', '.join(PRESETS)}")
+        if "released" in PRESETS[name]:
+            _refuse_fixed(PRESETS[name]["released"], overrides)
         return cls(**{**PRESETS[name], **overrides})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RiskPOConfig:
-        """The inverse of `to_dict`."""
-        return cls(**values)
+        """Restore `to_dict`, that of older releases included if this one still has the method it describes."""
+        return cls(**_of_this_release(values))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, as a checkpoint holds them."""
+        """Return plain Python values, as a checkpoint holds them."""
         return asdict(self)
 
     def replace(self, **changes: Any) -> RiskPOConfig:
+        """Copy the settings with some of them replaced."""
         return replace(self, **changes)
 
     def differences(self, other: RiskPOConfig) -> dict[str, tuple[Any, Any]]:
-        """Name -> (own value, the other's value) of every knob that differs."""
+        """Name -> (own value, the other's value) of every setting that differs."""
         return {k: (v, getattr(other, k)) for k, v in self.to_dict().items() if v != getattr(other, k)}
 
-    def describe(self, preset: str) -> str:
-        """One line for the log: the preset, what the run changes in it, and how it differs from the paper."""
-        changed = self.differences(RiskPOConfig.preset(preset))
-        settled = {k.name for k in fields(self) if PAPER in k.metadata["source"] and OPEN not in k.metadata["source"]}
-        from_paper = {k: v for k, v in self.differences(RiskPOConfig()).items() if k in settled}
+    def describe(self, preset: str, flags: dict[str, Any] | None = None) -> str:
+        """One line for the log: the preset, what the run changes in it, and every difference from the paper.
+
+        `flags` are the run's values of the OpenRLHF flags in `METHOD_FLAGS`, by dotted name.
+        """
+        flags = flags or METHOD_FLAGS[preset]
+        changed = {**self.differences(RiskPOConfig.preset(preset)), **_differing(flags, METHOD_FLAGS[preset])}
+        settled = {k.name for k in KNOBS if PAPER in k.metadata["source"] and OPEN not in k.metadata["source"]}
+        from_paper = {k: v for k, v in self.differences(RiskPOConfig()).items() if k in settled or k == "released"}
+        from_paper.update(_differing(flags, METHOD_FLAGS["paper"]))
         text = f"RiskPO preset {preset}"
         if changed:
             text += "; changed: " + ", ".join(f"{k}={own} (preset {theirs})" for k, (own, theirs) in changed.items())
         if from_paper:
             text += "; differs from the paper in " + ", ".join(
-                f"{k}={own} (paper {paper})" for k, (own, paper) in from_paper.items()
+                f"{k}={own} (paper {'none' if paper in ('', None) else paper})"
+                for k, (own, paper) in from_paper.items()
             )
         return text
 
     def require_group_size(self, group_size: int) -> None:
         """Refuse settings that need more responses a prompt than `group_size`. Raises `ValueError`."""
-        needs_two = [
-            f"{FLAG_PREFIX}{name} {value}"
-            for name, value in (
-                ("bundling", self.bundling),
-                ("credit", self.credit),
-                ("normalization", self.normalization),
-                ("quantile_source", self.quantile_source),
-            )
-            if value in COMPARES_RESPONSES
-        ]
+        named = [(FLAG_PREFIX + name, getattr(self, name)) for name in FIXED_BY_RELEASED]
+        needs_two = [f"{flag} {value}" for flag, value in named if value in COMPARES_RESPONSES]
+        needs_two += [f"{FLAG_PREFIX}preset released-{self.released}"] if self.released else []
         if group_size < 2 and needs_two:
             raise ValueError(
                 f"--rollout.n_samples_per_prompt {group_size} is too small: {needs_two[0]} compares the responses of "
                 "one prompt and needs at least 2"
-            )
-        halves = [f"{FLAG_PREFIX}quantile_source bundle"] if self.quantile_source == "bundle" else []
-        halves += [f"{FLAG_PREFIX}normalization bundle-std"] if self.normalization == "bundle-std" else []
-        if group_size < 4 and self.bundling == "stratified" and halves:
-            raise ValueError(
-                f"--rollout.n_samples_per_prompt {group_size} is too small: {FLAG_PREFIX}bundling stratified bundles "
-                f"half of a prompt's responses at a time, and {halves[0]} compares those of a half; at least 4 are "
-                "needed"
             )
 
 
@@ -228,15 +217,45 @@ def _check(knob, value) -> None:
         raise ValueError(f"{flag} {value!r} is not allowed: {bounds_text(meta)}")
 
 
-_RELEASED = {
-    "omega": 1.5,
-    "bundling": "ordered",
-    "quantile_source": "bundle",
-    "mix": "released",
-    "normalization": "bundle-std",
-    "short_bundle": "as-is",
-    "tracker_lr": 0.1,
-}
+def _refuse_fixed(released: str, settings: dict[str, Any]) -> None:
+    """Refuse knobs that the authors' code decides for itself. Raises `ValueError`."""
+    for name in FIXED_BY_RELEASED:
+        if name in settings:
+            raise ValueError(
+                f"{FLAG_PREFIX}{name} {settings[name]} can't stand beside {FLAG_PREFIX}preset released-{released}: "
+                "the authors' code decides that itself; leave the knob out, or take preset paper"
+            )
+
+
+def _differing(flags: dict[str, Any], others: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {name: (value, others[name]) for name, value in flags.items() if value != others[name]}
+
+
+def _of_this_release(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an older release, whose knobs also spelled out the authors' code, as settings of this one."""
+    values = dict(values)
+    old = {name: values.pop(name, default) for name, default in (("mix", "paper"), ("short_bundle", "scale"))}
+    old.update({name: values[name] for name in FIXED_BY_RELEASED if name in values})
+    authors = {
+        "mix": "released", "short_bundle": "as-is", "bundling": "ordered", "normalization": "bundle-std",
+        "quantile_source": "bundle", "credit": old.get("credit"),
+    }  # fmt: skip
+    if old == authors and old["credit"] in ("std", "sum-mean"):
+        averse = values.get("profile", "averse") == "averse"
+        released = "dapo" if old["credit"] == "sum-mean" else "math" if averse else "seeking"
+        return {**{k: v for k, v in values.items() if k not in FIXED_BY_RELEASED}, "released": released}
+    for name, kept in (("mix", "paper"), ("short_bundle", "scale")):
+        if old[name] != kept:
+            raise ValueError(
+                f"{FLAG_PREFIX}{name} {old[name]} is no longer there: the authors' code comes whole, with the presets "
+                "released-*; resume with the release that wrote these settings"
+            )
+    return values
+
+
+KNOBS = tuple(knob for knob in fields(RiskPOConfig) if knob.metadata)
+RELEASED_SCRIPTS = ("dapo", "math", "seeking")
+_RELEASED = {"omega": 1.5, "tracker_lr": 0.1}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -247,7 +266,29 @@ PRESETS: dict[str, dict[str, Any]] = {
         "credit": "counterfactual",
         "normalization": "group-std-mean",
     },
-    "released-dapo": {**_RELEASED, "credit": "sum-mean", "constant": False},
-    "released-math": {**_RELEASED, "beta": 0.9, "credit": "std"},
-    "released-seeking": {**_RELEASED, "credit": "std", "profile": "seeking"},
+    "released-dapo": {**_RELEASED, "released": "dapo", "constant": False},
+    "released-math": {**_RELEASED, "released": "math", "beta": 0.9},
+    "released-seeking": {**_RELEASED, "released": "seeking", "profile": "seeking"},
+}
+
+# A preset is the whole method: the OpenRLHF flags of its loss and objective. A flag given on the command line wins.
+_MEAN_OVER_RESPONSES = {
+    "actor.loss_agg_mode": "seq-mean-token-mean",
+    "actor.eps_clip": 0.2,
+    "actor.dual_clip": None,
+    "actor.entropy_coef": 0.0,  # logs the entropy, adds no bonus
+    "algo.kl.init_coef": 0.0,
+}
+_AUTHORS = {
+    **_MEAN_OVER_RESPONSES,
+    "actor.policy_loss_type": "ppo",
+    "actor.loss_agg_mode": "token-mean",
+    "actor.dual_clip": 3.0,
+}
+METHOD_FLAGS: dict[str, dict[str, Any]] = {
+    "paper": {"actor.policy_loss_type": "riskpo", **_MEAN_OVER_RESPONSES},  # Eq. 3
+    "recommended": {"actor.policy_loss_type": "ppo", **_MEAN_OVER_RESPONSES},
+    "released-dapo": _AUTHORS,
+    "released-math": _AUTHORS,
+    "released-seeking": _AUTHORS,
 }

@@ -6,6 +6,7 @@
 #   task_flags   training flags of this task alone
 # and calls `launch "$@"`. The last of several equal flags wins, in this order:
 #   shared_flags, task_flags, recipes/methods/METHOD.sh, recipes/machines/MACHINES.sh, what follows -- on the command line
+# A method sets method_flags, and if its authors' runs are to be repeated also method_settings and method_model.
 
 launch_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
@@ -40,7 +41,8 @@ smoke_flags=(
 )
 
 launch() {
-    local method=paper machines=8gpu data="" out="" submit="" seed=42 mode=train resume="" finish=()
+    local method=paper machines=8gpu method_model="" method_settings=() given_model="" data="" out="" submit="" seed=42
+    local mode=train resume="" finish=()
     while (($#)); do
         case $1 in
             --method | --machines | --model | --data | --out | --seed | --submit | --without)
@@ -48,7 +50,7 @@ launch() {
                 ;;&
             --method) method=$2 && shift 2 ;;
             --machines) machines=$2 && shift 2 ;;
-            --model) model=$2 && shift 2 ;;
+            --model) model=$2 given_model=yes && shift 2 ;;
             --data) data=$2 && shift 2 ;;
             --out) out=$2 && shift 2 ;;
             --seed) seed=$2 && shift 2 ;;
@@ -65,6 +67,7 @@ launch() {
     done
     _launch_source method "$method"
     _launch_source machines "$machines"
+    [[ -n $given_model || -z $method_model ]] || model=$method_model
     [[ $seed =~ ^[0-9]+$ ]] || _launch_stop "--seed $seed is not a whole number"
 
     data=$(realpath -m "${data:-${RISKPO_DATA:-$launch_root/data}}")
@@ -92,11 +95,12 @@ launch() {
         --actor.model_name_or_path "$model"
         --data.prompt_dataset "$(_launch_files "$data" "${train_sets[@]}")"
         --eval.dataset "$(_launch_files "$data" "${test_sets[@]}")"
-        --reward.remote_url "${RISKPO_REWARD:-$launch_root/riskpo_openrlhf/verifiers/reward_func.py}"
+        --reward.remote_url "${RISKPO_REWARD:-riskpo}"
         --ckpt.path "$out/checkpoints" --ckpt.output_dir "$out/model"
         --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name "$task-$method-seed$seed"
         --train.seed "$seed"
-        "${shared_flags[@]}" "${task_flags[@]}" "${method_flags[@]}" "${machine_flags[@]}"
+        "${shared_flags[@]}" "${task_flags[@]}" "${method_flags[@]}" "${method_settings[@]}"
+        "${machine_flags[@]}"
     )
     [[ -z $resume ]] || command+=(--ckpt.load_enable)
     if [[ $mode == smoke ]]; then

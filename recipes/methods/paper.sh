@@ -1,5 +1,3 @@
-# RiskPO to the letter of arXiv:2510.00911 (its Appendix B.1): alpha 0.2, beta 0.8, omega 0.5, B 5, clip 0.2.
-method_flags=(
-    --algo.advantage.estimator riskpo --actor.policy_loss_type riskpo --algo.riskpo.preset paper
-    --actor.eps_clip 0.2
-)
+# RiskPO to the letter of arXiv:2510.00911: its advantage, Eq. 3's loss averaged over responses, clip 0.2, no KL. This is
+# what the estimator does by itself; the preset is named so that a log shows it.
+method_flags=(--algo.advantage.estimator riskpo --algo.riskpo.preset paper)

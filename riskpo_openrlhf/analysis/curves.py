@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from riskpo_openrlhf.analysis.evaluations import summaries
+from riskpo_openrlhf.analysis.evaluations import read_summaries
 from riskpo_openrlhf.analysis.runs import Run, combine, eval_tag, split_label, stack
 from riskpo_openrlhf.evaluation.intervals import Z95, over_seeds
 from riskpo_openrlhf.evaluation.metrics import SHOWN_KS
@@ -171,7 +171,7 @@ def logprob(specs: Sequence[str]) -> tuple[list[list[Panel]], list[dict]]:
     for label, folders in map(split_label, specs):
         seeds: dict[str, list[list[dict]]] = {}
         for folder in folders:
-            found = summaries(folder)
+            found = read_summaries(folder)
             if len(found) != 1:
                 raise ValueError(f"{folder} holds {len(found)} finished evaluations (cli.evaluate); 1 is expected")
             (evaluation,) = found.values()

@@ -12,7 +12,7 @@ from riskpo_openrlhf.evaluation.samples import SAMPLES, SUMMARY, read_samples
 _STEP = re.compile(r"step_?(\d+)")
 
 
-def summaries(folder: str | os.PathLike) -> dict[Path, dict]:
+def read_summaries(folder: str | os.PathLike) -> dict[Path, dict]:
     """Read the summary of every finished evaluation at or below `folder`, by its folder.
 
     Raises:

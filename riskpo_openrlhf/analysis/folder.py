@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from riskpo_openrlhf import console
-from riskpo_openrlhf.analysis.evaluations import right_and_wrong, summaries
+from riskpo_openrlhf.analysis.evaluations import read_summaries, right_and_wrong
 
 SHOWN = 2000  # characters of an answer
 TAIL = 15  # lines of the log
@@ -95,6 +95,6 @@ def evaluation_samples(run: Path) -> list[Sample]:
     """Pick a few right and wrong answers of every evaluation in the run's folder."""
     return [
         Sample(f"{home.relative_to(run)}: {row['datasource']} {row.get('id')}", str(row.get("response")), row["score"])
-        for home in summaries(run)
+        for home in read_summaries(run)
         for row in right_and_wrong(home)
     ]

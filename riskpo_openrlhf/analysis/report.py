@@ -11,7 +11,7 @@ from riskpo_openrlhf.analysis import health
 from riskpo_openrlhf.analysis.cures import CURES
 from riskpo_openrlhf.analysis.curves import Panel, Series, default_window, panel
 from riskpo_openrlhf.analysis.draw import inline_svg
-from riskpo_openrlhf.analysis.evaluations import summaries
+from riskpo_openrlhf.analysis.evaluations import read_summaries
 from riskpo_openrlhf.analysis.folder import (
     SHOWN,
     evaluation_samples,
@@ -73,7 +73,7 @@ def write_report(folder: str | os.PathLike, out: str | os.PathLike) -> list[heal
         cures=CURES,
         sections=sections(run, config, known is not None),
         draw=inline_svg,
-        evaluations={str(home.relative_to(folder)): evaluation(made) for home, made in summaries(folder).items()},
+        evaluations={str(home.relative_to(folder)): evaluation(made) for home, made in read_summaries(folder).items()},
         ks=SHOWN_KS,
         samples=[*generated_samples(run.home), *evaluation_samples(folder)],
         shown=SHOWN,
@@ -166,7 +166,7 @@ def sections(run: Run, config: RiskPOConfig, known: bool) -> list[Section]:
     ]
     statuses = {tag: tag.removeprefix("train/verifier/") for tag in run.scalars if tag.startswith("train/verifier/")}
     assumed = "" if known else " These are the paper's levels: there is no settings.json to tell the run's own."
-    smooth = f" Training metrics: the moving mean of {window} steps, over the pale values of each step."
+    smooth = f" Training metrics are means of the last {window} steps, over the pale values of each step."
     return [
         Section(
             "Learning",
@@ -183,7 +183,7 @@ def sections(run: Run, config: RiskPOConfig, known: bool) -> list[Section]:
         Section(
             "Quantile tracker",
             f"A calibrated tracker has {config.alpha:g} and {config.beta:g} of the scores below its quantiles, "
-            f"on average (dashed lines). Coverage is the moving mean of {health.WINDOW} steps.{assumed}",
+            f"on average (dashed lines). Coverage is the mean of the last {health.WINDOW} steps.{assumed}",
             [
                 _coverage(run, config),
                 of("Quantiles and mean score", "bundle score", riskpo__q_alpha="q_alpha", riskpo__score_mean="mean",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from riskpo_openrlhf.analysis.evaluations import step_of, summaries
+from riskpo_openrlhf.analysis.evaluations import read_summaries, step_of
 from riskpo_openrlhf.evaluation.intervals import Z95, over_seeds
 
 EVENT_FILES = "events.out.tfevents.*"
@@ -40,10 +40,14 @@ class Run:
         matches = filter(None, map(_AT.match, self.scalars))
         return sorted((match["source"], int(match["k"])) for match in matches if match["metric"] == metric)
 
-    def halves(self, tag: str) -> np.ndarray:
-        """Compute half of the 95 % interval over problems, [m], from the standard errors beside `tag`; else NaN."""
+    def errors(self, tag: str) -> np.ndarray:
+        """Return the standard errors [m] that were logged beside `tag`; NaN where there is none."""
         known = dict(zip(*self.scalars.get(f"{tag}_se", Curve((), ())), strict=True))
-        return Z95 * np.array([known.get(step, nan) for step in self.scalars[tag].steps])
+        return np.array([known.get(step, nan) for step in self.scalars[tag].steps])
+
+    def halves(self, tag: str) -> np.ndarray:
+        """Compute half of the 95 % interval over problems, [m]; NaN where no standard error was logged."""
+        return Z95 * self.errors(tag)
 
 
 def eval_tag(source: str, k: int, metric: str = "pass") -> str:
@@ -158,7 +162,7 @@ def combine(runs: Sequence[Run], tag: str, window: int = 1) -> tuple[Curve, np.n
 
 def _evaluated(top: Path) -> dict[str, Curve]:
     points: dict[str, dict[int, float]] = {}
-    for home, summary in summaries(top).items():
+    for home, summary in read_summaries(top).items():
         if (step := step_of(home)) is not None:
             for source, metrics in summary["sources"].items():
                 for name, value in metrics.items():

@@ -14,16 +14,19 @@ import os
 import sys
 from pathlib import Path
 
+from riskpo_openrlhf.evaluation.problems import EvaluationError
+
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    from riskpo_openrlhf.evaluation.problems import EvaluationError
-
     try:
         return _compare(args) if args.compare else _evaluate(args)
     except EvaluationError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(f"evaluate: {error.name} is missing: pip install 'riskpo-openrlhf[gpu]' (or [cpu])", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print(f"\nInterrupted. {args.out} keeps finished samples; the same command resumes.", file=sys.stderr)
         return 130
@@ -129,7 +132,8 @@ def load_engines(args):
             from riskpo_openrlhf.runtime import cpu
 
             cpu.prepare_driver()
-        contract.check()
+        for note in contract.check(contract.EVALUATION):
+            print(f"evaluate: note: {note}", file=sys.stderr)
         from riskpo_openrlhf.integration import evaluation_engines
     except (contract.ContractError, ModuleNotFoundError) as error:
         hint = "" if args.runtime == "cpu" else " (without a GPU, add --runtime cpu)"

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         "--window",
         type=int,
         metavar="N",
-        help="moving mean of training metrics over N steps, 1 for none (default: a tenth of the steps, at most 20)",
+        help="draw training metrics as means of the last N steps (default: a tenth of all steps, at most 20; 1: raw)",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON in place of the table")
     args = parser.parse_args(argv)
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _plot(args, parser)
     except ModuleNotFoundError as error:
-        print(f"plot: the package {error.name} is missing: pip install {error.name}", file=sys.stderr)
+        print(f"plot: {error.name} is missing: pip install 'riskpo-openrlhf[analysis]'", file=sys.stderr)
     except (OSError, ValueError) as error:
         print(f"plot: {error}", file=sys.stderr)
     return 2
@@ -67,7 +67,7 @@ def _plot(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         text = curves.gains_table(found)
         caption = "band: 95 % interval, over seeds where a line is a mean of several, else over problems"
         if window > 1:
-            caption = f"training metrics: moving mean of {window} steps over the pale values of each step; {caption}"
+            caption = f"training metrics: mean of the last {window} steps over the pale values of each step; {caption}"
         if len(every) == 1 and (settings := find_settings(every[0].home)):
             caption = f"{settings}; {caption}"
     files = [str(file) for file in draw(panels, args.out, caption)]

@@ -1,17 +1,18 @@
-"""Training and test sets as OpenRLHF reads them: `python3 -m riskpo_openrlhf.cli.prepare_data NAME... --out DIR`.
+"""Prepare training and test sets for OpenRLHF: `python3 -m riskpo_openrlhf.cli.prepare_data NAME... --out DIR`.
 
-`--list` shows the names. `--check PATH...` says how OpenRLHF reads files of your own. See docs/data.md.
+`--list` shows the names. `--check PATH...` reports how OpenRLHF reads your own files. See docs/data.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS
-from riskpo_openrlhf.data.prepare import Options, check_leaks, prepare
+from riskpo_openrlhf.data.prepare import Options, decontaminate_folder, prepare
 from riskpo_openrlhf.data.reasoning import TASKS
 from riskpo_openrlhf.data.sources import SOURCES
 
@@ -19,7 +20,10 @@ DEFAULTS = Options()
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.json and not args.check:
+        parser.error("--json goes with --check PATH...")
     if args.list:
         return _list()
     try:
@@ -34,21 +38,23 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets to prepare; see --list")
-    parser.add_argument("--out", type=Path, help="folder for NAME.jsonl, its manifest and what belongs to it")
+    parser.add_argument("--out", type=Path, help="output folder: NAME.jsonl, its manifest, its images or tests")
     parser.add_argument("--list", action="store_true", help="show the names, with rows, licence and source")
-    parser.add_argument("--force", action="store_true", help="prepare again what is there already")
+    parser.add_argument("--force", action="store_true", help="prepare finished sets again")
     boxed = [name for name, instruction in INSTRUCTIONS.items() if "math" in instruction.verifiers]
     parser.add_argument(
-        "--instruction", choices=boxed, help="one instruction for all mathematics (default: the set's)"
+        "--instruction", choices=boxed, help="one instruction for all mathematics (default: the set's own)"
     )
     parser.add_argument("--from", dest="copies", metavar="DIR", help="read DIR/OWNER/NAME instead of the hub")
     parser.add_argument(
-        "--revision", action="append", default=[], metavar="NAME=COMMIT", help="another commit (or branch) of a set"
+        "--revision", action="append", default=[], metavar="NAME=COMMIT", help="take another commit or branch of a set"
     )
     parser.add_argument(
-        "--accept_row_counts", action="store_true", help="only warn when a source has other numbers of rows than known"
+        "--accept_row_counts",
+        action="store_true",
+        help="only warn if a source has more or fewer rows than expected",
     )
-    parser.add_argument("--tokenizer", help="model whose tokens are counted: a folder, or a name on the hub")
+    parser.add_argument("--tokenizer", help="model whose tokens are counted: a folder or a name on the hub")
     parser.add_argument(
         "--max_prompt_tokens", type=int, default=DEFAULTS.max_prompt_tokens, help="with --tokenizer (default: 1024)"
     )
@@ -56,20 +62,21 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--tasks", nargs="+", default=list(DEFAULTS.tasks), metavar="TASK[:KEY=VALUE,...]", help=", ".join(TASKS)
     )
-    made.add_argument("--count", type=int, help="problems in a set (default: 4800 to train on, 160 to test)")
-    made.add_argument("--seed", type=int, default=DEFAULTS.seed)
-    check = parser.add_argument_group("checking files of your own; the flags are OpenRLHF's, the defaults ours")
+    made.add_argument("--count", type=int, help="problems in a set (default: 4800 for training, 160 for a test)")
+    made.add_argument("--seed", type=int, default=DEFAULTS.seed, help="same seed, same problems (default: 0)")
+    check = parser.add_argument_group("check your own files", "The defaults fit prepared files.")
     check.add_argument("--check", nargs="+", metavar="PATH", help="files or folders, as --data.prompt_dataset takes")
+    check.add_argument("--json", action="store_true", help="with --check: print one JSON object instead of text")
     check.add_argument("--split", default="train", help="--data.prompt_split or --eval.split (default: train)")
-    check.add_argument("--data.input_key", dest="input_key", default="prompt")
-    check.add_argument("--data.label_key", dest="label_key", default="label")
-    check.add_argument("--data.image_key", dest="image_key", default="images")
+    check.add_argument("--data.input_key", dest="input_key", default="prompt", help="default: prompt")
+    check.add_argument("--data.label_key", dest="label_key", default="label", help="default: label")
+    check.add_argument("--data.image_key", dest="image_key", default="images", help="default: images")
     check.add_argument(
         "--data.apply_chat_template",
         dest="apply_chat_template",
         choices=("true", "false"),
         default="true",
-        help="whether your command has that flag",
+        help="whether your command has this flag (default: true)",
     )
     return parser
 
@@ -108,8 +115,8 @@ def _prepare(args) -> int:
             left_out = ", ".join(f"{n:,} {reason}" for reason, n in manifest["dropped"].items())
             print(f"{args.out / manifest['file']}: {manifest['rows']['kept']:,} rows; left out: {left_out or 'none'}")
     finally:
-        if args.out.is_dir():  # also after a failure: what is there must not leak
-            check_leaks(args.out, _warn)
+        if args.out.is_dir():  # also after a failure: sets that are there must be decontaminated
+            decontaminate_folder(args.out, _warn)
     return 0
 
 
@@ -125,7 +132,7 @@ def _warn(text: str) -> None:
 
 
 def _check(args) -> int:
-    from riskpo_openrlhf.integration.check_data import check_paths
+    from riskpo_openrlhf.integration.check_data import ERROR, LEVELS, check_paths
 
     findings = check_paths(
         args.check,
@@ -137,10 +144,14 @@ def _check(args) -> int:
         tokenizer=args.tokenizer,
         max_prompt_tokens=args.max_prompt_tokens,
     )
+    worst = max((finding.level for finding in findings), default=0)
+    if args.json:
+        listed = [dataclasses.asdict(finding) | {"level": LEVELS[finding.level]} for finding in findings]
+        print(json.dumps({"ok": worst < ERROR, "findings": listed}, ensure_ascii=False))
+        return worst
     for finding in findings:
         print(finding)
-    worst = max((finding.level for finding in findings), default=0)
-    print(("OpenRLHF will read this as it stands.", "Read the warnings.", "Repair the errors first.")[worst])
+    print(("OpenRLHF will read this as it is.", "Read the warnings.", "Repair the errors first.")[worst])
     return worst
 
 

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _report(args.run, args.out or args.run / "report.html", args.json)
     except ModuleNotFoundError as error:
-        print(f"report: the package {error.name} is missing: pip install {error.name}", file=sys.stderr)
+        print(f"report: {error.name} is missing: pip install 'riskpo-openrlhf[analysis]'", file=sys.stderr)
     except (OSError, ValueError, EvaluationError) as error:
         print(f"report: {error}", file=sys.stderr)
     return 2

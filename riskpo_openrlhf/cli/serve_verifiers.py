@@ -1,7 +1,7 @@
 """Serve the verifiers by HTTP: `python3 -m riskpo_openrlhf.cli.serve_verifiers --port 8000`.
 
-Training then takes `--reward.remote_url http://HOST:8000/get_reward`; several addresses, separated by commas, share
-the load. Whoever can reach the port can have code run in the sandbox: keep it inside the cluster.
+Train with `--reward.remote_url http://HOST:8000/get_reward`. Several addresses, separated by commas, share the load.
+Whoever reaches the port can run code in the sandbox: keep it inside the cluster.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--threads", type=int, default=16, help="responses graded at once")
-    parser.add_argument("--max_items", type=int, default=1024, help="responses in one request")
-    parser.add_argument("--max_megabytes", type=int, default=64, help="size of one request")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000")
+    parser.add_argument("--threads", type=int, default=16, help="responses graded in parallel (default: 16)")
+    parser.add_argument("--max_items", type=int, default=1024, help="most responses in a request (default: 1024)")
+    parser.add_argument("--max_megabytes", type=int, default=64, help="largest request (default: 64)")
     args = parser.parse_args(argv)
     for name in ("threads", "max_items", "max_megabytes"):
         if getattr(args, name) < 1:
@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"serve_verifiers: {error}; pip install fastapi uvicorn", file=sys.stderr)
         return 2
     app = create_app(args.threads, args.max_items, args.max_megabytes * 2**20)
+    print(f"Verifiers: http://{args.host}:{args.port}/get_reward", flush=True)
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
     return 0
 

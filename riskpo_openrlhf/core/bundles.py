@@ -1,87 +1,84 @@
-"""Which responses form which bundle, the bundles' scores, and how a bundle's advantage goes back to its responses.
+"""Which responses form which bundle, and the bundles' scores R_B = sum_i R(y^i) (section 4, Eq. 3).
 
-P prompts with G responses each. A question set is B prompts; its bundles take one response of each of them, so that
-every response is used once (section 4, Eq. 3). All of it works in bundle order: prompts in an order that depends on
-(seed, step, key) alone, and the responses of each permuted by its own xi_i. The order of arrival plays no part.
+P prompts with G responses each. A question set is B prompts. Its bundles take one response of each of them, and every
+response is used once. Everything here is in *bundle order*: prompts in an order that depends on (seed, step, key)
+alone, and the responses of prompt i permuted by its own xi_i. The order of arrival plays no part.
 
-A response without a verdict is left out. A bundle then has n < T members, T being its number of questions (or B for a
-short last bundle, `short_bundle="scale"`): its score is scaled by T/n and its advantage by n/T.
+A bundle of n members has score sum * T / n, and its advantage counts n / T: T is B, and n is less than B in a last set
+that is short of prompts, or where a response has no verdict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass
 class Part:
-    """The bundles of some of the responses: all of them, or one half when bundles are stratified."""
+    """The bundles of some of the responses: of all, or of one half when bundles are stratified."""
 
-    columns: slice  # the J columns of the bundle-order tensors [P, G] that it bundles
-    order: Tensor  # [P] prompts by question set; the short set, if any, is the last
+    columns: slice  # the J columns of the bundle-order tensors [P, G] that are bundled
+    order: Tensor  # [P] prompts by question set; a short set is the last
     set_of: Tensor  # [P] the question set of each prompt
-    first_id: int  # id of its first bundle; bundle j of set s has id first_id + s * J + j
     total: Tensor  # [n_sets, J] sum of the valid rewards R(y^i)
     n: Tensor  # [n_sets, J] number of valid members
-    size: Tensor  # [n_sets, 1] number of questions
     target: Tensor  # [n_sets, 1] T, the number of members that scores are scaled to
 
     @property
     def scores(self) -> Tensor:
-        """R_B [n_sets, J]; 0 for a bundle that has no valid member, and so no score."""
+        """R_B [n_sets, J]; 0 for a bundle without a valid member, which has no score."""
         return self.total * (self.target / self.n.clamp(min=1))
 
     @property
     def factor(self) -> Tensor:
-        """n / T [n_sets, J]: what an advantage is multiplied by before it goes back."""
+        """n / T [n_sets, J], by which an advantage is multiplied before it goes back."""
         return self.n / self.target
 
     @property
     def scored(self) -> Tensor:
-        """[n_sets, J] bundles with at least one valid member."""
+        """[n_sets, J]: which bundles have a valid member."""
         return self.n > 0
-
-    def sum(self, values: Tensor) -> Tensor:
-        """Sum `values [P, J]` over the prompts of each question set -> [n_sets, J]."""
-        return _sum_sets(values, self.order, self.size)
 
 
 @dataclass
 class Layout:
-    """A batch in bundle order: column j of row i is the response xi_{i,j} of the i-th prompt."""
+    """A batch in bundle order: column j of row i is response xi_{i,j} of the i-th prompt."""
 
-    prompts: Tensor  # [P] place i -> row of the batch as it arrived
-    xi: Tensor  # [P, G] small integers: xi_{i,j}
-    rewards: Tensor  # [P, G] 0 where there is no verdict
+    prompts: Tensor  # [P] row of the batch as it arrived
+    xi: Tensor  # [P, G] xi_{i,j}
+    rewards: Tensor  # [P, G], 0 where there is no verdict
     valid: Tensor  # [P, G]
     parts: list[Part]
 
-    def chunks(self) -> Iterator[slice]:
-        """Slices of rows, few enough responses each for temporary tensors not to count."""
-        return _chunks(*self.xi.shape)
+    @property
+    def scores(self) -> Tensor:
+        """[n_bundles] the scores of all bundles that have one."""
+        return torch.cat([part.scores[part.scored] for part in self.parts])
+
+    def full_scores(self, B: int) -> Tensor:
+        """The scores of the bundles that have all of B verdicts."""
+        return torch.cat([part.scores[part.n == B] for part in self.parts])
 
     def restore(self, values: Tensor) -> Tensor:
-        """`values [P, G]` from bundle order back to the order of arrival."""
+        """Put `values [P, G]` back from bundle order into the order of arrival."""
         out = torch.empty_like(values)
-        for rows in self.chunks():
-            out[self.prompts[rows]] = torch.empty_like(values[rows]).scatter_(1, self.xi[rows].long(), values[rows])
+        out[self.prompts] = torch.empty_like(values).scatter(1, self.xi, values)
         return out
 
     def bundle_ids(self) -> Tensor:
-        """`[P, G]` long, in the order of arrival: the bundle of each response, counting bundles that have a score."""
-        scored = torch.cat([part.scored.flatten() for part in self.parts])
-        number = scored.cumsum(0, dtype=torch.int32) - 1
-        out = torch.empty(self.xi.shape, dtype=torch.long)
-        for rows in self.chunks():
-            ids = torch.cat([number[_slots(part, rows)] for part in self.parts], dim=1).long()
-            ids[~self.valid[rows]] = -1
-            out[self.prompts[rows]] = torch.empty_like(ids).scatter_(1, self.xi[rows].long(), ids)
-        return out
+        """`[P, G]` long, in the order of arrival: each response's index into `scores`; -1 without a verdict."""
+        ids, before = torch.empty_like(self.xi), 0
+        for part in self.parts:
+            number = before - 1 + part.scored.flatten().cumsum(0).view_as(part.n)
+            ids[:, part.columns] = number[part.set_of]
+            before += int(part.scored.sum())
+        return self.restore(ids.masked_fill(~self.valid, -1))
 
 
 def draw_layout(
@@ -92,46 +89,42 @@ def draw_layout(
     seed: int,
     step: int,
     keys: Sequence[str] | None = None,
-    scale_short: bool = True,
 ) -> Layout:
     """Draw the bundles of `rewards [P, G]`, `valid [P, G]` by (seed, step, keys).
 
-    random: canonical order cut into sets of B prompts. ordered: the same without xi; prompts stay as given when there
-    are no keys. stratified: neighbours in difficulty, one half of each group ranked by the other half's mean reward,
-    so that no response takes part in choosing its own bundle.
+    random: the canonical order of the prompts, cut into sets of B. stratified: sets of neighbours in difficulty; each
+    half of a group's responses is ranked by the other half's mean reward, so no response helps to choose its bundle.
     """
     P, G = rewards.shape
-    if bundling == "ordered" and keys is None:
-        prompts = torch.arange(P)
-    else:
-        prompts = canonical_order(keys, rewards, valid, seed, step)
     generator = torch.Generator().manual_seed(
         int.from_bytes(_digest(blake2b(digest_size=8), f"{seed}/{step}"), "big") >> 1
     )
-    xi = torch.arange(G).expand(P, G) if bundling == "ordered" else _permutations(P, G, generator)
-    complete = bool(valid.all())
-    if not complete:
-        valid = _arrange(valid, prompts, xi)
-    rewards = _arrange(rewards, prompts, xi).masked_fill_(~valid, 0)
-    layout = Layout(prompts, xi, rewards, valid, parts=[])
-
-    size = rewards.new_full(((P + bundle_size - 1) // bundle_size, 1), bundle_size)
-    target = size.clone()
-    if P % bundle_size:
-        size[-1] = P % bundle_size
-        target[-1] = bundle_size if scale_short else P % bundle_size
-    first_half, second_half = slice(0, G // 2), slice(G // 2, G)
-    stratified = ((first_half, second_half), (second_half, first_half))  # (who is bundled, who ranks)
-    first_id = 0
-    for columns, other in stratified if bundling == "stratified" else ((slice(0, G), None),):
-        order = torch.arange(P) if other is None else _by_difficulty(layout, other, bundle_size, generator)
-        set_of = torch.empty_like(order)
-        set_of[order] = torch.arange(P) // bundle_size
-        total = _sum_sets(rewards[:, columns], order, size)
-        n = size.expand_as(total) if complete else _sum_sets(valid[:, columns].to(total.dtype), order, size)
-        layout.parts.append(Part(columns, order, set_of, first_id, total, n, size, target))
-        first_id += total.numel()
+    prompts = canonical_order(keys, rewards, valid, seed, step)
+    xi = torch.rand(P, G, generator=generator).argsort(1)  # xi_i ~ Unif(S_G), independent for each prompt
+    layout = arrange(rewards, valid, prompts, xi)
+    if bundling == "stratified":
+        halves = slice(0, G // 2), slice(G // 2, G)
+        for columns, other in (halves, halves[::-1]):
+            order = _by_difficulty(layout, other, bundle_size, generator)
+            layout.parts.append(make_part(layout, columns, order, bundle_size))
+    else:
+        layout.parts.append(make_part(layout, slice(0, G), torch.arange(P), bundle_size))
     return layout
+
+
+def arrange(rewards: Tensor, valid: Tensor, prompts: Tensor, xi: Tensor) -> Layout:
+    """Bring a batch from the order of arrival into bundle order; the layout has no parts yet."""
+    valid = valid[prompts].gather(1, xi)
+    return Layout(prompts, xi, rewards[prompts].gather(1, xi).masked_fill(~valid, 0), valid, [])
+
+
+def make_part(layout: Layout, columns: slice, order: Tensor, B: int) -> Part:
+    """Bundle the `columns` of a layout: sets of B prompts in `order [P]`, the j-th columns together."""
+    set_of = torch.empty_like(order)
+    set_of[order] = torch.arange(len(order)) // B
+    rewards, valid = layout.rewards[:, columns], layout.valid[:, columns].to(layout.rewards.dtype)
+    total, n = sum_sets(rewards, order, B), sum_sets(valid, order, B)
+    return Part(columns, order, set_of, total, n, torch.full_like(n[:, :1], B))
 
 
 def canonical_order(keys: Sequence[str] | None, rewards: Tensor, valid: Tensor, seed: int, step: int) -> Tensor:
@@ -156,163 +149,25 @@ def canonical_order(keys: Sequence[str] | None, rewards: Tensor, valid: Tensor, 
     return hashes.argsort(stable=True)
 
 
-def send_back(A: Tensor, layout: Layout, part: Part, credit: str) -> Tensor:
-    """Bundle advantages `A [n_sets, J]` -> the responses of the part, `[P, J]`, by a rule of one's share.
-
-    uniform: A (the paper). score: A/2 for a right answer, 3A/2 for a wrong one. std: A over the question's standard
-    deviation. sum-mean: A (r - m_q) over the bundle's sum of r - m_q, in equal shares if that sum is about 0.
-    """
-    r, valid = layout.rewards[:, part.columns], layout.valid[:, part.columns]
-    share = A[part.set_of]
-    if credit == "score":
-        share *= torch.where(r > 0, 0.5, 1.5)
-    elif credit == "std":
-        std = group_std(layout, unbiased=True)
-        share /= torch.where(std > 1e-3, std, 1) + 1e-6
-    elif credit == "sum-mean":
-        mean = layout.rewards.sum(1, keepdim=True) / layout.valid.sum(1, keepdim=True).clamp(min=1)
-        excess = (r - mean).masked_fill_(~valid, 0)
-        whole = part.sum(excess)
-        equal = whole.abs() <= 1e-6
-        divisor = torch.where(equal, part.n.clamp(min=1), whole)
-        share *= torch.where(equal[part.set_of], 1, excess) / divisor[part.set_of]
-    elif credit != "uniform":
-        raise ValueError(f"credit {credit!r} is not allowed: one of: uniform, score, std, sum-mean")
-    return share.masked_fill_(~valid, 0)
-
-
-def counterfactual(layout: Layout, part: Part, utility: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Counterfactual credit of the responses of the part, `[P, J]`: what a response adds to its bundles' utility.
-
-        A_ij = mean_b factor_b [ u(S_{-i,b} + r_ij) - mean_{k != j} u(S_{-i,b} + r_ik) ]
-
-    over the J bundles b of the part that hold question i and all its other valid rollouts k; S_{-i,b} is the sum of
-    the others in b, and u sees scaled sums. `utility(scores [c, K, J], sets [c])` may depend on the question set.
-    The baseline has no part of r_ij, so at fixed quantiles the mean of A grad ln pi is the gradient of E[u(R_B)]. As u
-    never decreases, a question's best answer never gets A < 0, and a group of equal rewards gets exactly 0.
-    """
-    out = layout.rewards.new_empty(len(layout.prompts), part.total.shape[1])
-    values = _two_values(layout)
-    for rows in layout.chunks():
-        r, valid, sets = layout.rewards[rows], layout.valid[rows], part.set_of[rows]
-        others = part.total[sets] - r[:, part.columns]
-        members = part.n[sets] - valid[:, part.columns].to(r.dtype) + 1  # as if the question's own response were valid
-        scale = (part.target[sets] / members)[:, None]  # [c, 1, J]
-        # u need only be known at the rewards that occur: two of them in the whole batch, or the group's own.
-        x = r if values is None else values.expand(len(r), 2)
-        u = (utility((others[:, None] + x[:, :, None]) * scale, sets) / scale).mean(2)
-        u = u if values is None else torch.where(r == values[1], u[:, 1:], u[:, :1])
-        u = _over_lowest(u, valid)  # so that equal rewards cancel exactly
-        n = valid.sum(1, keepdim=True)
-        A = (n * u[:, part.columns] - u.sum(1, keepdim=True)) / (n - 1).clamp(min=1)
-        out[rows] = A.masked_fill_(~valid[:, part.columns], 0)
-    return out
-
-
-def group_std(layout: Layout, unbiased: bool) -> Tensor:
-    """The standard deviation `[P, 1]` of each question's valid rewards; 0 if there is a single one."""
-    return torch.cat([masked_std(layout.rewards[rows], layout.valid[rows], unbiased) for rows in layout.chunks()])
-
-
-def group_mean(layout: Layout) -> Tensor:
-    """The mean `[P, 1]` of each question's valid rewards, counted from the lowest of them; 0 if they are equal.
-
-    Of n rewards it is at least 1/n of their range, whatever their sign.
-    """
-    out = []
-    for rows in layout.chunks():
-        r, valid = layout.rewards[rows], layout.valid[rows]
-        out.append(_over_lowest(r, valid).sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1))
-    return torch.cat(out)
-
-
-def group_std_mean(layout: Layout) -> Tensor:
-    """`group_std` times the root of twice the mean's place between the lowest and the highest reward, `[P, 1]`.
-
-    For right and wrong answers of pass rate p that is p sqrt(2 (1 - p)): about the mean where p is small, and about
-    the std where it is nearly 1. The factor 2 makes it the std, and the mean, at p = 1/2.
-    """
-    out = []
-    for rows in layout.chunks():
-        r, valid = layout.rewards[rows], layout.valid[rows]
-        excess = _over_lowest(r, valid)
-        mean = excess.sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)
-        share = mean / excess.amax(1, keepdim=True).clamp(min=1e-6)
-        out.append(masked_std(r, valid, unbiased=False) * (2 * share).sqrt_())
-    return torch.cat(out)
-
-
-def masked_std(x: Tensor, valid: Tensor, unbiased: bool) -> Tensor:
-    """The standard deviation of the valid entries of each row of `x [N, M]` -> [N, 1]; 0 for fewer than two."""
-    n = valid.sum(1, keepdim=True)
-    mean = x.masked_fill(~valid, 0).sum(1, keepdim=True) / n.clamp(min=1)
-    squares = (x - mean).masked_fill_(~valid, 0).square_().sum(1, keepdim=True)
-    return (squares / (n - 1 if unbiased else n).clamp(min=1)).sqrt_()
-
-
-def _over_lowest(x: Tensor, valid: Tensor) -> Tensor:
-    """The valid entries of each row of `x [N, M]`, counted from the lowest of them -> [N, M]; 0 elsewhere."""
-    return (x - x.masked_fill(~valid, torch.inf).amin(1, keepdim=True)).masked_fill_(~valid, 0)
-
-
 def _by_difficulty(layout: Layout, other: slice, B: int, generator: torch.Generator) -> Tensor:
     """Prompts `[P]` from hard to easy by the mean reward of the `other` half, the short set's moved to the end.
 
-    The short set doesn't move the tracker: it is cut at a random place lest the same difficulty be always unseen.
+    The short set does not move the tracker. It comes from a random position of the ranking, so that no difficulty is
+    always hidden from the tracker. A prompt without verdicts in the other half counts as average.
     """
     total = layout.rewards[:, other].sum(1)
     n = layout.valid[:, other].sum(1)
-    unknown = total.sum() / n.sum().clamp(min=1)
-    order = torch.where(n > 0, total / n.clamp(min=1), unknown).argsort(stable=True)
+    average = total.sum() / n.sum().clamp(min=1)
+    order = torch.where(n > 0, total / n.clamp(min=1), average).argsort(stable=True)
     full, short = divmod(len(order), B)
     cut = B * int(torch.randint(full + 1, (1,), generator=generator))
     return torch.cat([order[:cut], order[cut + short :], order[cut : cut + short]])
 
 
-def _permutations(P: int, G: int, generator: torch.Generator) -> Tensor:
-    """xi [P, G]: an independent uniform permutation of 0..G-1 in each row."""
-    xi = torch.empty(P, G, dtype=torch.uint8 if G <= 256 else torch.int32)
-    for rows in _chunks(P, G):
-        xi[rows] = torch.rand(xi[rows].shape, generator=generator).argsort(1).to(xi.dtype)
-    return xi
-
-
-def _arrange(values: Tensor, prompts: Tensor, xi: Tensor) -> Tensor:
-    """`values [P, G]` from the order of arrival to bundle order."""
-    out = torch.empty_like(values)
-    for rows in _chunks(*xi.shape):
-        out[rows] = values[prompts[rows]].gather(1, xi[rows].long())
-    return out
-
-
-def _sum_sets(values: Tensor, order: Tensor, size: Tensor) -> Tensor:
-    """Sum `values [P, J]` over the prompts of each question set; all sets but the last are of one size."""
-    B = int(size[0])
-    full = len(order) // B
-    values = values[order]
-    sums = values[: full * B].view(full, B, -1).sum(1)
-    return sums if full == len(size) else torch.cat([sums, values[full * B :].sum(0, keepdim=True)])
-
-
-def _slots(part: Part, rows: slice) -> Tensor:
-    """The bundle `[c, J]` of each response of some prompts, counting those without a score too."""
-    J = part.total.shape[1]
-    return part.first_id + part.set_of[rows, None] * J + torch.arange(J)
-
-
-def _two_values(layout: Layout) -> Tensor | None:
-    """The `[2]` values (low, high) that rewards take if there are no more than two, as with right and wrong."""
-    r, invalid = layout.rewards, ~layout.valid
-    low = r.masked_fill(invalid, torch.inf).min()
-    high = r.masked_fill(invalid, -torch.inf).max()
-    two = ((r == low) | (r == high) | invalid).all() and low <= high
-    return torch.stack([low, high]) if two else None
-
-
-def _chunks(P: int, G: int) -> Iterator[slice]:
-    """Slices of rows: a sixteenth of the batch, but 4,096 to 16,384 responses, at which torch is at its fastest."""
-    n = max(1, min(max(P * G // 16, 1 << 12), 1 << 14) // G)
-    return (slice(start, min(start + n, P)) for start in range(0, P, n))
+def sum_sets(values: Tensor, order: Tensor, B: int) -> Tensor:
+    """Sum `values [P, J]` over consecutive sets of B prompts in `order` -> [n_sets, J]."""
+    padded = pad(values[order], (0, 0, 0, -len(order) % B))
+    return padded.view(-1, B, values.shape[1]).sum(1)
 
 
 def _digest(seeded: blake2b, text: str) -> bytes:

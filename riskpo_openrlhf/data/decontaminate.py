@@ -1,4 +1,4 @@
-"""Problems that are in a training set and in a test set, told by their normalised text and their images."""
+"""Find training problems that are also in a test set, by their normalised text and their images."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from riskpo_openrlhf.data.instructions import bare_problem
 from riskpo_openrlhf.verifiers.labels import read_label
 
 _SPACING = re.compile(r"\\[,;:! ()\[\]]|\\(?:left|right|displaystyle|q?quad)(?![a-z])|[$~]")
-LEAST_CONTAINED = 100  # characters; a shorter programming task may well be in another one's text
+LEAST_CONTAINED = 100  # characters; a shorter task can be part of another one by chance
 
 
 def normalise(text: str) -> str:
-    r"""Lower case without white space, dollar signs, LaTeX spacing, `\left`, `\right` and a final stop."""
+    r"""Lower the case; remove white space, dollar signs, LaTeX spacing, `\left`, `\right` and a final stop."""
     text = unicodedata.normalize("NFKC", text).casefold()
     text = re.sub(r"\\[dt]frac(?![a-z])", r"\\frac", _SPACING.sub("", text))
     return re.sub(r"\s+", "", text).rstrip(".")
 
 
 def identity(row: dict) -> tuple[str, ...]:
-    """What makes a problem the same: its normalised text without instruction, and its images' contents."""
+    """Return what identifies a problem: its normalised text without instruction, and its images' contents."""
     text = "\n".join(turn["content"] for turn in row["prompt"])
     return (normalise(bare_problem(text)), *(Path(image).stem for image in row.get("images") or ()))
 
 
-def leaked(train: Iterable[dict], test: Iterable[dict]) -> list[int]:
-    """Places of the training rows that are also tests.
+def contaminated(train: Iterable[dict], test: Iterable[dict]) -> list[int]:
+    """Return the places of the training rows that are also tests.
 
-    A programming task also counts when the whole text of a test, of 100 characters or more, is part of it: its
-    sources put their own words around it.
+    A programming task also counts if it contains the whole text of a test of 100 characters or more, because
+    sources put their own words around a task.
     """
     train, test = list(train), list(test)
     tests = {identity(row) for row in test}

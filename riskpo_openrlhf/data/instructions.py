@@ -1,4 +1,4 @@
-"""What a prompt asks the model to do beside the problem: an instruction fits the verifier that grades the answer."""
+"""Hold the instructions that tell the model how to answer. Each fits the verifier that grades the answer."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 
 class Instruction(NamedTuple):
-    """Text before and after a problem, and the verifiers that read an answer given so."""
+    """Text before and after a problem, and the verifiers that read such an answer."""
 
     head: str
     tail: str
     verifiers: tuple[str, ...]
 
     def add(self, problem: str) -> str:
-        """The prompt. Raises `ValueError` when the instruction is there already."""
+        """Return the prompt. Raises `ValueError` if the instruction is there already."""
         for part in (self.head.strip(), self.tail.strip()):
             if part and part in problem:
                 raise ValueError(f"the instruction {part[:60]!r} is in the problem already: {problem[:80]!r}")
         return f"{self.head}{problem}{self.tail}"
 
     def remove(self, prompt: str) -> str:
-        """The problem. Raises `ValueError` when the instruction is not around it."""
+        """Return the problem. Raises `ValueError` if the instruction is not around it."""
         if not self.is_around(prompt):
             raise ValueError(f"the prompt does not begin and end with the expected instruction: {prompt[:80]!r}")
         return prompt.removeprefix(self.head).removesuffix(self.tail)
@@ -42,7 +42,7 @@ INSTRUCTIONS = {
     "boxed": Instruction(
         "", r" Let's think step by step and output the final answer within \boxed{}.", ("math", "geometry")
     ),
-    # `code_prompt` has written it already.
+    # Empty, because `code_prompt` writes the instruction.
     "code": Instruction("", "", ("code",)),
 }
 CODE_HEADING = "\n\n## Your answer\n"
@@ -53,7 +53,7 @@ CODE_ANSWER = (
 
 
 def code_prompt(question: str, starter: str = "") -> str:
-    """A programming problem with the form of its answer: `starter` to be completed, or standard input and output."""
+    """Return a programming prompt: the question and the form of its answer, `starter` code or standard input."""
     if starter.strip():
         form = f"Complete this code, and keep its names and arguments:\n```python\n{starter.strip()}\n```\n"
     else:
@@ -62,7 +62,7 @@ def code_prompt(question: str, starter: str = "") -> str:
 
 
 def bare_problem(prompt: str) -> str:
-    """A prompt without the instructions of this module."""
+    """Return a prompt without the instructions of this module."""
     for instruction in INSTRUCTIONS.values():
         if instruction.is_around(prompt):
             prompt = instruction.remove(prompt)

@@ -1,4 +1,4 @@
-"""From a source to a file that OpenRLHF reads: `prepare` one set, then `check_leaks` over all of a folder."""
+"""Prepare a data set for OpenRLHF by `prepare`, then remove test problems by `decontaminate_folder`."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from riskpo_openrlhf.data.schema import (
     sha256_of_folder,
     write_manifest,
 )
-from riskpo_openrlhf.data.sources import REASONING_GYM, Leave, Problem, Source, file_name
+from riskpo_openrlhf.data.sources import REASONING_GYM, Problem, Skip, Source, file_name
 from riskpo_openrlhf.files import write_bytes, write_jsonl
-from riskpo_openrlhf.verifiers.labels import write_label
+from riskpo_openrlhf.verifiers.labels import read_label, write_label
 
-BAD_GOLD = "no answer can be read"
-MOST_BAD_GOLDS = 0.05  # of a training set; more means that the source has changed
+NO_ANSWER = "no answer can be read"
+MOST_WITHOUT_ANSWER = 0.05  # of a training set; more means that the source has changed
 EXAMPLES = 3
-FORMAT = 1  # raised when the same source and settings give other rows than before
+FORMAT = 1  # raise it when the same source and settings give other rows than before
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose; a set is prepared again when one of them that bears on it changes."""
+    """What the user chose. A set is prepared again if an option that matters for it changes."""
 
     instruction: str | None = None
     copies: str | None = None
@@ -51,7 +51,7 @@ class Options:
     seed: int = 0
 
     def that_matter(self, source: Source) -> dict:
-        """The settings that the set's file depends on, as they go into its manifest."""
+        """Return the settings that the set's file depends on; they go into its manifest."""
         settings = asdict(self) | {"tasks": list(self.tasks), "instruction": self.instruction_for(source)}
         settings["revision"] = self.revision or source.revision
         settings["format"] = FORMAT
@@ -69,12 +69,12 @@ class Options:
 
 
 def prepare(source: Source, out: Path, options: Options, *, force: bool = False, warn: Callable = print) -> dict:
-    """Write `out/NAME.jsonl`, its images or tests beside it, and then its manifest; returns the manifest.
+    """Write `out/NAME.jsonl`, its images or tests beside it, then its manifest; return the manifest.
 
     A set whose manifest has these settings and whose files are unchanged is left as it is.
 
     Raises:
-        DataError: the source is not as expected, or can't be reached; what was there before is still there.
+        DataError: the source is not as expected, or can't be reached. Files of an earlier preparation stay.
     """
     out = out.absolute()
     if "," in str(out) or "@" in str(out):
@@ -88,7 +88,7 @@ def prepare(source: Source, out: Path, options: Options, *, force: bool = False,
     writer = _Writer(source, out, instruction)
     dropped: Counter[str] = Counter()
     rows: dict[tuple, dict] = {}
-    golds_of: dict[tuple, set[str]] = {}
+    answers_of: dict[tuple, set[str]] = {}
     known: dict[str, tuple] = {}
     times: Counter[tuple] = Counter()
     repeated = n_read = 0
@@ -100,28 +100,28 @@ def prepare(source: Source, out: Path, options: Options, *, force: bool = False,
             if key is None or problem.images:
                 row = writer.row(problem)
                 key = known[problem.text] = decontaminate.identity(row)
-        except Leave as reason:
+        except Skip as reason:
             dropped[str(reason)] += 1
             continue
-        except answers.BadGold as error:
+        except answers.AnswerError as error:
             if source.role == "test":
                 raise DataError(
                     f"{source.name}, record {n_read}: {error}; the source has changed: --revision"
                 ) from error
-            dropped[BAD_GOLD] += 1
+            dropped[NO_ANSWER] += 1
             continue
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{source.name}, record {n_read}: {error}; the source has changed: --revision") from error
         times[key] += 1
-        golds_of.setdefault(key, set()).add(_same(problem))
+        answers_of.setdefault(key, set()).add(_same(problem))
         if key not in rows:
             rows[key] = row
-        elif source.role == "test":  # the benchmark is what it is: kept, and told
+        elif source.role == "test":  # a benchmark keeps its repeated problems
             row = writer.row(problem)
             rows[(*key, str(times[key]))] = row | {"id": f"{row['id']}-{times[key]}"}
             repeated += 1
     if source.role == "train":
-        _leave_out_repeats(rows, golds_of, times, dropped)
+        _leave_out_repeats(rows, answers_of, times, dropped)
     _check_counts(source, n_read, len(rows), dropped, options.accept_row_counts, warn)
     over_long = _over_long(rows, options) if options.tokenizer else []
     if source.role == "train":
@@ -130,8 +130,8 @@ def prepare(source: Source, out: Path, options: Options, *, force: bool = False,
         dropped[f"more than {options.max_prompt_tokens} tokens"] += len(over_long)
     elif over_long:
         warn(
-            f"{source.name}: {len(over_long)} prompts have more than {options.max_prompt_tokens} tokens; they stay, "
-            "as the benchmark is what it is, but OpenRLHF cuts off the start of a prompt that does not fit"
+            f"{source.name}: {len(over_long)} prompts have more than {options.max_prompt_tokens} tokens; a test "
+            "set keeps them, but OpenRLHF cuts off the start of a prompt that does not fit"
         )
     if not rows:
         raise DataError(f"{source.name}: no row is left; left out were {dict(dropped)}")
@@ -154,14 +154,14 @@ def prepare(source: Source, out: Path, options: Options, *, force: bool = False,
         "source": provenance,
         "settings": settings,
         "beside": {"folder": writer.folder.name, "sha256": sha256_of_folder(writer.folder)},
-        "checked_against": {},
+        "decontaminated_against": {},
     }
     write_manifest(out, manifest)
     return manifest
 
 
 def finished(out: Path, name: str, settings: dict) -> dict | None:
-    """The manifest of a set that is there with these settings, every file as it was written; else None."""
+    """Return the manifest of a set prepared with these settings and unchanged since; else None."""
     if not manifest_path(out, name).exists():
         return None
     manifest = read_manifests(out)[name]
@@ -172,31 +172,32 @@ def finished(out: Path, name: str, settings: dict) -> dict | None:
     return None
 
 
-def check_leaks(out: Path, say: Callable = print) -> None:
-    """Take out of every training set in a folder what is in a test set there; the manifests count it.
+def decontaminate_folder(out: Path, say: Callable = print) -> None:
+    """Remove from every training set in a folder the problems of the test sets there; the manifests count them.
 
-    Pairs that were checked before and have not changed are not read again.
+    A pair of sets that was compared before and has not changed is not read again.
     """
     out = out.absolute()
     manifests = read_manifests(out)
     tests = {name: manifest for name, manifest in manifests.items() if manifest["role"] == "test"}
     for train in (manifest for manifest in manifests.values() if manifest["role"] == "train"):
-        todo = {name: test for name, test in tests.items() if train["checked_against"].get(name) != test["sha256"]}
+        done = train["decontaminated_against"]
+        todo = {name: test for name, test in tests.items() if done.get(name) != test["sha256"]}
         if not todo:
             continue
         path = out / train["file"]
         rows = list(read_rows(path))
         for name, test in todo.items():
-            places = decontaminate.leaked(rows, read_rows(out / test["file"]))
+            places = decontaminate.contaminated(rows, read_rows(out / test["file"]))
             if places:
                 ids = [rows[place]["id"] for place in places]
-                say(f"{train['name']}: {len(places)} problems are in {name} too and were taken out, e.g. {ids[0]}")
-                taken = set(places)
-                rows = [row for place, row in enumerate(rows) if place not in taken]
+                say(f"{train['name']}: removed {len(places)} problems that are in the test set {name}, e.g. {ids[0]}")
+                removed = set(places)
+                rows = [row for place, row in enumerate(rows) if place not in removed]
                 reason = f"in the test set {name}"
                 train["dropped"][reason] = train["dropped"].get(reason, 0) + len(places)
-                train.setdefault("leaks", {}).setdefault(name, []).extend(ids[:EXAMPLES])
-            train["checked_against"][name] = test["sha256"]
+                train.setdefault("contaminated", {}).setdefault(name, []).extend(ids[:EXAMPLES])
+            done[name] = test["sha256"]
         if len(rows) != train["rows"]["kept"]:
             if not rows:
                 raise DataError(f"{train['name']}: every problem is in a test set of {out}")
@@ -207,7 +208,7 @@ def check_leaks(out: Path, say: Callable = print) -> None:
 
 
 class _Writer:
-    """Makes rows, and writes what is too big for a row, images or tests, into the folder `NAME-images` or `-tests`."""
+    """Makes rows. Writes images and tests, too big for a row, into the folder `NAME-images` or `NAME-tests`."""
 
     def __init__(self, source: Source, out: Path, instruction):
         self.source, self.instruction = source, instruction
@@ -220,18 +221,18 @@ class _Writer:
         row = {"prompt": [{"role": "user", "content": prompt}], "label": "", "datasource": self.source.name}
         if problem.images:
             row["images"] = [str(self._write_image(data)) for data in problem.images]
-        gold, key = problem.gold, problem.key
+        answer, key = problem.answer, problem.key
         if problem.tests is not None:
             key = key or _digest(prompt, _same(problem))
-            gold = str(self._write_tests(file_name(key), problem.tests))
-        row["label"] = write_label(self.source.verifier, gold)
+            answer = str(self._write_tests(file_name(key), problem.tests))
+        row["label"] = write_label(self.source.verifier, answer)
         row["id"] = f"{self.source.name}/{key or _digest(*decontaminate.identity(row))}"
         return row
 
     def remove_unused(self, rows: Iterable[dict]) -> None:
-        """Delete what an earlier preparation left in the folder and no row names."""
+        """Delete files of an earlier preparation that no row names."""
         if self.folder.is_dir():
-            used = {path for row in rows for path in (*row.get("images", ()), json.loads(row["label"])["gold"])}
+            used = {path for row in rows for path in (*row.get("images", ()), read_label(row["label"])[1])}
             for path in self.folder.iterdir():
                 if str(path) not in used:
                     path.unlink()
@@ -258,8 +259,8 @@ class _Writer:
 
 
 def _same(problem: Problem) -> str:
-    """What is equal for two equal answers."""
-    return problem.gold if problem.tests is None else _digest(json.dumps(problem.tests, sort_keys=True))
+    """Return a text that is equal for two equal answers."""
+    return problem.answer if problem.tests is None else _digest(json.dumps(problem.tests, sort_keys=True))
 
 
 def _digest(*parts: str | bytes) -> str:
@@ -271,7 +272,7 @@ def _digest(*parts: str | bytes) -> str:
 
 
 def _records(source: Source, options: Options) -> tuple[Iterator[dict], int | None, dict]:
-    """The records, their number if it is known, and where they are from, for the manifest."""
+    """Return the records, their number if known, and their provenance for the manifest."""
     if source.repo == REASONING_GYM:
         count = {"train": 4800, "test": 160}[source.role] if options.count is None else options.count
         made = reasoning.problems(options.tasks, count, options.seed, source.split)
@@ -295,10 +296,10 @@ def _records(source: Source, options: Options) -> tuple[Iterator[dict], int | No
     return hub.records(copy.files, source.columns, source.repo), total, provenance
 
 
-def _leave_out_repeats(rows: dict, golds_of: dict, times: Counter, dropped: Counter) -> None:
-    """Keep the first of several equal problems, and none whose answers contradict each other."""
-    for key, golds in golds_of.items():
-        if len(golds) > 1:
+def _leave_out_repeats(rows: dict, answers_of: dict, times: Counter, dropped: Counter) -> None:
+    """Keep the first of several equal problems, and none if their answers differ."""
+    for key, different in answers_of.items():
+        if len(different) > 1:
             del rows[key]
             dropped["conflicting answers"] += times[key]
         else:
@@ -310,8 +311,8 @@ def _check_counts(source: Source, read: int, kept: int, dropped: Counter, accept
     for what, number, allowed in (("rows", read, source.rows), ("rows kept", kept, source.kept)):
         if allowed and not allowed[0] <= number <= allowed[1]:
             wrong.append(f"{number:,} {what} instead of {' to '.join(f'{n:,}' for n in dict.fromkeys(allowed))}")
-    if dropped[BAD_GOLD] > MOST_BAD_GOLDS * read:
-        wrong.append(f"{dropped[BAD_GOLD]:,} of {read:,} without an answer that can be read")
+    if dropped[NO_ANSWER] > MOST_WITHOUT_ANSWER * read:
+        wrong.append(f"{dropped[NO_ANSWER]:,} of {read:,} without an answer that can be read")
     if wrong and source.exact and not accept:
         raise DataError(
             f"{source.name} ({source.repo}): {'; '.join(wrong)}. The source has changed: take another commit by "
@@ -322,7 +323,7 @@ def _check_counts(source: Source, read: int, kept: int, dropped: Counter, accept
 
 
 def _over_long(rows: dict, options: Options) -> list:
-    """Keys of the rows with too many tokens, counted as OpenRLHF does: chat template, then no further special ones."""
+    """Return the keys of rows with too many tokens, counted as OpenRLHF does, after the chat template."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)

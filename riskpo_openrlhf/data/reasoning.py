@@ -1,4 +1,4 @@
-"""Problems that reasoning-gym makes: no download, any number of them, their kinds and sizes chosen."""
+"""Make problems by reasoning-gym: no download, any number, of the kinds and sizes that you choose."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from riskpo_openrlhf.data.decontaminate import normalise
 
-# Those whose answer is always one whole number, which the verifier `math` can grade, and whose question asks for no
-# other form than that.
+# Tasks whose answer is always one whole number, which the verifier `math` grades, and whose question asks for no
+# other form.
 TASKS = (
     "basic_arithmetic",
     "chain_sum",
@@ -32,7 +32,7 @@ INSTALL_HINT = "pip install reasoning-gym==0.1.25"
 
 
 def parse_task(text: str) -> tuple[str, dict]:
-    """`chain_sum:max_terms=3,max_digits=2` as (`chain_sum`, {settings}). Raises `ValueError`."""
+    """Split `chain_sum:max_terms=3,max_digits=2` into (`chain_sum`, {settings}). Raises `ValueError`."""
     task, _, settings = text.partition(":")
     if task not in TASKS:
         raise ValueError(f"--tasks {task!r} is not known; one of: {', '.join(TASKS)}")
@@ -46,7 +46,7 @@ def parse_task(text: str) -> tuple[str, dict]:
 
 
 def problems(tasks: Sequence[str], count: int, seed: int, split: str) -> Iterator[dict[str, str]]:
-    """`count` different problems `{"question", "answer"}` of one split, the tasks taking turns.
+    """Yield `count` different problems `{"question", "answer"}` of one split, equally many of each task.
 
     Args:
         tasks: `TASK` or `TASK:KEY=VALUE,...` with the settings of reasoning-gym's task of that name.

@@ -1,8 +1,8 @@
-"""What prepared files hold, and how they reach the disk: a file appears complete or not at all.
+"""Define the rows and manifests of prepared files. Files are written atomically.
 
 A row is `{"prompt": [{"role": "user", "content": ...}], "label": ..., "datasource": ..., "id": ...}`, all strings, and
 with images `"images": [absolute paths]`. OpenRLHF reads it with `--data.input_key prompt --data.label_key label
---data.apply_chat_template`. A manifest beside the file says where the rows come from and what was left out.
+--data.apply_chat_template`. The manifest beside the file says where the rows come from and what was left out.
 """
 
 from __future__ import annotations
@@ -23,17 +23,21 @@ DOUBLE_BRACES = r"\boxed{{}}"  # what "\boxed{{}}" becomes when it is written ou
 CALCULATOR = re.compile(r"<<[^<>\n]*=[^<>\n]*>>")  # GSM8K's annotations, which hold the answer
 
 
+# Keys of manifests that earlier versions wrote, and today's.
+OLD_KEYS = {"checked_against": "decontaminated_against", "leaks": "contaminated"}
+
+
 class DataError(ValueError):
-    """The data are not as they should be; the message says what to do."""
+    """The data are not as expected; the message says what to do."""
 
 
 def check_row(row: dict) -> None:
-    """Raise `DataError` when a row is not of the schema, or carries a trap that OpenRLHF would not notice."""
+    """Raise `DataError` if a row breaks the schema or holds a trap that OpenRLHF would not notice."""
     prompt, images = row.get("prompt"), row.get("images", [])
     where = f"row {row.get('id')!r}"
     for key in ("label", "datasource", "id"):
         if not isinstance(row.get(key), str) or not row[key].strip():
-            raise DataError(f"{where}: {key} is {row.get(key)!r}; it must be a string that is not empty")
+            raise DataError(f"{where}: {key} is {row.get(key)!r}; it must be a non-empty string")
     if not isinstance(prompt, list) or not prompt or not all(isinstance(turn.get("content"), str) for turn in prompt):
         raise DataError(f"{where}: prompt is {str(prompt)[:80]!r}; it must be a list of turns with a string content")
     read_label(row["label"])
@@ -60,7 +64,7 @@ def sha256(path: Path) -> str:
 
 
 def sha256_of_folder(folder: Path) -> str:
-    """One digest of the names and contents of all files in a folder; of no files if there is no folder."""
+    """Return one digest of the names and contents of all files in a folder, which may be missing."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
@@ -77,12 +81,12 @@ def write_manifest(out: Path, manifest: dict) -> None:
 
 
 def read_manifests(out: Path) -> dict[str, dict]:
-    """{name: manifest} of every set in a folder. Raises `DataError` for a manifest that can't be read."""
+    """Return {name: manifest} of every set in a folder. Raises `DataError` for a manifest that can't be read."""
     found = {}
     for path in sorted(out.glob("*.manifest.json")):
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            found[manifest["name"]] = manifest
+            found[manifest["name"]] = {OLD_KEYS.get(key, key): value for key, value in manifest.items()}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} can't be read ({error}): delete it and prepare the set again") from error
     return found

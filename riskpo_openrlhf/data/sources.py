@@ -1,4 +1,4 @@
-"""The data sets that `prepare_data` knows: where each is, and how one of its records becomes a problem."""
+"""List the data sets that `prepare_data` knows: where each is, and how a record becomes a problem."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from riskpo_openrlhf.verifiers.code.testcases import decode_archer, decode_livec
 REASONING_GYM = "reasoning-gym"  # a package in place of a repository
 
 
-class Leave(Exception):
-    """This record is not for the set; the message is the reason, and is counted."""
+class Skip(Exception):
+    """This record does not belong to the set. The message is the reason; the manifest counts it."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem, without its instruction. `images`: a file's bytes each. `tests`: graded by running, not by gold."""
+    """One problem without its instruction. `images`: each file's bytes. `tests` grade a program, not an answer."""
 
     text: str
-    gold: str = ""
+    answer: str = ""
     images: tuple[bytes, ...] = ()
     tests: dict | None = None
     key: str = ""
@@ -33,9 +33,9 @@ class Problem:
 class Source:
     """One data set on the hub.
 
-    `columns` are read and no others; `rows` is how many records there must be, least and most, and `kept` how many
-    after repeats and the like are left out. `exact`: other numbers are an error, else a warning. `files` are globs
-    where the files are not those of a split, `revision` a commit or None for `main`.
+    `columns`: the only ones that are read. `rows`: the least and most records that there must be; `kept`: the same
+    after repeats and the like are left out. `exact`: other numbers are an error, otherwise a warning. `files`: globs,
+    if the files are not those of a split. `revision`: a commit, None for `main`.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Source:
 
 def _dapo(record) -> Problem:
     (turn,) = record["prompt"]
-    gold = answers.text(record["reward_model"]["ground_truth"])
+    answer = answers.text(record["reward_model"]["ground_truth"])
     try:
-        gold = answers.integer(gold)  # all of them, by the paper; one answer written in two ways is no conflict
-    except answers.BadGold:
+        answer = answers.integer(answer)  # so that "033" and "33" are no conflict
+    except answers.AnswerError:
         pass
-    return Problem(INSTRUCTIONS["answer"].remove(turn["content"]), gold)
+    return Problem(INSTRUCTIONS["answer"].remove(turn["content"]), answer)
 
 
 def _math(record) -> Problem:
@@ -86,11 +86,11 @@ def _minerva(record) -> Problem:
 
 
 def _olympiad(record) -> Problem:
-    (gold,) = record["final_answer"]  # one string, also where it holds several answers
+    (answer,) = record["final_answer"]  # one string, also where it holds several answers
     context, unit = ((record[key] or "").strip() for key in ("context", "unit"))
     text = f"{context}\n\n{record['question']}" if context else record["question"]
     return Problem(
-        f"{text}\n\nThe unit of the answer is {unit}." if unit else text, answers.text(gold.replace("$", ""))
+        f"{text}\n\nThe unit of the answer is {unit}." if unit else text, answers.text(answer.replace("$", ""))
     )
 
 
@@ -121,7 +121,7 @@ def _reasoning_gym(record) -> Problem:
 
 def _livecodebench_v5(record) -> Problem:
     if not "2024-08-01" <= record["contest_date"][:10] <= "2025-02-01":
-        raise Leave("contest not from 2024-08-01 to 2025-02-01")
+        raise Skip("contest not from 2024-08-01 to 2025-02-01")
     return _livecodebench(record)
 
 
@@ -288,5 +288,5 @@ SOURCES = {source.name: source for source in _ALL}
 
 
 def file_name(key: str) -> str:
-    """A key of a source as the name of a file."""
+    """Return a source's key as a file name."""
     return re.sub(r"[^\w.-]", "_", key)

@@ -21,10 +21,8 @@ from riskpo_openrlhf.evaluation.samples import SUMMARY, SampleStore
 from riskpo_openrlhf.files import write_json
 from riskpo_openrlhf.settings import find_settings
 from riskpo_openrlhf.tables import aligned
-from riskpo_openrlhf.verifiers import labels
+from riskpo_openrlhf.verifiers import built_in, labels
 
-BUILT_IN = "riskpo"  # the name of the package's own reward function, this file
-REWARD_FUNC = Path(labels.__file__).with_name("reward_func.py")
 FEW = 20  # samples before a verifier that fails most of the time stops the evaluation
 SECONDS = 30  # between two lines of progress in a file
 
@@ -71,12 +69,12 @@ def choose_reward(given: str | None, model: str, rows: Sequence[Problem]) -> tup
         return given, "--reward"
     plain = [row for row in rows if not _names_verifier(row)]
     if not plain:
-        return BUILT_IN, "the verifier that each label names"
+        return built_in.NAME, "the verifier that each label names"
     run = find_settings(Path(model)) if os.path.isdir(model) else None
     trained = run.flags.get("reward.remote_url") if run else None
     if isinstance(trained, (list, tuple)):
         trained = ",".join(trained)
-    if trained and (trained == BUILT_IN or trained.startswith("http") or os.path.isfile(trained)):
+    if trained and (trained == built_in.NAME or trained.startswith("http") or os.path.isfile(trained)):
         return trained, f"as in training, {run.path}"
     row = plain[0]
     raise EvaluationError(
@@ -133,7 +131,7 @@ def evaluate(args: argparse.Namespace, plan: Plan, engines, say: Say = print) ->
         if wanted:
             total = sum(sampling[row.datasource].n for row in plan.problems)
             images = max(len(row.images) for row in plan.problems)
-            reward = str(REWARD_FUNC) if plan.reward == BUILT_IN else plan.reward
+            reward = built_in.reward_path(plan.reward)
             with engines.running(args, tokenizer, max_len=max_len, reward=reward.split(","), images=images) as actors:
                 _sample(engines.generate(actors, wanted), store, sum(map(len, wanted)), total, plan.reward, say)
     finally:

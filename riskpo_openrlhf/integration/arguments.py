@@ -1,25 +1,41 @@
-"""RiskPO's flags in OpenRLHF's own parser, and the checks that need no GPU.
-
-OpenRLHF builds its parser under `if __name__ == "__main__"`, so there is nothing to import: `extend_parsing` waits
-for that parser's `parse_args` and adds the group there.
-"""
+"""RiskPO's flags in OpenRLHF's own parser, and the checks that need no GPU."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
-from riskpo_openrlhf.config import FLAG_PREFIX, PRESETS, RiskPOConfig, bounds_text
+from riskpo_openrlhf.config import (
+    FIXED_BY_RELEASED,
+    FLAG_PREFIX,
+    KNOBS,
+    METHOD_FLAGS,
+    PRESETS,
+    RiskPOConfig,
+    bounds_text,
+)
+from riskpo_openrlhf.verifiers import built_in
 
 ESTIMATOR = "riskpo"
 POLICY_LOSSES = ("riskpo", "gmpo", "gpg")
+MEANS_OVER_RESPONSES = ("riskpo", "gmpo")  # losses that are one whatever `--actor.loss_agg_mode` says
 DEFAULT_PRESET = "paper"
 FOR_ALL = ("max_error_share",)  # knobs that hold for every estimator
-_NAMES = [knob.name for knob in fields(RiskPOConfig)]
+_NAMES = [knob.name for knob in KNOBS]
 _GROUP = FLAG_PREFIX.removeprefix("--")  # the flags' names in the parser's result
+_METHOD_FLAGS = tuple(METHOD_FLAGS[DEFAULT_PRESET])
+
+
+@dataclass(frozen=True)
+class NotGiven:
+    """The default of an OpenRLHF flag that a preset may set: tells a flag that was given from one that was not."""
+
+    default: Any
+
+    def __str__(self) -> str:  # where a help text shows the default
+        return str(self.default)
 
 
 def _boolean(text: str) -> bool:
@@ -29,10 +45,22 @@ def _boolean(text: str) -> bool:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--algo.riskpo.*`, `--riskpo.*` and the new choices to OpenRLHF's parser, in place."""
+    """Add `--algo.riskpo.*`, `--riskpo.*` and the new choices to OpenRLHF's parser, in place, once."""
+    if "--riskpo.runtime" in parser._option_string_actions:
+        return
     for flag, added in (("--algo.advantage.estimator", (ESTIMATOR,)), ("--actor.policy_loss_type", POLICY_LOSSES)):
         action = parser._option_string_actions[flag]
         action.choices = [*action.choices, *(choice for choice in added if choice not in action.choices)]
+    reward = parser._option_string_actions["--reward.remote_url"]
+    reward.type, reward.help = (
+        built_in.reward_path,
+        f"reward file, URLs, or {built_in.NAME} for the built-in verifiers",
+    )
+    for name in _METHOD_FLAGS:
+        action = parser._option_string_actions[f"--{name}"]
+        by_preset = ", ".join(f"{preset} {flags[name]}" for preset, flags in METHOD_FLAGS.items())
+        action.help = f"{action.help or ''} (default: {action.default}; with estimator riskpo by preset: {by_preset})"
+        action.default = NotGiven(action.default)
     group = parser.add_argument_group(
         "RiskPO", "Used with --algo.advantage.estimator riskpo. A knob that is not given has its preset's value."
     )
@@ -40,9 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         FLAG_PREFIX + "preset",
         choices=list(PRESETS),
         default=None,
-        help=f"starting values (default: {DEFAULT_PRESET})",
+        help=f"the whole method: starting values of every knob below, and of OpenRLHF's flags of the loss "
+        f"(default: {DEFAULT_PRESET})",
     )
-    for knob in fields(RiskPOConfig):
+    for knob in KNOBS:
         kind = _boolean if isinstance(knob.default, bool) else type(knob.default)
         default = f"default: {knob.default}" + "".join(
             f", {name}: {values[knob.name]}" for name, values in PRESETS.items() if knob.name in values
@@ -63,16 +92,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evaluate once before the first step (synchronous mode)",
     )  # fmt: skip
     group.add_argument(
-        "--riskpo.dry_run", action="store_true", default=False,
-        help="check everything that needs no GPU, print the final settings and end",
+        "--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", default=None,
+        help="check everything that needs no GPU, print the final settings and end; json: as one object, last line",
     )  # fmt: skip
 
 
 def config_from_flags(flat: argparse.Namespace) -> RiskPOConfig:
-    """The configuration that dotted flags ask for: the preset, with what was given on the command line."""
+    """Build the configuration of dotted flags: the preset, with the knobs that are not None."""
     values = vars(flat)
     given = {name: values[_GROUP + name] for name in _NAMES if values[_GROUP + name] is not None}
     return RiskPOConfig.preset(values[_GROUP + "preset"] or DEFAULT_PRESET, **given)
+
+
+def config_from_args(args: SimpleNamespace) -> RiskPOConfig:
+    """Build the configuration inside OpenRLHF's nested `args`, as `resolve` left it."""
+    return config_from_flags(
+        SimpleNamespace(**{_GROUP + name: value for name, value in vars(args.algo.riskpo).items()})
+    )
 
 
 def uses_riskpo(args: SimpleNamespace) -> bool:
@@ -80,9 +116,18 @@ def uses_riskpo(args: SimpleNamespace) -> bool:
     return args.algo.advantage.estimator == ESTIMATOR
 
 
-def config_from_args(args: SimpleNamespace) -> RiskPOConfig:
-    """The configuration inside OpenRLHF's nested `args`, as `resolve` left it."""
-    return RiskPOConfig(**{name: getattr(args.algo.riskpo, name) for name in _NAMES})
+def method_flags(args: SimpleNamespace) -> dict[str, Any]:
+    """OpenRLHF's flags of the loss and the objective in its nested `args`, by dotted name, for `describe`."""
+    found = {}
+    for name in _METHOD_FLAGS:
+        *groups, last = name.split(".")
+        node = args
+        for group in groups:
+            node = getattr(node, group)
+        found[name] = getattr(node, last)
+    low, high = args.actor.eps_clip_low_high or (args.actor.eps_clip, args.actor.eps_clip)
+    found["actor.eps_clip"] = low if low == high else (low, high)  # OpenRLHF reads the pair and no other
+    return found
 
 
 def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
@@ -93,8 +138,8 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
     values = vars(flat)
     config = config_from_flags(flat)
     own_estimator = values["algo.advantage.estimator"] == ESTIMATOR
-    own_loss = values["actor.policy_loss_type"] in POLICY_LOSSES
-    if own_loss:
+    _fill_method_flags(values, values[_GROUP + "preset"] or DEFAULT_PRESET if own_estimator else None)
+    if values["actor.policy_loss_type"] in POLICY_LOSSES:
         check_policy_loss(values)
     if own_estimator:
         check_combination(config, values)
@@ -103,8 +148,6 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
             f"{FLAG_PREFIX}{given[0]} needs --algo.advantage.estimator {ESTIMATOR}, "
             f"not {values['algo.advantage.estimator']}"
         )
-    if (own_estimator or own_loss) and values["actor.entropy_coef"] is None:
-        values["actor.entropy_coef"] = 0.0  # OpenRLHF's way to log the entropy without a bonus
     if values["riskpo.eval_at_start"] and not values["eval.dataset"]:
         raise ValueError("--riskpo.eval_at_start needs --eval.dataset: there is nothing to evaluate on")
     if values["riskpo.eval_at_start"] and values["train.async_enable"]:
@@ -113,9 +156,25 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
             "would save a best checkpoint of step 0 that can't be resumed; leave one of them out"
         )
     values[_GROUP + "preset"] = values[_GROUP + "preset"] or DEFAULT_PRESET
-    for name in _NAMES:
-        values[_GROUP + name] = getattr(config, name)
+    for name in _NAMES:  # None where the authors' code decides
+        values[_GROUP + name] = None if config.released and name in FIXED_BY_RELEASED else getattr(config, name)
     return config if own_estimator else None
+
+
+def _fill_method_flags(values: dict, preset: str | None) -> None:
+    """Replace each `NotGiven`: by the preset's value, or by OpenRLHF's default without a preset."""
+    chosen = dict(METHOD_FLAGS[preset]) if preset else {}
+    loss = values["actor.policy_loss_type"]
+    loss = chosen.get("actor.policy_loss_type", loss.default) if isinstance(loss, NotGiven) else loss
+    if loss in POLICY_LOSSES:
+        chosen["actor.entropy_coef"] = 0.0  # OpenRLHF's way to log the entropy without a bonus
+    if loss in MEANS_OVER_RESPONSES:
+        chosen["actor.loss_agg_mode"] = "seq-mean-token-mean"
+    if loss in ("gmpo", "gpg"):
+        chosen.pop("actor.dual_clip", None)  # it has no meaning there
+    for name in _METHOD_FLAGS:
+        if isinstance(values[name], NotGiven):
+            values[name] = chosen.get(name, values[name].default)
 
 
 def check_combination(config: RiskPOConfig, values: dict) -> None:
@@ -132,6 +191,13 @@ def check_combination(config: RiskPOConfig, values: dict) -> None:
             f"--algo.advantage.gamma {values['algo.advantage.gamma']} is not allowed with riskpo: the advantage "
             "belongs to the whole response; use 1"
         )
+    kl_flags = ["--algo.kl.use_loss"] if values["algo.kl.use_loss"] else []
+    kl_flags += ["--algo.kl.target"] if values["algo.kl.target"] is not None else []
+    if kl_flags and values["algo.kl.init_coef"] == 0:
+        raise ValueError(
+            f"{kl_flags[0]} has no effect with --algo.kl.init_coef 0, the value of every preset: give a coefficient "
+            "above 0 (OpenRLHF's default without RiskPO is 0.01), or leave it out"
+        )
     penalties = [
         f"--{name}"
         for name in ("reward.overlong_buffer_len", "reward.stop_properly_penalty_coef")
@@ -144,26 +210,6 @@ def check_combination(config: RiskPOConfig, values: dict) -> None:
         )
 
 
-def notes(values: dict) -> list[str]:
-    """What is allowed with RiskPO, but is seldom what was meant. `values`: flags by dotted name, after `resolve`."""
-    found = []
-    if values["algo.advantage.estimator"] != ESTIMATOR:
-        return found
-    if values[_GROUP + "preset"] == "recommended" and (
-        values["actor.policy_loss_type"] == "ppo" and values["actor.loss_agg_mode"] == "token-mean"
-    ):
-        found.append(
-            "--actor.loss_agg_mode token-mean (OpenRLHF's default) lets long responses weigh more; preset recommended "
-            "was measured with seq-mean-token-mean"
-        )
-    if values["algo.kl.init_coef"] > 0 and not values["algo.kl.use_loss"]:
-        found.append(
-            f"--algo.kl.init_coef {values['algo.kl.init_coef']:g} (OpenRLHF's default is 0.01) puts a KL penalty into "
-            "the reward and keeps a reference model in memory; the paper has 0"
-        )
-    return found
-
-
 def check_policy_loss(values: dict) -> None:
     """Refuse what our policy losses can't honour. `values`: OpenRLHF's flags by dotted name. Raises `ValueError`."""
     dual_clip, kind = values["actor.dual_clip"], values["actor.policy_loss_type"]
@@ -171,31 +217,8 @@ def check_policy_loss(values: dict) -> None:
         raise ValueError(f"--actor.dual_clip has no meaning with --actor.policy_loss_type {kind}: leave it out")
     if dual_clip is not None and dual_clip <= 1:
         raise ValueError(f"--actor.dual_clip {dual_clip:g} is not allowed: (1, inf)")
-
-
-@contextlib.contextmanager
-def extend_parsing(after: Callable[[argparse.Namespace, RiskPOConfig | None], None]) -> Iterator[None]:
-    """While active, OpenRLHF's parser knows our flags; `after(flat, config)` is called with its checked result.
-
-    A `ValueError` of the checks ends the process as argparse does: message on stderr, exit code 2.
-    """
-    original = argparse.ArgumentParser.parse_args
-
-    def parse_args(self, args=None, namespace=None):
-        if "--algo.advantage.estimator" not in self._option_string_actions:  # somebody else's parser
-            return original(self, args, namespace)
-        argparse.ArgumentParser.parse_args = original
-        add_arguments(self)
-        flat = original(self, args, namespace)
-        try:
-            config = resolve(flat)
-        except ValueError as error:
-            self.exit(2, f"{self.prog}: error: {error}\n")
-        after(flat, config)
-        return flat
-
-    argparse.ArgumentParser.parse_args = parse_args
-    try:
-        yield
-    finally:
-        argparse.ArgumentParser.parse_args = original
+    if kind in MEANS_OVER_RESPONSES and values["actor.loss_agg_mode"] == "token-mean":
+        raise ValueError(
+            f"--actor.loss_agg_mode token-mean has no effect with --actor.policy_loss_type {kind}, which is a mean "
+            "over responses: leave it out, or add --actor.policy_loss_type ppo"
+        )

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from riskpo_openrlhf.cli import train
 from riskpo_openrlhf.files import write_json
+from riskpo_openrlhf.integration import launch
 
 # With these, each run would wait for a placement of its own, or make its trainer elsewhere.
 NOT_SHARED = ("--train.colocate_all", "--train.colocate_actor_ref", "--train.async_enable")
@@ -91,9 +91,9 @@ def main(argv: list[str] | None = None) -> int:
         with _output_to(folder / "train.log"):
             sys.argv[1:] = job["flags"]
             if number == 0:
-                train.prepare()
+                launch.install()
                 _share()
-            train.run()
+            launch.run()
         write_json(folder / "finished.json", {"seconds": time.monotonic() - started, "flags": job["flags"]})
     return 0
 

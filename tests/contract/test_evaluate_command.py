@@ -9,9 +9,9 @@ from transformers import Qwen2Config
 
 from riskpo_openrlhf.cli import evaluate
 from riskpo_openrlhf.evaluation.problems import EvaluationError
-from riskpo_openrlhf.evaluation.run import REWARD_FUNC
 from riskpo_openrlhf.integration import contract, evaluation_engines
 from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
+from riskpo_openrlhf.verifiers.built_in import PATH as REWARD_FUNC
 from riskpo_openrlhf.verifiers.labels import write_label
 
 CHAT = [{"role": "user", "content": "1+1"}]

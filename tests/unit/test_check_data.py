@@ -1,4 +1,4 @@
-"""`prepare_data --check`: what OpenRLHF would pass over in silence is said, and good files get no complaint."""
+"""`prepare_data --check` and the dry run's check: each trap is reported, and good files get no complaint."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 from riskpo_openrlhf.cli.prepare_data import main
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS
-from riskpo_openrlhf.integration.check_data import ERROR, NOTE, WARNING, check_paths
+from riskpo_openrlhf.integration.check_data import ERROR, NOTE, WARNING, check_files, check_paths
 from riskpo_openrlhf.verifiers.labels import write_label
 
 BOXED = INSTRUCTIONS["boxed"]
@@ -60,9 +60,9 @@ def test_plain_questions_and_answers_of_ones_own_are_fine_with_their_own_columns
 @pytest.mark.parametrize(
     ("rows", "level", "said"),
     [
-        ([row(label="033"), row(1, label=7)], ERROR, "labels change when they are read, e.g. '033' becomes 33"),
-        ([row(label=33)], ERROR, "the label is int, no string"),
-        ([row(label="2024-01-02")], ERROR, "labels change when they are read, e.g. '2024-01-02'"),
+        ([row(label="033"), row(1, label=7)], ERROR, "the label is int, not a string (2 of 2 rows"),
+        ([row(label=33)], ERROR, "the label is int, not a string"),
+        ([row(label="2024-01-02")], ERROR, "the label is datetime, not a string"),
         ([row(label="")], ERROR, "the label can't be used: label '' is not allowed"),
         ([row(label='{"verifier": "poetry", "gold": "1"}')], ERROR, "verifier 'poetry' is not known"),
         ([row(label=write_label("code", "/not/there.json.gz"))], ERROR, "names a file of tests that is not there"),
@@ -107,7 +107,7 @@ def test_a_name_that_openrlhf_cuts_or_does_not_know_is_told(name, tmp_path):
     (text,) = complaints(check_paths([write(tmp_path / name, [row()])]))
     assert text.startswith("[error]")
     (text,) = complaints(check_paths([str(tmp_path / "none.jsonl")]))
-    assert "is not there" in text
+    assert "no such file" in text
 
 
 def test_the_split_of_a_file_is_train_whatever_the_flag_says(tmp_path):
@@ -169,8 +169,132 @@ def test_with_a_tokenizer_prompts_are_rendered_and_counted(tmp_path):
 )
 def test_the_exit_code_is_that_of_the_worst_finding(rows, code, tmp_path, capsys):
     assert main(["--check", write(tmp_path / "own.jsonl", rows)]) == code
-    last = ("will read this as it stands", "Read the warnings", "Repair the errors first")[code]
+    last = ("will read this as it is", "Read the warnings", "Repair the errors first")[code]
     assert last in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("rows", "code"), [([row()], 0), ([row(label=3)], 2)], ids=["good", "error"])
+def test_another_program_can_read_the_result(rows, code, tmp_path, capsys):
+    path = write(tmp_path / "own.jsonl", rows)
+    assert main(["--check", path, "--json"]) == code
+    result = json.loads(capsys.readouterr().out)
+    assert result["ok"] == (code == 0)
+    assert {finding["level"] for finding in result["findings"]} == {"note", "error"} if code else {"note"}
+    assert {finding["where"] for finding in result["findings"]} == {path, "lengths"}
+
+
+def flags(path, **change) -> dict:
+    """The data flags of OpenRLHF with the values that prepared files need."""
+    values = {
+        "data.prompt_dataset": str(path),
+        "data.prompt_probs": None,
+        "data.prompt_split": "train",
+        "data.max_samples": 100,
+        "data.input_key": "prompt",
+        "data.label_key": "label",
+        "data.image_key": "images",
+        "data.apply_chat_template": True,
+        "data.max_images_per_prompt": 0,
+        "eval.dataset": None,
+        "eval.split": "train",
+    }
+    return values | {name.replace("__", "."): value for name, value in change.items()}
+
+
+def save(path: Path, rows: list[dict], mark: str = "") -> Path:
+    """Write the rows in the format that the ending names."""
+    if path.suffix == ".jsonl":
+        path.write_text(mark + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(mark + json.dumps(rows), encoding="utf-8")
+    else:
+        table = datasets.Dataset.from_list(rows)
+        table.to_parquet(path) if path.suffix == ".parquet" else table.to_csv(path)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet", ".csv"])
+def test_the_dry_run_accepts_good_files_of_every_kind_and_names_a_missing_column(ending, tmp_path):
+    path = save(tmp_path / f"own{ending}", [{"question": f"What is {i}?", "answer": f"x{i}"} for i in range(3)])
+    assert check_files(flags(path, data__input_key="question", data__label_key="answer")) == []
+    assert check_files(flags(path, data__input_key="question", data__label_key=None)) == []
+    (finding,) = check_files(flags("", eval__dataset=str(path), data__input_key="question"))
+    assert (finding.level, finding.flag, finding.where) == (ERROR, "eval.dataset", str(path))
+    assert "has no column 'label', but question, answer. Set --data.label_key" in finding.message
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "\n", "\ufeff\n"], ids=["byte-order mark", "blank line", "both"])
+def test_a_first_line_that_openrlhf_reads_is_accepted_everywhere(mark, tmp_path):
+    path = save(tmp_path / "own.jsonl", [row(), row(1)], mark)
+    assert check_files(flags(path)) == []
+    findings = check_paths([str(path)])
+    assert complaints(findings) == [] and "2 rows are read" in str(findings[0])
+
+
+def test_a_first_line_that_openrlhf_can_not_read_is_an_error_everywhere(tmp_path):
+    path = save(tmp_path / "own.jsonl", [row()], mark="{broken\n")
+    for findings in (check_files(flags(path)), check_paths([str(path)])):
+        assert "can't be read: JSON parse error" in complaints(findings, ERROR)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("e.jsonl", ""), ("e.json", "[]"), ("e.csv", "prompt,label\n"), ("z.csv", "")]
+)
+def test_a_file_without_rows_is_an_error(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    (finding,) = check_files(flags(tmp_path / name))
+    assert finding.what == "has no rows"
+
+
+def test_a_parquet_file_without_rows_is_an_error(tmp_path):
+    datasets.Dataset.from_dict({"prompt": [], "label": []}).to_parquet(tmp_path / "e.parquet")
+    (finding,) = check_files(flags(tmp_path / "e.parquet"))
+    assert finding.what == "has no rows"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data__apply_chat_template": False}, "prompts are lists of chat turns. Add --data.apply_chat_template"),
+        ({"data__prompt_split": "test"}, "has no split 'test', and OpenRLHF stops there"),
+        ({"data__prompt_dataset": "/not/there.jsonl"}, "/not/there.jsonl: no such file"),
+        ({"data__prompt_dataset": "/not@there.jsonl"}, "has a comma or an @"),
+        ({"data__max_samples": 0}, "has no rows"),
+        ({"data__prompt_probs": "0.5,0.5"}, "--data.prompt_probs 0.5,0.5: is not one number for each file"),
+    ],
+)
+def test_the_dry_run_reports_flags_that_do_not_fit_the_file(change, said, tmp_path):
+    values = flags(save(tmp_path / "own.jsonl", [row(), row(1)]))
+    assert check_files(values) == []
+    (finding,) = check_files(values | flags(values["data.prompt_dataset"], **change))
+    assert said in finding.message and finding.flag == "data.prompt_dataset"
+
+
+def test_the_split_of_the_test_file_is_the_one_of_its_own_flag(tmp_path):
+    path = save(tmp_path / "own.jsonl", [row()])
+    (finding,) = check_files(flags(path, eval__dataset=str(path), eval__split="test"))
+    assert finding.flag == "eval.dataset" and "leave --eval.split at that" in finding.message
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_images_need_the_flag_that_lets_them_in(ending, tmp_path):
+    path = save(tmp_path / f"own{ending}", [asked("<image><image>?", images=["/a.png", "/b.png"])])
+    (finding,) = check_files(flags(path, data__max_images_per_prompt=1))
+    assert finding.cure == "Set --data.max_images_per_prompt 2"
+    assert check_files(flags(path, data__max_images_per_prompt=2)) == []
+
+
+def test_the_dry_run_leaves_labels_and_prompts_to_the_users_own_reward_function(tmp_path):
+    rows = [{"prompt": f"Rhyme on {i}.", "label": i} for i in range(2)]
+    assert check_files(flags(save(tmp_path / "own.jsonl", rows))) == []
+
+
+def test_the_dry_run_joins_files_and_lets_names_on_the_hub_pass(tmp_path):
+    one = save(tmp_path / "one.jsonl", [row()])
+    two = save(tmp_path / "two.jsonl", [row(prompt="a text")])
+    (finding,) = check_files(flags(f"{one},{two}"))
+    assert "can't be read as one data set" in finding.message
+    assert check_files(flags(f"{one},openai/gsm8k")) == []
 
 
 def test_a_folder_that_was_prepared_stands_for_its_files(tmp_path, capsys):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riskpo_openrlhf.data import answers, reasoning
-from riskpo_openrlhf.data.decontaminate import identity, leaked, normalise
+from riskpo_openrlhf.data.decontaminate import contaminated, identity, normalise
 from riskpo_openrlhf.data.instructions import CODE_HEADING, INSTRUCTIONS, bare_problem, code_prompt
 from riskpo_openrlhf.data.schema import DataError, check_row
 from riskpo_openrlhf.data.sources import SOURCES
@@ -29,7 +29,7 @@ def test_the_last_box_is_what_was_put_into_it(content, box, before):
 
 
 @pytest.mark.parametrize(
-    ("solution", "gold"),
+    ("solution", "answer"),
     [
         (r"so $\boxed{\frac{3}{8}}$", r"\frac{3}{8}"),
         (r"so $\boxed 7$ is it", "7"),
@@ -40,13 +40,13 @@ def test_the_last_box_is_what_was_put_into_it(content, box, before):
         (r"\boxed{10,\!080}", r"10,\!080"),
     ],
 )
-def test_boxes_of_every_form_are_read(solution, gold):
-    assert answers.last_boxed(solution) == gold
+def test_boxes_of_every_form_are_read(solution, answer):
+    assert answers.last_boxed(solution) == answer
 
 
 @pytest.mark.parametrize("solution", ["no box", r"\boxed{}", r"\boxed{never closed", r"\boxed $", r"\fbox{ }"])
 def test_a_solution_without_an_answer_is_refused(solution):
-    with pytest.raises(answers.BadGold):
+    with pytest.raises(answers.AnswerError):
         answers.last_boxed(solution)
 
 
@@ -66,27 +66,27 @@ def test_a_whole_number_is_the_same_however_it_is_written(number, width):
 
 @pytest.mark.parametrize("value", ["7.5", 7.5, "", None, "x", "1/2", float("nan"), float("inf"), "1 2", r"\frac12"])
 def test_what_is_no_whole_number_is_refused(value):
-    with pytest.raises(answers.BadGold):
+    with pytest.raises(answers.AnswerError):
         answers.integer(value)
 
 
 @pytest.mark.parametrize(
-    ("answer", "gold"),
+    ("field", "answer"),
     [("6*2=<<6*2=12>>12\n#### 12", "12"), ("#### 1,260", "1260"), ("####  -3.", "-3"), ("#### 2.50", "2.50")],
 )
-def test_gsm8k_answers_stand_after_the_hashes(answer, gold):
-    assert answers.after_hashes(answer) == gold
+def test_gsm8k_answers_stand_after_the_hashes(field, answer):
+    assert answers.after_hashes(field) == answer
 
 
 @pytest.mark.parametrize("answer", ["12", "#### ", "#### twelve", "#### 1 #### 2"])
 def test_a_gsm8k_answer_of_another_form_is_refused(answer):
-    with pytest.raises(answers.BadGold):
+    with pytest.raises(answers.AnswerError):
         answers.after_hashes(answer)
 
 
 @pytest.mark.parametrize("value", ["", "  ", None, 3, ["a"]])
-def test_a_gold_that_is_no_text_is_refused(value):
-    with pytest.raises(answers.BadGold):
+def test_an_answer_that_is_no_text_is_refused(value):
+    with pytest.raises(answers.AnswerError):
         answers.text(value)
 
 
@@ -174,19 +174,19 @@ def test_a_problem_is_found_in_the_test_set_under_any_instruction():
     problem = "Find the sum of $1$ and $2$."
     train = [row(instruction.add(text)) for text in (problem, "Other.", problem.upper()) for instruction in
              (INSTRUCTIONS["answer"], INSTRUCTIONS["boxed"])]  # fmt: skip
-    assert leaked(train, [row(INSTRUCTIONS["boxed"].add(problem))]) == [0, 1, 4, 5]
+    assert contaminated(train, [row(INSTRUCTIONS["boxed"].add(problem))]) == [0, 1, 4, 5]
     assert identity(train[0]) == identity(train[1])
 
 
 def test_images_are_part_of_a_problem():
     train = [row("<image>Find x.", "geometry", images=[f"/train/{i}.png"]) for i in range(3)]
-    assert leaked(train, [row("<image>Find x.", "geometry", images=["/test/1.png"])]) == [1]
+    assert contaminated(train, [row("<image>Find x.", "geometry", images=["/test/1.png"])]) == [1]
 
 
-def test_a_short_task_or_a_mathematical_problem_does_not_leak_by_being_part_of_another():
+def test_a_short_task_or_a_mathematical_problem_may_be_part_of_another():
     long = "Read the lengths of the roads and print the longest way that visits no town twice. " * 2
     code = [row(f"Write Python. {long} Fence it.", "code"), row("Print n. Then more.", "code"), row(f"{long} Why?")]
-    assert leaked(code, [row(code_prompt(long), "code"), row(code_prompt("Print n."), "code"), row(long)]) == [0]
+    assert contaminated(code, [row(code_prompt(long), "code"), row(code_prompt("Print n."), "code"), row(long)]) == [0]
 
 
 GOOD = row("Find x.", images=[])

@@ -1,7 +1,7 @@
-"""Section 5 of the paper as numbers: what an advantage does to the entropy, and when MVaR's does it differently.
+"""Section 5 and Appendix A of the paper as numbers: what an advantage does to the entropy, and when MVaR's differs.
 
-Proposition 1 and Theorem 2 by enumeration of a discrete distribution, fine enough to stand for a continuous reward;
-and what is left of them for sums of binary rewards, where bundles are drawn at random.
+Lemma 1, Proposition 1 and Theorems 2 and 3 by enumeration of discrete distributions, fine enough to stand for a
+continuous reward; and what is left of them for sums of binary rewards, where bundles are drawn at random.
 """
 
 from math import comb
@@ -41,6 +41,16 @@ def test_proposition_1_the_entropy_changes_by_minus_the_covariance_up_to_second_
     assert rest[1] <= 0.3 * rest[0] or rest[0] < 1e-9  # half the step, a quarter of the rest
 
 
+@given(SEEDS)
+def test_lemma_1_a_covariance_is_the_integral_of_those_of_the_indicators(seed):
+    rng = np.random.default_rng(seed)
+    p, x, y = rng.dirichlet(np.ones(12)), rng.normal(size=12), rng.normal(size=12)
+    # Cov(1{X > t}, Y) is constant between two neighbouring values of X, and 0 outside of them.
+    values = np.sort(x)
+    pieces = [(b - a) * covariance(p, x > a, y) for a, b in zip(values[:-1], values[1:], strict=True)]
+    assert covariance(p, x, y) == pytest.approx(sum(pieces), abs=1e-12)
+
+
 def under_assumption_1(rng, alpha: float, beta: float, n: int = 400):
     """(rewards, ascending; psi, the log-probability given the reward; both quantiles), n outputs of equal weight."""
     rewards = np.sort(rng.gamma(rng.uniform(0.5, 5), size=n))
@@ -65,6 +75,49 @@ def test_theorem_2_under_assumption_1_mvar_is_less_correlated_with_the_log_proba
     p = np.full(len(rewards), 1 / len(rewards))
     averse = covariance(p, psi, advantage(rewards, q_alpha, q_beta, omega))
     assert averse <= covariance(p, psi, rewards - rewards.mean()) + 1e-9
+
+
+def transforms(rng, rewards: np.ndarray, steeper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(g_1, g_2) of the rewards: both never decrease, and g_1 rises by more where `steeper`, by as much elsewhere."""
+    rise = rng.exponential(size=len(rewards) - 1) * np.diff(rewards)
+    more = rng.exponential(size=len(rewards) - 1) * np.diff(rewards)
+    g_2 = np.concatenate([[0], np.cumsum(rise)])
+    return g_2 + np.concatenate([[0], np.cumsum(more * steeper[1:])]), g_2
+
+
+@settings(max_examples=200)
+@given(SEEDS, st.sampled_from([(0.2, 0.8), (0.4, 0.9), (0.1, 0.6)]))
+def test_theorem_3_more_weight_on_the_upper_tail_means_more_covariance_with_the_log_probability(seed, levels):
+    """The paper prints Cov(SF, g_2) >= Cov(SF, g_1) for g_1' >= g_2' above q_beta; its proof gives <=, and so do we.
+
+    The proof's integral over k(t) (g_2' - g_1') has k >= 0 and g_2' - g_1' <= 0, so it is <= 0. That is also what
+    section 5 says in words: weight on high rewards amplifies the covariance, and entropy falls faster.
+    """
+    rng = np.random.default_rng(seed)
+    rewards, psi, _, q_beta = under_assumption_1(rng, *levels)
+    p = np.full(len(rewards), 1 / len(rewards))
+    g_1, g_2 = transforms(rng, rewards, rewards > q_beta)
+    assert (g_1 == g_2)[rewards <= q_beta].all()
+    assert covariance(p, psi, g_1) >= covariance(p, psi, g_2) - 1e-9
+
+
+@settings(max_examples=200)
+@given(SEEDS, st.sampled_from([(0.2, 0.8), (0.4, 0.9), (0.1, 0.6)]))
+def test_theorem_3_mirrored_more_weight_on_the_lower_tail_means_less_covariance(seed, levels):
+    rng = np.random.default_rng(seed)
+    rewards, psi, q_alpha, _ = under_assumption_1(rng, *levels)
+    p = np.full(len(rewards), 1 / len(rewards))
+    g_1, g_2 = transforms(rng, rewards, rewards <= q_alpha)
+    g_1 = g_1 - g_1[-1] + g_2[-1]  # equal above q_alpha
+    assert np.allclose(g_1[rewards >= q_alpha], g_2[rewards >= q_alpha])
+    assert covariance(p, psi, g_1) <= covariance(p, psi, g_2) + 1e-9
+
+
+def test_theorem_3_as_printed_is_false_under_assumption_1():
+    rewards, psi, _, q_beta = under_assumption_1(np.random.default_rng(0), 0.2, 0.8)
+    p = np.full(len(rewards), 1 / len(rewards))
+    g_2, g_1 = rewards, rewards + np.clip(rewards - q_beta, 0, None)  # g_1' = 2 and g_2' = 1 above q_beta
+    assert covariance(p, psi, g_1) - covariance(p, psi, g_2) > 0.01
 
 
 def test_without_assumption_1_theorem_2_can_fail():

@@ -197,7 +197,7 @@ def test_the_name_of_a_figure_chooses_it(figure, tmp_path, capsys):
     runs = f"ours={tmp_path / 'a'},{tmp_path / 'b'}"
     assert plot.main([figure, runs, "--window", "5", "--out", str(tmp_path / "f.svg")]) == 0
     assert "ours (2 seeds)" in capsys.readouterr().out
-    assert "moving mean of 5 steps" in (tmp_path / "f.svg").read_text()
+    assert "mean of the last 5 steps" in (tmp_path / "f.svg").read_text()
 
 
 def test_the_picture_of_a_single_run_names_its_settings(tmp_path):

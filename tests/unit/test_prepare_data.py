@@ -242,7 +242,7 @@ def rows_of(out: Path, name: str) -> list[dict]:
     return list(read_rows(out / f"{name}.jsonl"))
 
 
-def golds_of(out: Path, name: str) -> list[str]:
+def answers_of(out: Path, name: str) -> list[str]:
     return [read_label(row["label"])[1] for row in rows_of(out, name)]
 
 
@@ -253,7 +253,7 @@ def prompts_of(out: Path, name: str) -> list[str]:
 def test_dapo_rows_keep_their_words_and_lose_repeats_and_contradictions(out):
     rows = rows_of(out, "dapo_math_17k")
     assert [row["prompt"] for row in rows] == [DAPO[i]["prompt"] for i in (1, 3, 6)]
-    assert golds_of(out, "dapo_math_17k") == ["-13", "40320", "33"]
+    assert answers_of(out, "dapo_math_17k") == ["-13", "40320", "33"]
     manifest = read_manifests(out)["dapo_math_17k"]
     assert manifest["rows"] == {"read": 32, "kept": 3}
     # 4 times the file: the first of each of the 4 problems is kept, the two clerks not at all.
@@ -267,12 +267,12 @@ def test_what_is_left_out_and_what_is_kept_adds_up_to_what_was_read(out):
         assert rows["kept"] == len(rows_of(out, manifest["name"]))
 
 
-def test_math_golds_are_the_last_box_and_a_solution_without_one_is_counted(out):
-    golds = dict(zip(prompts_of(out, "math_train"), golds_of(out, "math_train"), strict=True))
-    assert golds["Which digit?" + BOXED] == "7"
-    assert golds["Which set?" + BOXED] == r"\{1, 2\}"
-    assert "Unsolved." + BOXED not in golds
-    assert golds_of(out, "math_test")[:2] == [r"\frac{3}{8}", r"(2,\infty)"]
+def test_math_answers_are_the_last_box_and_a_solution_without_one_is_counted(out):
+    answers = dict(zip(prompts_of(out, "math_train"), answers_of(out, "math_train"), strict=True))
+    assert answers["Which digit?" + BOXED] == "7"
+    assert answers["Which set?" + BOXED] == r"\{1, 2\}"
+    assert "Unsolved." + BOXED not in answers
+    assert answers_of(out, "math_test")[:2] == [r"\frac{3}{8}", r"(2,\infty)"]
     assert read_manifests(out)["math_train"]["dropped"] == {"no answer can be read": 1, "in the test set math_test": 2}
 
 
@@ -283,13 +283,13 @@ def test_a_test_set_keeps_a_repeated_problem_under_an_id_of_its_own(out):
     assert read_manifests(out)["math_test"]["repeated"] == 1
 
 
-def test_gsm8k_golds_have_no_commas_and_no_annotation_reaches_the_prompt(out):
-    assert golds_of(out, "gsm8k_test") == ["1260", "-3", "1"]
+def test_gsm8k_answers_have_no_commas_and_no_annotation_reaches_the_prompt(out):
+    assert answers_of(out, "gsm8k_test") == ["1260", "-3", "1"]
     assert prompts_of(out, "gsm8k_test")[0] == "Mira fills 6 jars with 210 beads each. How many?" + BOXED
 
 
 @pytest.mark.parametrize(
-    ("name", "golds"),
+    ("name", "answers"),
     [
         ("aime24", [str(i) for i in range(30)]),
         ("aime25", [str(2 * i) for i in range(30)]),
@@ -299,8 +299,8 @@ def test_gsm8k_golds_have_no_commas_and_no_annotation_reaches_the_prompt(out):
         ("olympiadbench", ["-4,4", "65"]),
     ],
 )
-def test_golds_of_the_test_sets_are_as_the_verifier_takes_them(out, name, golds):
-    assert golds_of(out, name) == golds
+def test_answers_of_the_test_sets_are_as_the_verifier_takes_them(out, name, answers):
+    assert answers_of(out, name) == answers
     assert all(prompt.startswith(HEAD) and prompt.endswith(TAIL) for prompt in prompts_of(out, name))
 
 
@@ -312,7 +312,7 @@ def test_an_olympiad_problem_brings_its_context_and_its_unit(out):
 
 def test_geometry_has_one_png_for_each_image_tag_and_the_pixels_of_the_source(out):
     rows = rows_of(out, "geometry3k_test")
-    assert golds_of(out, "geometry3k_test") == [rf"{i} \sqrt {{ 7 }}" for i in (3, 9, 11)]
+    assert answers_of(out, "geometry3k_test") == [rf"{i} \sqrt {{ 7 }}" for i in (3, 9, 11)]
     for row, shade in zip(rows, (30, 90, 200), strict=True):
         (path,) = row["images"]
         assert Path(path).is_absolute() and row["prompt"][0]["content"] == "<image>Find x." + BOXED
@@ -322,7 +322,7 @@ def test_geometry_has_one_png_for_each_image_tag_and_the_pixels_of_the_source(ou
 
 def test_the_same_question_about_another_picture_is_another_problem(out):
     manifest = read_manifests(out)["geometry3k_train"]
-    assert golds_of(out, "geometry3k_train") == [rf"{i} \sqrt {{ 7 }}" for i in (0, 1, 2, 4)]
+    assert answers_of(out, "geometry3k_train") == [rf"{i} \sqrt {{ 7 }}" for i in (0, 1, 2, 4)]
     assert manifest["dropped"] == {"in the test set geometry3k_test": 1}
 
 
@@ -349,8 +349,8 @@ def test_an_archer_task_that_contains_a_test_task_is_taken_out(out):
     assert read_manifests(out)["archer_code"]["dropped"] == {
         "in the test set livecodebench_release_v5": 1,
     }
-    golds = golds_of(out, "archer_code")
-    assert [read_tests(gold)["kind"] for gold in golds] == ["assert", "stdin"]
+    answers = answers_of(out, "archer_code")
+    assert [read_tests(answer)["kind"] for answer in answers] == ["assert", "stdin"]
 
 
 @pytest.mark.parametrize("layout", ["records", "lines"])
@@ -366,7 +366,7 @@ def test_archer_is_read_in_each_layout_that_pandas_writes(layout, out, tmp_path)
 def test_reasoning_gym_problems_are_different_ones_in_training_and_test(out):
     train, test = (set(prompts_of(out, f"reasoning_gym_{split}")) for split in ("train", "test"))
     assert len(train) == len(test) == 12 and not train & test
-    assert all(re.fullmatch(r"-?\d+", gold) for gold in golds_of(out, "reasoning_gym_train"))
+    assert all(re.fullmatch(r"-?\d+", answer) for answer in answers_of(out, "reasoning_gym_train"))
     assert all(prompt.endswith(BOXED) for prompt in train | test)
 
 
@@ -474,7 +474,7 @@ def test_a_test_set_that_comes_later_is_still_taken_out_of_the_training_set(copi
     assert main(["dapo_math_17k", *where]) == 0
     assert DAPO[0]["prompt"] in [row["prompt"] for row in rows_of(tmp_path, "dapo_math_17k")]
     assert main(["amc", *where]) == 0
-    assert "1 problems are in amc too" in capsys.readouterr().err
+    assert "removed 1 problems that are in the test set amc" in capsys.readouterr().err
     assert DAPO[0]["prompt"] not in [row["prompt"] for row in rows_of(tmp_path, "dapo_math_17k")]
     before = (tmp_path / "dapo_math_17k.jsonl").stat().st_mtime_ns
     assert main(["dapo_math_17k", "amc", *where]) == 0  # still finished, and nothing more to take out

@@ -8,7 +8,6 @@ from riskpo_openrlhf.core.risk import (
     g,
     mvar,
     mvar_advantage,
-    released_advantage,
     risk_seeking_advantage,
     rvar,
     utility,
@@ -106,8 +105,6 @@ def test_utility_never_decreases_not_even_by_rounding(scores, q_alpha, width, om
     x = torch.tensor(sorted(scores), dtype=torch.float32)
     for profile in ("averse", "seeking"):
         assert (utility(x, q_alpha, q_alpha + width, omega, profile).diff() >= 0).all()
-        mixed = released_advantage(x, q_alpha, q_alpha + width, 0.2, 0.8, omega, False, profile)
-        assert (mixed.diff() >= 0).all()
 
 
 def test_quantiles_may_differ_from_row_to_row():
@@ -117,21 +114,42 @@ def test_quantiles_may_differ_from_row_to_row():
     assert mvar_advantage(scores, q_alpha, q_beta, 0.5).tolist() == [[-2.5, 0.0], [-1.0, 0.0]]
 
 
-@pytest.mark.parametrize(
-    ("r", "profile", "constant", "expected"),
-    [
-        # q = 1, 3; levels .2, .8; omega 1.5: (1.5 h + m / .6) / 2.5
-        (0.0, "averse", False, (1.5 * -1 / 0.2 + 0 / 0.6) / 2.5),
-        (0.0, "averse", True, (1.5 * -1 / 0.2 + -2 / 0.6) / 2.5),
-        (2.0, "averse", False, (1 / 0.6) / 2.5),
-        (4.0, "averse", False, (2 / 0.6) / 2.5),
-        (4.0, "seeking", True, (1.5 * 1 / 0.2 + 0 / 0.6) / 2.5),
-        (0.0, "seeking", True, (-2 / 0.6) / 2.5),
-    ],
-)
-def test_released_advantage_divides_each_region_by_its_width(r, profile, constant, expected):
-    A = released_advantage(torch.tensor(r, dtype=torch.float64), 1.0, 3.0, 0.2, 0.8, 1.5, constant, profile)
-    assert A.item() == pytest.approx(expected, rel=1e-5)
+def test_at_atoms_the_paper_the_authors_code_and_rvar_differ():
+    # Ten bundles: six score 0, two score 1, two score 2. q_.2 = 0 and q_.8 = 1 (the lower quantile).
+    x = torch.tensor([0.0] * 6 + [1.0] * 2 + [2.0] * 2)
+    # Ours: the quantile function over [.2, .8] is 0 up to .6 and 1 up to .8: .2 / .6.
+    assert rvar(x, 0.2, 0.8).item() == pytest.approx(1 / 3)
+    # The paper's E[R | R in [q_.2, q_.8]], and what its authors log: eight scores lie in [0, 1], two of them 1.
+    assert x[(x >= 0) & (x <= 1)].mean().item() == pytest.approx(1 / 4)
+    # MVaR, omega .5: ours 1.5 * .2 * 0 + .6 / 3. The authors log (.5 * 0 + .25) / 1.5.
+    assert mvar(x, 0.2, 0.8, 0.5).item() == pytest.approx(0.2)
+    assert (0.5 * x[x <= 0].mean() + x[(x >= 0) & (x <= 1)].mean()).item() / 1.5 == pytest.approx(1 / 6)
+
+
+@given(samples, st.floats(0.05, 0.95))
+def test_without_extra_weight_mvar_is_beta_times_rvar_from_0_as_table_5_says(sample, beta):
+    x = torch.tensor(sample, dtype=torch.float64)
+    assert mvar(x, beta / 2, beta, 0).item() == pytest.approx(beta * rvar(x, 0, beta).item(), abs=1e-9)
+
+
+@given(numbers, numbers, st.floats(0, 10))
+def test_at_alpha_0_g_is_the_lower_tail_s_as_the_paper_says_after_theorem_1(lowest, z, width):
+    # F^-1(0) is the lowest reward, so z >= lowest: g(z, lowest, q_beta) = -(q_beta - z)^+.
+    z, q_beta = max(z, lowest), lowest + width
+    expected = -plus(q_beta - z)
+    assert g(torch.tensor(z, dtype=torch.float64), lowest, q_beta).item() == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.lists(numbers, min_size=2, max_size=8), st.floats(0, 1), st.floats(0, 5))
+def test_theorem_1_would_give_the_seeking_profile_a_constant_that_is_left_out(sample, place, omega):
+    # (1 + omega) g(R, q_beta, F^-1(1)) + g(R, q_alpha, q_beta), F^-1(1) the highest score: never positive.
+    R = torch.tensor(sample, dtype=torch.float64)
+    highest = max(sample)
+    q_alpha, q_beta = min(sample), min(sample) + place * (highest - min(sample))
+    by_theorem = (1 + omega) * g(R, q_beta, highest) + g(R, q_alpha, q_beta)
+    left_out = (1 + omega) * (q_beta - highest)
+    assert (by_theorem <= 1e-9).all()
+    assert torch.allclose(by_theorem - left_out, risk_seeking_advantage(R, q_alpha, q_beta, omega), atol=1e-8)
 
 
 def test_an_unknown_profile_is_refused_with_the_known_ones():

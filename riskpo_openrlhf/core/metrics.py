@@ -1,0 +1,73 @@
+"""One step's numbers for the log (docs/metrics.md); all of them are finite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from riskpo_openrlhf.core import risk
+
+
+def quantile_metrics(q: tuple[Tensor, Tensor], tracked: Sequence[float] | None, sample: Tensor) -> dict[str, float]:
+    """The quantiles used, and the share of `sample [n]` under the tracked ones (else under those used)."""
+    used = [values.double().mean().item() if values.numel() else 0.0 for values in q]
+    coverage = [torch.count_nonzero(sample < value).item() / max(len(sample), 1) for value in tracked or used]
+    names = ("q_alpha", "q_beta", "coverage_alpha", "coverage_beta")
+    return dict(zip((f"riskpo/{name}" for name in names), (*used, *coverage), strict=True))
+
+
+def score_metrics(sample: Tensor, alpha: float, beta: float, omega: float) -> dict[str, float]:
+    """Eq. 1 and Eq. 2 of the scores `sample [n]`, for either profile so that runs compare, and their mean and std."""
+    names = ("mvar", "rvar_lower", "rvar_middle", "score_mean", "score_std")
+    values = [0.0] * len(names)
+    if len(sample):
+        sample = sample.sort().values
+        values = [
+            risk.mvar(sample, alpha, beta, omega).item(),
+            risk.cvar(sample, alpha).item(),
+            risk.rvar(sample, alpha, beta).item(),
+            sample.mean().item(),
+            sample.std(unbiased=False).item(),
+        ]
+    return dict(zip((f"riskpo/{name}" for name in names), values, strict=True))
+
+
+def region_metrics(scores: Tensor, q_alpha: Tensor, q_beta: Tensor) -> dict[str, float]:
+    """The shares of all scores `[n_bundles]` up to q_alpha, between, and above q_beta."""
+    n = max(len(scores), 1)
+    lower, upper = torch.count_nonzero(scores <= q_alpha).item(), torch.count_nonzero(scores > q_beta).item()
+    return {
+        "riskpo/share_lower": lower / n,
+        "riskpo/share_middle": (len(scores) - lower - upper) / n,
+        "riskpo/share_upper": upper / n,
+    }
+
+
+def advantage_metrics(A: Tensor, valid: Tensor) -> dict[str, float]:
+    """Mean, std, largest size and share of zeros of the advantages `A [P, G]` of responses with a verdict."""
+    A, n = A[valid].double(), int(valid.sum())
+    zeros = n - torch.count_nonzero(A).item()
+    A = A if n else A.new_zeros(1)
+    return {
+        "riskpo/advantage_mean": A.mean().item(),
+        "riskpo/advantage_std": A.std(unbiased=False).item(),
+        "riskpo/advantage_abs_max": A.abs().max().item(),
+        "riskpo/advantage_zero_share": zeros / max(n, 1),
+    }
+
+
+def signal_metrics(rewards: Tensor, valid: Tensor) -> dict[str, float]:
+    """Where a prompt's responses `rewards [P, G]` are all alike, and how many have no verdict."""
+    lowest = rewards.masked_fill(~valid, torch.inf).amin(1)
+    highest = rewards.masked_fill(~valid, -torch.inf).amax(1)
+    equal = lowest == highest  # never for a prompt without any verdict
+    prompts = max(torch.count_nonzero(lowest <= highest).item(), 1)
+    n_valid = int(valid.sum())
+    return {
+        "signal/prompts_all_wrong": torch.count_nonzero(equal & (highest <= 0)).item() / prompts,
+        "signal/prompts_all_right": torch.count_nonzero(equal & (highest > 0)).item() / prompts,
+        "signal/grpo_zero_share": int(valid[equal].sum()) / max(n_valid, 1),
+        "verifier/error_share": 1 - n_valid / valid.numel(),
+    }
