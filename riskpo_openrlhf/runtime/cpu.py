@@ -4,6 +4,7 @@ The real Ray, vLLM (CPU build) and DeepSpeed ZeRO run; only what insists on CUDA
   - Ray is started with pretend GPUs, because every placement of OpenRLHF asks for some;
   - flash-attn's modules, imported at the top of OpenRLHF's ring attention, become modules that refuse to be called;
   - `torch.cuda`'s device calls and OpenRLHF's device mesh mean the CPU;
+  - collectives finish in the order in which they start, as on NCCL's stream, which DeepSpeed relies on;
   - weights reach vLLM by gloo instead of NCCL, and all at once, since a CPU engine packs weights after loading.
 Three kinds of process need it: the submitting one (`prepare_driver`), Ray's workers (`prepare_worker`, by Ray's
 `worker_process_setup_hook`) and vLLM's engine processes (`prepare_engine`, by vLLM's plugin entry point).
@@ -11,8 +12,10 @@ Three kinds of process need it: the submitting one (`prepare_driver`), Ray's wor
 
 from __future__ import annotations
 
+import functools
 import importlib.abc
 import importlib.machinery
+import inspect
 import os
 import sys
 import types
@@ -107,9 +110,38 @@ def _stand_in_for_cuda() -> None:
     real_mesh = device_mesh.init_device_mesh
     device_mesh.init_device_mesh = lambda device, *args, **kwargs: real_mesh("cpu", *args, **kwargs)
 
+    finish_collectives_in_order()
+
     import openrlhf.utils.distributed_util as distributed_util
 
     distributed_util.stateless_init_process_group = _weight_sync_group
+
+
+def finish_collectives_in_order() -> None:
+    """Make each asynchronous collective of `torch.distributed` finish before it returns its handle.
+
+    NCCL runs the collectives of a group one after another, so DeepSpeed starts several and waits for the last. gloo
+    finishes them in any order: ZeRO-3 would read parameters that have not arrived. Call it before DeepSpeed is used.
+    """
+    import torch.distributed
+    from torch.distributed import distributed_c10d
+
+    def finished(collective):
+        @functools.wraps(collective)
+        def call(*args, **kwargs):
+            handle = collective(*args, **kwargs)
+            if handle is not None and not isinstance(handle, distributed_c10d._IllegalWork):  # of a coalesced group
+                handle.wait()
+            return handle
+
+        call.finishes = True
+        return call
+
+    for module in (distributed_c10d, torch.distributed):
+        for name, function in list(vars(module).items()):
+            if type(function) is types.FunctionType and "async_op" in inspect.signature(function).parameters:
+                if not hasattr(function, "finishes"):
+                    setattr(module, name, finished(function))
 
 
 def prepare_worker() -> None:
