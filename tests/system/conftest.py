@@ -66,13 +66,13 @@ def train(material, tmp_path):
     started = []
 
     def run(*flags: str, folder: Path = tmp_path, reward: Path | None = None, watch=None) -> Job:
-        reward = reward or REPOSITORY / "riskpo_openrlhf/verifiers/reward_func.py"
+        reward = reward or "riskpo"
         command = [
             sys.executable, "-m", "riskpo_openrlhf.cli.train", "--riskpo.runtime", "cpu",
-            "--algo.advantage.estimator", "riskpo", "--actor.policy_loss_type", "riskpo",
+            "--algo.advantage.estimator", "riskpo",
             "--actor.model_name_or_path", material / "model", "--data.prompt_dataset", material / "train.jsonl",
             "--data.input_key", "input", "--data.label_key", "label", "--reward.remote_url", reward,
-            "--actor.num_gpus_per_node", 1, "--vllm.num_engines", 1, "--ds.zero_stage", 3, "--algo.kl.init_coef", 0,
+            "--actor.num_gpus_per_node", 1, "--vllm.num_engines", 1, "--ds.zero_stage", 3,
             "--rollout.batch_size", 12, "--rollout.n_samples_per_prompt", 4, "--rollout.micro_batch_size", 8,
             "--train.batch_size", 24, "--train.micro_batch_size", 4, "--rollout.max_new_tokens", 6,
             "--data.max_len", 48, "--data.max_samples", 36, "--actor.adam.lr", 1e-4,
