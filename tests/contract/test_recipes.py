@@ -226,7 +226,7 @@ def test_missing_data_stops_with_the_command_that_makes_it(tmp_path):
 def test_too_few_gpus_stop_with_what_to_choose(data, tmp_path):
     run = recipe("math_easy", "--data", data, "--out", tmp_path / "run", CUDA_VISIBLE_DEVICES="")
     assert run.returncode == 2 and not (tmp_path / "run").exists()
-    assert "8 GPUs are needed and 0 are there" in run.stderr and "--machines" in run.stderr
+    assert "8 GPUs are needed and here are 0" in run.stderr and "--machines" in run.stderr
 
 
 def test_a_resumed_run_needs_checkpoints_and_a_new_one_a_free_folder(data, tmp_path):
