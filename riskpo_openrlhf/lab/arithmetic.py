@@ -76,11 +76,13 @@ def problems(
     return rows
 
 
-def as_data(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
-    """Turn rows of `problems` into rows that OpenRLHF reads, with a label that names the `math` verifier."""
-    return [
-        {"input": row["input"], "label": write_label("math", row["answer"]), "datasource": DATASOURCE} for row in rows
-    ]
+def as_data(rows: Iterable[dict[str, str]], verifier: str | None = "math") -> list[dict[str, str]]:
+    """Turn rows of `problems` into rows that OpenRLHF reads.
+
+    A label names the verifier that grades it. With None it is the plain answer, for a reward function of one's own.
+    """
+    labels = ((row, write_label(verifier, row["answer"]) if verifier else row["answer"]) for row in rows)
+    return [{"input": row["input"], "label": label, "datasource": DATASOURCE} for row, label in labels]
 
 
 def check_disjoint(train: Iterable[dict], heldout: Iterable[dict]) -> None:

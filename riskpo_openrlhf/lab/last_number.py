@@ -9,7 +9,6 @@ import re
 from decimal import Decimal
 
 from riskpo_openrlhf.verifiers import Verdict
-from riskpo_openrlhf.verifiers.labels import read_label
 from riskpo_openrlhf.verifiers.response import response_of
 
 # 1,234 and 12.50; a minus right after a digit or a bracket is the operator, not the sign.
@@ -36,7 +35,7 @@ def verify(response: str, gold: str) -> Verdict:
 def reward_func(queries: list[str], prompts: list[str], labels: list[str]) -> dict:
     """Grade one response through OpenRLHF's reward interface: 1.0 for the right number, else 0.0."""
     (query,), (prompt,), (label,) = queries, prompts, labels
-    verdict = verify(response_of(query, prompt), read_label(label)[1])
+    verdict = verify(response_of(query, prompt), label)
     reward = float(verdict.correct)
     return {"rewards": reward, "scores": reward, "extra_logs": {"verifier/no_answer": float(verdict.status != "ok")}}
 

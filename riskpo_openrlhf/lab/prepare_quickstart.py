@@ -53,7 +53,7 @@ def _write_problems(args) -> list[dict[str, str]]:
     heldout = problems(kinds, args.heldout, HELDOUT_SEED, split="heldout", style=style, unique=True)
     check_disjoint(train, heldout)
     for name, rows in (("train", train), ("heldout", heldout)):
-        write_jsonl(args.out / f"{name}.jsonl", as_data(rows))
+        write_jsonl(args.out / f"{name}.jsonl", as_data(rows, None if args.model == "smollm2" else "math"))
         print(f"{len(rows)} problems in {args.out / name}.jsonl, e.g. {rows[0]['input']!r} -> {rows[0]['answer']!r}")
     return heldout
 

@@ -30,6 +30,7 @@ def test_the_data_s_labels_name_the_math_verifier_so_that_the_package_s_reward_f
         for response, reward in ((boxed(row["answer"]), 1.0), (boxed(row["answer"] + "1"), 0.0), (row["answer"], 0.0)):
             query = data["input"] + response + "<eos>"
             assert reward_func([query], [data["input"]], [data["label"]])["scores"] == reward
+    assert [data["label"] for data in as_data(rows, None)] == [row["answer"] for row in rows]
 
 
 def test_the_same_seed_gives_the_same_problems_and_another_seed_gives_others():
