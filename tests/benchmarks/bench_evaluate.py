@@ -20,7 +20,7 @@ from pathlib import Path
 from riskpo_openrlhf.cli import evaluate
 from riskpo_openrlhf.evaluation.problems import Problem, choose_sampling, sample_seed
 from riskpo_openrlhf.evaluation.samples import SAMPLES, SampleStore, read_samples
-from riskpo_openrlhf.lab import arithmetic_verifier
+from riskpo_openrlhf.lab import last_number
 
 
 class Benchmark:
@@ -49,7 +49,7 @@ class Benchmark:
         )
         args.gpu_memory_utilization = shared["gpu_memory_utilization"]
         self.running = self.engines.running(
-            args, self.tokenizer, max_len=self.max_len, reward=[arithmetic_verifier.__file__], images=0
+            args, self.tokenizer, max_len=self.max_len, reward=[last_number.__file__], images=0
         )
         self.actors = self.running.__enter__()  # until this process ends
 
@@ -123,9 +123,9 @@ def main() -> None:
 def _untrained_model(folder: Path) -> str:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from riskpo_openrlhf.lab.tiny_model import build_tokenizer
+    from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
 
-    tokenizer = build_tokenizer()
+    tokenizer = build_tiny_tokenizer()
     tokenizer.save_pretrained(folder)
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,

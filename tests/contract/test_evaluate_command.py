@@ -10,7 +10,7 @@ from transformers import Qwen2Config
 from riskpo_openrlhf.cli import evaluate
 from riskpo_openrlhf.evaluation.problems import EvaluationError
 from riskpo_openrlhf.integration import contract, evaluation_engines
-from riskpo_openrlhf.lab.tiny_model import build_tokenizer
+from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
 from riskpo_openrlhf.verifiers.built_in import PATH as REWARD_FUNC
 from riskpo_openrlhf.verifiers.labels import write_label
 
@@ -20,7 +20,7 @@ CHAT = [{"role": "user", "content": "1+1"}]
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """`command(*flags, answer=…)` evaluates two problems -> exit code; `command.asked` are the samples asked for."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tiny_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}="
     tokenizer.save_pretrained(tmp_path / "model")
     Qwen2Config(max_position_embeddings=64).save_pretrained(tmp_path / "model")

@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from riskpo_openrlhf.cli import evaluate
-from riskpo_openrlhf.lab import arithmetic_verifier
 from riskpo_openrlhf.lab.smoke import save_smoke
 
 PROBLEMS, N = 24, 400
@@ -31,7 +30,7 @@ def start(material, tmp_path):
         command = [
             sys.executable, "-m", "riskpo_openrlhf.cli.evaluate", "--runtime", "cpu", "--model", material / "model",
             "--data", material / "heldout.jsonl", "--out", tmp_path / "out", "--n", N, "--max_new_tokens", 6,
-            "--reward", arithmetic_verifier.__file__, *flags,
+            *flags,
         ]  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         environment.pop("RAY_ADDRESS", None)
