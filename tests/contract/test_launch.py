@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -152,3 +153,50 @@ def test_settings_of_another_estimator_hold_no_config(tmp_path):
     write_settings(final("--algo.advantage.estimator", "rloo", "--ckpt.path", f"{tmp_path}/run/c"))
     found = json.loads((tmp_path / "run/settings.json").read_text())
     assert found["config"] is found["preset"] is None and found["flags"]["algo.advantage.estimator"] == "rloo"
+
+
+@pytest.fixture
+def names_kept(monkeypatch):
+    """Puts OpenRLHF's names back after a test that replaces them in this process."""
+    for row in launch.REPLACED:
+        owner = importlib.import_module(row.module)
+        if "." not in row.name:
+            monkeypatch.setattr(owner, row.name, getattr(owner, row.name))
+
+
+@pytest.mark.parametrize("estimator", ["riskpo", "rloo"])
+def test_openrlhfs_driver_makes_our_experience_maker_from_its_own_arguments(names_kept, estimator):
+    from openrlhf.trainer.ppo_trainer import BasePPOTrainer
+
+    from riskpo_openrlhf.integration.experience_maker import RiskPOExperienceMaker
+    from riskpo_openrlhf.integration.trainers import _RiskPODriver
+
+    class Driver(_RiskPODriver, BasePPOTrainer):
+        pass
+
+    flags = ("--algo.advantage.estimator", estimator, "--rollout.n_samples_per_prompt", "8", "--train.seed", "7")
+    actor, critic, reward, reference = (object() for _ in range(4))
+    driver = Driver(SimpleNamespace(args=final(*flags)), actor, critic, reward, reference, [], "tokenizer")
+    maker = driver.experience_maker
+    assert type(maker) is RiskPOExperienceMaker and maker.kl_ctl is driver.kl_ctl
+    groups = (maker.actor_model_group, maker.critic_model_group, maker.reward_model_group, maker.initial_model_group)
+    assert groups == (actor, critic, reward, reference) and maker.tokenizer == "tokenizer"
+    assert maker.config == RiskPOConfig() and maker.risk_estimator.seed == 7
+
+
+@pytest.mark.parametrize("loss", ["riskpo", "ppo"])
+def test_openrlhfs_policy_worker_makes_our_loss_from_its_own_arguments(names_kept, monkeypatch, loss):
+    from openrlhf.trainer.ray import ppo_actor
+
+    from riskpo_openrlhf.integration.policy_loss import RiskPOActorPPOTrainer, RiskPOPolicyLoss
+
+    monkeypatch.setattr(ppo_actor, "torch_dist_barrier_and_cuda_sync", lambda: None)  # there is one process
+    launch.replace_names(launch.WORKER)
+    assert ppo_actor.ActorPPOTrainer is RiskPOActorPPOTrainer
+    args = final(*RISKPO, "--actor.policy_loss_type", loss, "--actor.dual_clip", "3", "--actor.eps_clip_low_high",
+                 "0.1", "0.3", "--algo.advantage.is_correction_level", "token")  # fmt: skip
+    trainer = ppo_actor.ActorPPOTrainer(SimpleNamespace(args=args), None, None, None, None)
+    made = trainer.actor_loss_fn
+    assert type(made) is RiskPOPolicyLoss and made.kind == loss and made.is_correction_level == "token"
+    assert (made.clip_eps_low, made.clip_eps_high, made.sequence_dual_clip) == (0.1, 0.3, 3.0)
+    assert (made.policy_loss_type, made.dual_clip) == ("ppo", None if loss == "riskpo" else 3.0)
