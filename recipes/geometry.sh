@@ -9,8 +9,8 @@ task=geometry
 model=Qwen/Qwen2.5-VL-3B-Instruct
 train_sets=(geometry3k_train)
 test_sets=(geometry3k_test)
-# 2101 problems: 4 whole rollouts an episode. One image a prompt (0, OpenRLHF's default, would drop it), and no packing. A
-# picture takes about width x height / 784 tokens, and a prompt that does not fit ends the job: room for 2048.
+# 2101 problems: 4 whole rollouts an episode. One image a prompt (OpenRLHF's default, 0, would drop it), and no packing.
+# A picture takes about width x height / 784 tokens. A prompt that does not fit ends the job: there is room for 2048.
 task_flags=(
     --data.max_len 5120
     --data.image_key images --data.max_images_per_prompt 1

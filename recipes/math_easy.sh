@@ -3,7 +3,7 @@
 #
 #   bash recipes/math_easy.sh [--method paper] [--machines 8gpu] [--dry-run | --smoke] [options] [-- FLAGS]
 #
-# The model has 4096 positions: 1024 for the prompt and 3072 for the response is all there is.
+# The model has 4096 positions: 1024 for the prompt and 3072 for the response.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/launch.sh"
 

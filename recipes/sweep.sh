@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# The paper's ablations, one run after the other: math_easy by the method `paper` with one thing changed.
+# Run the paper's ablations one after the other: math_easy by the method `paper` with one setting changed.
 #
 #   bash recipes/sweep.sh levels|bundle_size|omega|profile [--seeds "42 43"] [options of math_easy.sh] [-- FLAGS]
 #
 #   levels        alpha and beta, Table 3          omega     the tail's weight, Table 5
 #   bundle_size   B from 1 to 10, Table 4          profile   risk-averse or risk-seeking, Figure 6
 #
-# A run that is finished is not repeated, and one that was cut off is resumed: start the same command again. The folder
-# of the runs is --out (default: runs/sweep); take another one for other FLAGS. --method recommended varies that method
-# instead.
+# To resume, start the same command again: finished runs are skipped, and one that was cut off is resumed. --out is the
+# folder of the runs (default: runs/sweep); take another one for other FLAGS. --method recommended varies that method.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
@@ -40,7 +39,7 @@ done
 [[ ${1:-} != -- ]] || shift
 if [[ -z $out ]]; then
     out=${here%/*}/runs/sweep
-    [[ $mode != smoke ]] || out=${here%/*}/runs/smoke/sweep # a smoke run must not pass for a finished one
+    [[ $mode != smoke ]] || out=${here%/*}/runs/smoke/sweep # a smoke run must not be taken for a finished one
 fi
 
 for seed in $seeds; do
@@ -52,7 +51,7 @@ for seed in $seeds; do
         run=$out/$method/$ablation/${value// /-}-seed$seed
         resume=()
         if [[ $mode == print || $mode == dry-run ]]; then
-            : # leaves runs alone
+            : # runs are left alone
         elif [[ -e $run/finished ]]; then
             echo "sweep: $ablation $value, seed $seed: finished already"
             continue

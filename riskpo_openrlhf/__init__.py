@@ -8,7 +8,7 @@ _HOME = {
     "RiskPOConfig": "riskpo_openrlhf.config",
     "RiskPOEstimator": "riskpo_openrlhf.core.estimator",
     "QuantileTracker": "riskpo_openrlhf.core.quantiles",
-    "install": "riskpo_openrlhf.integration.trainers",
+    "install": "riskpo_openrlhf.integration.launch",
 }
 
 __all__ = ["QuantileTracker", "RiskPOConfig", "RiskPOEstimator", "install"]

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from riskpo_openrlhf.tables import to_json
+
 
 @contextmanager
 def in_one_step(path: str | os.PathLike) -> Iterator[Path]:
@@ -29,8 +31,7 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 def write_json(path: str | os.PathLike, value: dict) -> None:
     """Indented, for people; NaN, which JSON does not know, becomes null."""
-    value = json.loads(json.dumps(value), parse_constant=lambda constant: None)
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (to_json(value, indent=2) + "\n").encode())
 
 
 def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:

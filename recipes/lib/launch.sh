@@ -1,10 +1,10 @@
-# A library to source, not to run: what the recipes of the paper's tasks share. A recipe sets
+# Library to source, not to run: what the recipes of the paper's tasks share. A recipe sets
 #   task         its name: the folder of its runs and of its smoke material
 #   model        hub name of the model that the paper trains
 #   train_sets   names of prepared data sets (python3 -m riskpo_openrlhf.cli.prepare_data --list)
 #   test_sets    the same, for the evaluation during training
-#   task_flags   training flags that are special about the task
-# and calls `launch "$@"`. Flags are put together in this order, and the last one wins:
+#   task_flags   training flags of this task alone
+# and calls `launch "$@"`. The last of several equal flags wins, in this order:
 #   shared_flags, task_flags, recipes/methods/METHOD.sh, recipes/machines/MACHINES.sh, what follows -- on the command line
 # A method sets method_flags, and if its authors' runs are to be repeated also method_settings and method_model.
 
@@ -12,7 +12,7 @@ launch_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 # Settings of the paper (B.1): 512 prompts x 10 responses a rollout, mini-batches of 128 prompts (1280 responses),
 # temperature 0.8, top_p 1, responses of at most 3072 tokens, no KL, no entropy bonus (0 logs the entropy).
-# Not given there, so ours: learning rate, prompts of at most 1024 tokens, evaluation and checkpoints.
+# The paper does not give learning rate, prompt length (here 1024 tokens), evaluation and checkpoints: they are ours.
 shared_flags=(
     --rollout.batch_size 512 --rollout.n_samples_per_prompt 10 --train.batch_size 1280
     --rollout.temperature 0.8 --rollout.top_p 1.0 --rollout.max_new_tokens 3072 --data.max_len 4096
@@ -25,7 +25,7 @@ shared_flags=(
     --ckpt.save_steps 20 --ckpt.max_num 3
 )
 
-# Text only: samples are packed into micro-batches of so many tokens. (OpenRLHF can't pack images.)
+# For text only: samples are packed into micro-batches of at most so many tokens. (OpenRLHF can't pack images.)
 packed_flags=(
     --ds.packing_samples --train.dynamic_batch_enable
     --train.max_tokens_per_gpu 16384 --rollout.max_tokens_per_gpu 32768
@@ -41,7 +41,8 @@ smoke_flags=(
 )
 
 launch() {
-    local method=paper machines=8gpu method_model="" method_settings=() given_model="" data="" out="" submit="" seed=42 mode=train resume="" without=()
+    local method=paper machines=8gpu method_model="" method_settings=() given_model="" data="" out="" submit="" seed=42
+    local mode=train resume="" finish=()
     while (($#)); do
         case $1 in
             --method | --machines | --model | --data | --out | --seed | --submit | --without)
@@ -54,7 +55,7 @@ launch() {
             --out) out=$2 && shift 2 ;;
             --seed) seed=$2 && shift 2 ;;
             --submit) submit=$2 && shift 2 ;;
-            --without) without+=("$2") && shift 2 ;;
+            --without) finish+=("--without=$2") && shift 2 ;;
             --resume) resume=yes && shift ;;
             --dry-run) mode=dry-run && shift ;;
             --smoke) mode=smoke && shift ;;
@@ -73,26 +74,28 @@ launch() {
     if [[ $data$launch_root == *[,@]* ]]; then
         _launch_stop "$data, $launch_root: OpenRLHF cuts paths at ',' and '@'; take a folder without them"
     fi
-    local kind=runs
+    local kind=runs name command words
     if [[ $mode == smoke ]]; then
         kind=runs/smoke
         source "$launch_root/recipes/lib/environment.sh"
         ensure_environment cpu
         data=$(realpath -m "${RISKPO_CACHE:-$launch_root/.cache}/smoke-$task")
         model=$data/model
-        without+=(--vllm.enable_sleep --ds.enable_sleep --ds.packing_samples --train.dynamic_batch_enable)
-        without+=(--actor.gradient_checkpointing_enable)
-        DS_ACCELERATOR=cpu python3 -m riskpo_openrlhf.lab.prepare_smoke --task "$task" --out "$data"
+        finish+=(--smoke)
+        for name in --vllm.enable_sleep --ds.enable_sleep --ds.packing_samples --train.dynamic_batch_enable \
+            --actor.gradient_checkpointing_enable; do
+            finish+=("--without=$name")
+        done
+        DS_ACCELERATOR=cpu python3 -m riskpo_openrlhf.lab.smoke --task "$task" --out "$data"
     fi
     out=$(realpath -m "${out:-$launch_root/$kind/$task-$method-seed$seed}")
 
-    local name command
     command=(
         python3 -m riskpo_openrlhf.cli.train
         --actor.model_name_or_path "$model"
         --data.prompt_dataset "$(_launch_files "$data" "${train_sets[@]}")"
         --eval.dataset "$(_launch_files "$data" "${test_sets[@]}")"
-        --reward.remote_url "${RISKPO_REWARD:-$launch_root/riskpo_openrlhf/verifiers/reward_func.py}"
+        --reward.remote_url "${RISKPO_REWARD:-riskpo}"
         --ckpt.path "$out/checkpoints" --ckpt.output_dir "$out/model"
         --logger.tensorboard_dir "$out/tensorboard" --logger.wandb.run_name "$task-$method-seed$seed"
         --train.seed "$seed"
@@ -106,11 +109,11 @@ launch() {
         [[ " ${method_flags[*]} " != *" --reward.overlong_buffer_len "* ]] || command+=(--reward.overlong_buffer_len 8)
         [[ " ${method_flags[*]} " != *" --algo.dynamic_filtering_enable "* ]] || command+=(--data.max_samples 40)
     fi
-    for name in "${without[@]}"; do
-        _launch_remove "$name"
-    done
-    command+=("$@")
-    _launch_whole_rollouts
+    [[ $mode != train ]] || finish+=(--need_data)
+    words=$(mktemp)
+    python3 "$launch_root/recipes/lib/command.py" finish "${finish[@]}" -- "${command[@]}" "$@" >"$words" || exit
+    mapfile -d '' -t command <"$words"
+    rm -f "$words"
 
     case $mode in
         print) printf '%s\n' "${command[@]}" && exit ;;
@@ -120,20 +123,22 @@ launch() {
             ;;
         smoke) ;;
         train)
-            _launch_need_data
             if [[ -n $submit ]]; then
                 command=(ray job submit --address "$submit" -- "${command[@]}")
             else
-                _launch_need_gpus
+                _launch_installed || _launch_stop "OpenRLHF or this package is not installed for $(command -v python3):
+  pip install -e '.[gpu]' in $launch_root, or try the recipe without a GPU by --smoke"
+                python3 "$launch_root/recipes/lib/command.py" check --machines "$(_launch_names machines)" -- "${command[@]}"
             fi
             ;;
     esac
     if [[ -z $resume && -e $out/tensorboard ]]; then
-        _launch_stop "$out holds a run already: go on with it by --resume, or choose another folder with --out"
+        _launch_stop "$out holds a run already: resume it with --resume, or choose another folder with --out"
     fi
     if [[ -n $resume && ! -e $out/checkpoints ]]; then
-        _launch_stop "--resume: there are no checkpoints in $out; leave it out, or name the run's folder with --out"
+        _launch_stop "--resume: there are no checkpoints in $out; start without it, or name the run's folder with --out"
     fi
+    export TQDM_DISABLE=1 # OpenRLHF's bars would fill the log; `progress` shows the steps
     mkdir -p "$out"
     printf '%q ' "${command[@]}" >"$out/command.sh"
     "${command[@]}" 2>&1 | python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"
@@ -158,12 +163,12 @@ _launch_usage() {
   --data DIR        folder of prepare_data (default: \$RISKPO_DATA, or data)
   --out DIR         folder of the run (default: runs/TASK-METHOD-seedN)
   --seed N          default: 42
-  --resume          go on from the last checkpoint in the run's folder
+  --resume          resume from the last checkpoint in the run's folder
   --submit ADDRESS  hand the job to a Ray cluster (http://HEAD:8265) instead of running it here
   --without FLAG    leave out a flag that the recipe sets, e.g. --ds.packing_samples
-  --dry-run         check everything that needs no GPU, print the final settings and end
+  --dry-run         check everything that needs no GPU, print the final settings, then end
   --smoke           run 2 steps on a CPU with a tiny model and embedded data
-  --print           print the command, one word a line, and end
+  --print           print the command, one word a line, then end
   -- FLAGS          any training flag; it wins over the recipe's
 END
 }
@@ -189,83 +194,11 @@ _launch_files() {
     (IFS=, && echo "${files[*]}")
 }
 
-# Takes a flag and its values out of `command`.
-_launch_remove() {
-    local kept=() word dropping="" found=""
-    for word in "${command[@]}"; do
-        if [[ $word == "$1" ]]; then
-            dropping=yes found=yes
-        elif [[ $word == --* ]]; then
-            dropping=""
-        fi
-        [[ -n $dropping ]] || kept+=("$word")
-    done
-    [[ -n $found || $mode == smoke ]] || _launch_stop "--without $1: the recipe does not set it"
-    command=("${kept[@]}")
-}
-
-# The last value of a flag in `command`, which is the one that counts.
-_launch_value() {
-    local word value="" next=""
-    for word in "${command[@]}"; do
-        [[ -z $next ]] || value=$word
-        next=""
-        [[ $word != "$1" ]] || next=yes
-    done
-    echo "$value"
-}
-
-# A last rollout that is short trains on little or nothing, and without dynamic batching its micro-batches can't be
-# shared out equally: ranks would wait for each other for ever. So the rows that fill no rollout are left out.
-_launch_whole_rollouts() {
-    local batch files rows
-    batch=$(_launch_value --rollout.batch_size)
-    IFS=, read -ra files <<<"$(_launch_value --data.prompt_dataset)"
-    if [[ -n $(_launch_value --data.max_samples) || ${files[*]} == *.parquet* ]] || ! rows=$(cat "${files[@]}" 2>/dev/null | wc -l); then
-        return 0
-    fi
-    ((rows < batch || rows % batch == 0)) || command+=(--data.max_samples $((rows / batch * batch)))
-}
-
-_launch_need_data() {
-    local file missing=()
-    while read -r file; do
-        [[ -s $file ]] || missing+=("$file")
-    done < <(echo "$(_launch_value --data.prompt_dataset),$(_launch_value --eval.dataset)" | tr , '\n' | grep '^/')
-    ((${#missing[@]} == 0)) || _launch_stop "no data: $(printf '%s ' "${missing[@]}")is not there. Run
-  python3 -m riskpo_openrlhf.cli.prepare_data $(basename -s .jsonl -a "${missing[@]}" | paste -sd ' ') --out $(dirname "${missing[0]}")
-or name the folder with --data or RISKPO_DATA"
-}
-
-# OpenRLHF waits without a word for GPUs that are not there.
-_launch_need_gpus() {
-    local report needed found
-    if ! _launch_installed; then
-        _launch_stop "OpenRLHF or this package is not installed for $(command -v python3): pip install -e '.[gpu]' in
-  $launch_root, or try the recipe without a GPU by --smoke"
-    fi
-    if ! report=$("${command[@]}" --riskpo.dry_run 2>&1); then
-        grep -F '[riskpo]' <<<"$report" >&2 || tail -n 5 <<<"$report" >&2
-        _launch_stop "the settings are wrong, see above"
-    fi
-    needed=$(sed -n 's/.* \([0-9]*\) GPUs: .*/\1/p' <<<"$report")
-    if [[ -n ${RAY_ADDRESS:-} ]]; then
-        found=$(python3 -c 'import ray
-ray.init(log_to_driver=False, logging_level="ERROR")
-print(int(ray.cluster_resources().get("GPU", 0)))') || _launch_stop "no Ray cluster answers at RAY_ADDRESS=$RAY_ADDRESS"
-    else
-        found=$(python3 -c 'import torch; print(torch.cuda.device_count())')
-    fi
-    ((found >= needed)) || _launch_stop "$needed GPUs are needed and ${RAY_ADDRESS:+the cluster has }$found are there:
-  choose other machines with --machines ($(_launch_names machines)), for several nodes start a Ray cluster and set
-  RAY_ADDRESS=auto, or try the recipe without a GPU by --smoke"
-}
-
 _launch_installed() {
     python3 -c 'import importlib.metadata as m; m.version("openrlhf"), m.version("riskpo_openrlhf")' 2>/dev/null
 }
 
-# Without OpenRLHF in this Python, a dry run makes and takes the environment of the CPU.
+# A dry run needs OpenRLHF: if this Python lacks it, make and use the CPU environment.
 _launch_python() {
     if ! _launch_installed; then
         source "$launch_root/recipes/lib/environment.sh"

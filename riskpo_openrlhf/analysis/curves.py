@@ -1,46 +1,54 @@
-"""Which curves each picture shows, as panels of series made from runs, and a before/after table. It draws nothing."""
+"""Choose what each picture shows, as panels of series, and compute the gains from first to last. Draws nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import hypot
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from riskpo_openrlhf.analysis.evaluations import summaries
-from riskpo_openrlhf.analysis.runs import Run, combine, eval_tag, split_label
+from riskpo_openrlhf.analysis.evaluations import read_summaries
+from riskpo_openrlhf.analysis.runs import Run, combine, eval_tag, split_label, stack
+from riskpo_openrlhf.evaluation.intervals import Z95, over_seeds
+from riskpo_openrlhf.evaluation.metrics import SHOWN_KS
+from riskpo_openrlhf.tables import aligned, plus_minus
 
-SHOWN_KS = (1, 8, 16)
+WIDEST = 20  # steps of the moving mean at most
 STEP = "training step"
 TAILS = (0, 0.3), (0.7, 1)  # levels at which Section 5 of the paper finds the log-probability monotone
 _LOGPROB = "log-probability a token"
 
 
 class Series(NamedTuple):
-    """A line: whose it is, what it shows beside others of the same panel ("" if it is the only one), its points [m]
+    """A line of a panel.
 
-    and the half width of its band [m] or None.
+    Attributes:
+        run: whose line it is.
+        name: what it shows, "" if it is the run's only line in the panel.
+        x, y: its points, [m].
+        half: half of the 95 % interval, [m], drawn as a band; None if unknown.
+        raw: the values that `y` is the moving mean of, [m], drawn pale; None if `y` is not smoothed.
     """
 
     run: str
     name: str
     x: np.ndarray
     y: np.ndarray
-    error: np.ndarray | None = None
+    half: np.ndarray | None = None
+    raw: np.ndarray | None = None
 
 
 @dataclass
 class Panel:
-    """One pair of axes: `levels` are dashed lines across it, `regions` shaded stretches of x, by their names."""
+    """A pair of axes: `levels` are dashed lines across it, `regions` are shaded intervals of x."""
 
     title: str
     unit: str
     series: list[Series] = field(default_factory=list)
     x_label: str = STEP
-    missing: list[str] = field(default_factory=list)  # labels that logged nothing of it
+    missing: list[str] = field(default_factory=list)  # labels of runs that did not log it
     levels: Sequence[float] = ()
     regions: Sequence[tuple[float, float]] = ()
 
@@ -49,16 +57,25 @@ Groups = Mapping[str, Sequence[Run]]
 
 
 def panel(groups: Groups, title: str, unit: str, tags: Mapping[str, str] | str, window: int = 1, **more) -> Panel:
-    """A panel of `tags`, tag -> name, or of one tag."""
+    """Make a panel of `tags` (tag -> name, or one tag). `window` > 1 smooths training metrics, beside the raw ones."""
     made = Panel(title, unit, **more)
     for label, runs in groups.items():
         before = len(made.series)
         for tag, name in ({tags: ""} if isinstance(tags, str) else tags).items():
             if found := combine(runs, tag, window):
-                made.series.append(Series(legend(label, runs), name, *found[0], found[1]))
+                curve, half = found
+                smoothed = tag.startswith("train/") and window > 1
+                raw = combine(runs, tag)[0].values if smoothed else None
+                made.series.append(Series(legend(label, runs), name, *curve, half, raw))
         if len(made.series) == before:
             made.missing.append(label)
     return made
+
+
+def default_window(runs: Sequence[Run]) -> int:
+    """Choose the steps of the moving mean: a tenth of the longest run's, at most 20."""
+    steps = (len(curve.steps) for run in runs for tag, curve in run.scalars.items() if tag.startswith("train/"))
+    return min(WIDEST, max(1, max(steps, default=1) // 10))
 
 
 def legend(label: str, runs: Sequence) -> str:
@@ -66,7 +83,7 @@ def legend(label: str, runs: Sequence) -> str:
 
 
 def overview(groups: Groups, window: int = 1) -> list[list[Panel]]:
-    """What to look at first: six panels. Of many data sources or k's, only Pass@1."""
+    """Show six panels to look at first. With many data sources or values of k, only Pass@1."""
     sources, ks = _sources(groups), _shown(groups)
     ks = ks if len(sources) * len(ks) <= 4 else [1]
     passes = {
@@ -97,22 +114,22 @@ def overview(groups: Groups, window: int = 1) -> list[list[Panel]]:
 
 
 def learning(groups: Groups, window: int = 1) -> list[list[Panel]]:
-    """Figure 1: a row a data source, Pass@n with the largest n, and Avg@n."""
+    """Show Figure 1: for each data source a row with Pass@n, n the largest k, and Avg@n."""
     return [[_at(groups, source, max(_ks(groups, source))), *_averages(groups, source)] for source in _sources(groups)]
 
 
 def passk(groups: Groups, window: int = 1) -> list[list[Panel]]:
-    """Figures 4 and 8: a row a data source, Pass@k for k = 1, 8, 16 and the largest."""
+    """Show Figures 4 and 8: for each data source a row with Pass@k for k = 1, 8, 16 and the largest."""
     return [[_at(groups, source, k) for k in _shown(groups, source)] for source in _sources(groups)]
 
 
 def avgk(groups: Groups, window: int = 1) -> list[list[Panel]]:
-    """Figure 7: Avg@n of every data source."""
+    """Show Figure 7: Avg@n of every data source."""
     return _in_rows([one for source in _sources(groups) for one in _averages(groups, source)])
 
 
 def dynamics(groups: Groups, window: int = 1) -> list[list[Panel]]:
-    """Figure 5: mean reward, lower-tail RVaR, MVaR, entropy."""
+    """Show Figure 5: mean reward, lower-tail RVaR, MVaR, entropy."""
     return [
         [
             panel(groups, "Mean reward", "mean of the rollouts", "train/rollout/reward_mean", window),
@@ -124,7 +141,7 @@ def dynamics(groups: Groups, window: int = 1) -> list[list[Panel]]:
 
 
 def profiles(groups: Groups, window: int = 1) -> list[list[Panel]]:
-    """Figure 6: entropy, and Pass@1 of every data source."""
+    """Show Figure 6: entropy, and Pass@1 of every data source."""
     entropy = panel(groups, "Entropy", "nats a token", "train/entropy", window)
     return _in_rows([entropy, *(_at(groups, source, 1) for source in _sources(groups))])
 
@@ -134,11 +151,17 @@ FIGURES: dict[str, Callable[[Groups, int], list[list[Panel]]]] = {
 }
 
 
-def logprob(specs: Sequence[str]) -> tuple[list[list[Panel]], str]:
-    """Figure 3, log-probability by the quantile level of a question's mean reward, of all questions; and Figure 9, by
+def logprob(specs: Sequence[str]) -> tuple[list[list[Panel]], list[dict]]:
+    """Show Figures 3 and 9: log-probability by the mean reward of a question.
 
-    the reward itself, a panel a data source. `specs` as for `load_groups`, of folders that hold one evaluation each;
-    several seeds are averaged bin by bin. The text says for each evaluation whether Assumption 1 holds in the tails.
+    Figure 3 is one panel of all questions, by the quantile level of the reward. Figure 9 is a panel a data source, by
+    the reward itself. Several seeds are averaged bin by bin.
+
+    Args:
+        specs: as for `load_groups`, of folders that hold one evaluation each.
+
+    Returns:
+        The panels, and for each evaluation `{"evaluation", "lower", "upper"}`: the verdicts on Assumption 1's tails.
 
     Raises:
         ValueError: a folder holds no evaluation, or several.
@@ -148,13 +171,13 @@ def logprob(specs: Sequence[str]) -> tuple[list[list[Panel]], str]:
     for label, folders in map(split_label, specs):
         seeds: dict[str, list[list[dict]]] = {}
         for folder in folders:
-            found = summaries(folder)
+            found = read_summaries(folder)
             if len(found) != 1:
                 raise ValueError(f"{folder} holds {len(found)} finished evaluations (cli.evaluate); 1 is expected")
             (evaluation,) = found.values()
             measured = evaluation["logprob_by_reward"]
-            tails = (f"{tail} tail {measured[f'{tail}_tail']['verdict']}" for tail in ("lower", "upper"))
-            verdicts.append(f"{label or folder}: Assumption 1, {', '.join(tails)}")
+            tails = {tail: measured[f"{tail}_tail"]["verdict"] for tail in ("lower", "upper")}
+            verdicts.append({"evaluation": label or str(folder), **tails})
             seeds.setdefault("", []).append(measured["bins"])
             for source, metrics in evaluation["sources"].items():
                 seeds.setdefault(source, []).append(metrics["logprob_by_reward"]["bins_by_reward"])
@@ -163,46 +186,66 @@ def logprob(specs: Sequence[str]) -> tuple[list[list[Panel]], str]:
             if source not in panels:
                 panels[source] = Panel(source, _LOGPROB, x_label="mean reward of the question")
             panels[source].series.append(_bins(name, bins))
-    return _in_rows(list(panels.values())), "\n".join(verdicts)
+    return _in_rows(list(panels.values())), verdicts
 
 
 def _bins(name: str, seeds: list[list[dict]]) -> Series:
-    """Points in the middle of the bins that all seeds have; errors over seeds, or over a single one's questions."""
+    """Make points in the middle of the bins that all seeds have, with bands over seeds, or else over questions."""
     by_low = [{one["low"]: one for one in seed} for seed in seeds]
     bins = [[seed[low] for seed in by_low] for low in sorted(set.intersection(*map(set, by_low)))]
     values = np.array([[one["mean_logprob"] for one in same] for same in bins])
-    if len(seeds) > 1:
-        error = values.std(1, ddof=1) / len(seeds) ** 0.5
-    else:
-        error = np.array([np.nan if one["se"] is None else one["se"] for (one,) in bins])
-    return Series(name, "", np.array([(same[0]["low"] + same[0]["high"]) / 2 for same in bins]), values.mean(1), error)
+    mean, half = over_seeds(values, axis=1)
+    if len(seeds) == 1:
+        half = Z95 * np.array([np.nan if one["se"] is None else one["se"] for (one,) in bins])
+    return Series(name, "", np.array([(same[0]["low"] + same[0]["high"]) / 2 for same in bins]), mean, half)
 
 
-def summary(groups: Groups) -> str:
-    """A table in plain text: Pass@k at the first and the last evaluation, and the gain.
+def gains(groups: Groups) -> list[dict]:
+    """Compute Pass@k at the first and the last evaluation, and the gain, each with half of its 95 % interval.
 
-    The gain's standard error takes the two evaluations as independent; on the same problems the true one is smaller.
+    Over seeds the gain's interval is that of the seeds' own gains. For a single run it takes the two evaluations as
+    independent; since they share their problems, the true interval is narrower.
+
+    Returns:
+        A row for each label, data source and k: `run`, `source`, `k`, `first_step`, `last_step`, and `before`, `after`
+        and `gain` with `…_ci95` beside them, NaN if unknown.
     """
-    rows = [("run", "held-out", "before", "after", "gain", "steps")]
+    rows = []
     for label, runs in groups.items():
         for source in _sources({label: runs}):
             for k in _shown({label: runs}, source):
-                if not (found := combine(runs, eval_tag(source, k))):
+                tag = eval_tag(source, k)
+                if not (stacked := stack(runs, tag)):
                     continue
-                (steps, values), errors = found
-                before, after = ((values[i], np.nan if errors is None else errors[i]) for i in (0, -1))
-                gain = after[0] - before[0], hypot(before[1], after[1])
-                cells = _with_error(*before), _with_error(*after), _with_error(*gain, sign="+")
-                rows.append((legend(label, runs), f"{source} pass@{k}", *cells, f"{steps[0]} -> {steps[-1]}"))
-    if len(rows) == 1:
+                steps, values = stacked
+                if len(values) > 1:
+                    columns = np.stack([values[:, 0], values[:, -1], values[:, -1] - values[:, 0]], axis=1)
+                    means, halves = over_seeds(columns)
+                else:
+                    means = np.array([values[0, 0], values[0, -1], values[0, -1] - values[0, 0]])
+                    both = next(run for run in runs if tag in run.scalars).halves(tag)[[0, -1]]
+                    halves = np.array([*both, np.hypot(*both)])
+                row = {"run": legend(label, runs), "source": source, "k": k}
+                row |= {"first_step": int(steps[0]), "last_step": int(steps[-1])}
+                for name, mean, half in zip(("before", "after", "gain"), means, halves, strict=True):
+                    row |= {name: float(mean), f"{name}_ci95": float(half)}
+                rows.append(row)
+    return rows
+
+
+def gains_table(rows: Sequence[dict]) -> str:
+    """Format the rows of `gains` for people."""
+    if not rows:
         return "No Pass@k was logged: the run has no evaluation (--eval.dataset, --eval.steps)."
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
-
-
-def _with_error(value: float, error: float, sign: str = "") -> str:
-    return f"{value:{sign}.3f}" + ("" if np.isnan(error) else f" ± {error:.3f}")
+    cells = [("run", "held-out", "before", "after", "gain", "steps")]
+    for row in rows:
+        numbers = (
+            plus_minus(row[name], row[f"{name}_ci95"], sign=sign)
+            for name, sign in (("before", ""), ("after", ""), ("gain", "+"))
+        )
+        steps = f"{row['first_step']} -> {row['last_step']}"
+        cells.append((row["run"], f"{row['source']} pass@{row['k']}", *numbers, steps))
+    return aligned(cells, left=2)
 
 
 def _sources(groups: Groups) -> list[str]:
@@ -215,7 +258,7 @@ def _ks(groups: Groups, source: str | None = None, metric: str = "pass") -> list
 
 
 def _shown(groups: Groups, source: str | None = None) -> list[int]:
-    """Of the k's logged: 1, 8, 16 and the largest."""
+    """Choose from the values of k that were logged: 1, 8, 16 and the largest."""
     ks = _ks(groups, source)
     return [k for k in ks if k in SHOWN_KS or k == ks[-1]]
 

@@ -1,4 +1,4 @@
-"""Panels as pictures, with colours, line styles and markers that also survive grey print and colour blindness."""
+"""Draw panels as pictures whose lines differ in colour, style and marker, for grey print and colour blindness."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from riskpo_openrlhf.analysis.curves import STEP, Panel
 
-# Okabe and Ito's colours, apart for colour-blind readers too; the pale yellow is left out, and black comes last.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; without the pale yellow and black.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _INK, _GREY = "#1a1a1a", "#767676"
 _LINES = ("-", "--", ":", "-.")
@@ -33,7 +33,7 @@ _STYLE = {
 
 
 def draw(rows: Sequence[Sequence[Panel]], out: str | os.PathLike, caption: str = "") -> list[Path]:
-    """Draw rows of panels to `out` (.png or .svg) and to its twin in the other format; returns the files written.
+    """Draw rows of panels to `out` (.png or .svg) and to the same name in the other format; return both files.
 
     Raises:
         ValueError: `out` has another suffix, or there is nothing to draw.
@@ -42,7 +42,9 @@ def draw(rows: Sequence[Sequence[Panel]], out: str | os.PathLike, caption: str =
     if out.suffix not in (".png", ".svg"):
         raise ValueError(f"--out {out} must end in .png or .svg")
     if not any(rows):
-        raise ValueError("none of the runs has an evaluation (--eval.dataset, --eval.steps), which this picture is of")
+        raise ValueError(
+            "none of the runs has an evaluation (--eval.dataset, --eval.steps), and this picture needs one"
+        )
     plt = _pyplot()
     series = [one for row in rows for panel in row for one in panel.series]
     runs = list(dict.fromkeys(one.run for one in series))
@@ -72,7 +74,7 @@ def draw(rows: Sequence[Sequence[Panel]], out: str | os.PathLike, caption: str =
 
 
 def inline_svg(panel: Panel) -> str:
-    """One panel as SVG for a page: transparent, text in the page's font, ink `currentColor`, colours `var(--c0)`."""
+    """Draw one panel as SVG for a page: transparent, in the page's font and colours (`currentColor`, `var(--c0)`)."""
     plt = _pyplot()
     with plt.rc_context({**_STYLE, "svg.fonttype": "none"}):
         figure, ax = plt.subplots(figsize=(3.5, 2.4), layout="constrained")
@@ -85,7 +87,7 @@ def inline_svg(panel: Panel) -> str:
     for place, colour in enumerate(COLOURS):
         svg = svg.replace(colour, f"var(--c{place})")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Names of groups would be there once a picture; definitions are named by their content and may be.
+    # Group names repeat from picture to picture; definitions are named by their content, so they may repeat.
     return re.sub(r'<g id="[^"]*"', "<g", svg)
 
 
@@ -109,7 +111,8 @@ def _look(place: int, line: int) -> dict:
 
 
 def _panel(ax, panel: Panel, runs: list[str], named: bool, title: bool = True) -> None:
-    """Of `runs`, all of the picture. One: a look a name. Several: a look a run, and if `named` a line style a name."""
+    """Draw one panel. `runs` are those of the whole picture: with one, each name has a look of its own; with several,
+    each run has, and each name a line style if the picture is `named`."""
     ax.set(title=panel.title if title else "", xlabel=panel.x_label, ylabel=panel.unit)
     if not panel.series:
         ax.text(0.5, 0.5, "not logged", transform=ax.transAxes, ha="center", va="center", color=_GREY)
@@ -126,14 +129,16 @@ def _panel(ax, panel: Panel, runs: list[str], named: bool, title: bool = True) -
         look = _look(place, by_name if named else by_run)
         every = max(1, len(one.x) // 8)
         if len(panel.series) == 1 and every > 1:
-            look["marker"] = None  # alone, so nothing to be told apart from
+            look["marker"] = None  # a single line needs none
+        if one.raw is not None:
+            ax.plot(one.x, one.raw, color=look["color"], linewidth=0.7, alpha=0.35)
         ax.plot(one.x, one.y, **look, markevery=(place * every // len(_MARKERS) % every, every))
-        if one.error is not None:
-            error = np.nan_to_num(one.error)
-            ax.fill_between(one.x, one.y - error, one.y + error, color=look["color"], alpha=0.18, linewidth=0)
+        if one.half is not None:
+            half = np.nan_to_num(one.half)
+            ax.fill_between(one.x, one.y - half, one.y + half, color=look["color"], alpha=0.18, linewidth=0)
     low, high = ax.get_ylim()
     if low < 0 <= min(np.fmin.reduce(one.y) for one in panel.series):
-        ax.set_ylim(bottom=-0.03 * high)  # a band or the margin would reach far under 0, where no value is
+        ax.set_ylim(bottom=-0.03 * high)  # a band or the margin would reach far below 0, where no value is
     if panel.x_label == STEP:
         ax.xaxis.get_major_locator().set_params(integer=True)
     if panel.missing:

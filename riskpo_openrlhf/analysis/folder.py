@@ -1,37 +1,34 @@
-"""What a run's folder tells beside its metrics: command, log, sample answers."""
+"""Read what a run's folder holds beside its metrics: log, command, sample answers."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from riskpo_openrlhf.analysis.evaluations import right_and_wrong, summaries
-from riskpo_openrlhf.config import RiskPOConfig
+from riskpo_openrlhf import console
+from riskpo_openrlhf.analysis.evaluations import read_summaries, right_and_wrong
 
 SHOWN = 2000  # characters of an answer
 TAIL = 15  # lines of the log
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_SECRET = re.compile(r"(wandb\.key|api_?key|token|secret|password)$")
+_SECRET = r"[\w.]*(?:wandb\.key|api_?key|token|secret|password)"
+_SECRET_NAME = re.compile(_SECRET + "$")
+_SECRET_FLAG = re.compile(rf"(--{_SECRET}[ =]+)('[^']*'|\"[^\"]*\"|\S+)")
 _TEXT = "train/generated_samples/text_summary"
-# As OpenRLHF's logger writes it, with a backslash and an n where a line should end.
+# OpenRLHF's logger writes a backslash and an n where a line should end.
 _GENERATED = re.compile(r"Sample:\\n(?P<text>.*)\\n\\nReward: (?P<reward>\S+)$", re.DOTALL)
 
 
 @dataclass
 class Log:
-    """Of train.log: how far the job came, what it said beside its steps, and its last lines."""
+    """What train.log tells: the last step and their number, whether the job finished, its messages, its last lines."""
 
-    step: str = ""
+    step: int = 0
+    steps: int | None = None
     done: bool = False
     messages: list[str] = field(default_factory=list)
     tail: list[str] = field(default_factory=list)
-
-    @property
-    def settings(self) -> str:
-        return next((message for message in reversed(self.messages) if message.startswith("RiskPO preset")), "")
 
 
 @dataclass(frozen=True)
@@ -43,50 +40,39 @@ class Sample:
     reward: float | None
 
 
-def read_command(run: Path) -> list[tuple[str, str]]:
-    """(flag, value) of the recipe's command.sh, the last of a flag only, secrets covered; [] without that file."""
-    if not (run / "command.sh").is_file():
-        return []
-    flags: dict[str, list[str]] = {}
-    for word in shlex.split((run / "command.sh").read_text(encoding="utf-8", errors="replace")):
-        if word.startswith("--") and len(word) > 2:
-            flag, mark, value = word.partition("=")
-            values = flags[flag] = [value] if mark else []
-        elif flags:
-            values.append(word)
-    return [(flag, "(hidden)" if _SECRET.search(flag) else " ".join(values)) for flag, values in flags.items()]
+def shown_value(flag: str, value: object) -> str:
+    """Format a flag's value for a page; secrets are hidden."""
+    return "(hidden)" if value and _SECRET_NAME.search(flag) else str(value)
+
+
+def read_command(run: Path) -> str:
+    """Read the recipe's command.sh with its secrets hidden, for runs without settings.json; "" without that file."""
+    path = run / "command.sh"
+    if not path.is_file():
+        return ""
+    return _SECRET_FLAG.sub(r"\1(hidden)", path.read_text(encoding="utf-8", errors="replace"))
 
 
 def read_log(run: Path) -> Log:
+    """Read train.log; an empty `Log` without that file."""
     log, tail = Log(), deque(maxlen=TAIL)
     if (run / "train.log").is_file():
         with open(run / "train.log", encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                line = _COLOUR.sub("", line).rstrip()
-                tail.append(line)
-                _, mark, message = line.partition("[riskpo] ")
-                if message.startswith("step "):
-                    log.step = message.split(" | ")[0]
-                elif mark and message == "done":
-                    log.done = True
-                elif mark and not message.startswith("eval") and message not in log.messages:
-                    log.messages.append(message)
+                tail.append(console.plain(line))
+                if not (message := console.read(line)):
+                    continue
+                log.done = log.done or message.data.get("done", False)
+                if "step" in message.data:
+                    log.step, log.steps = message.data["step"], message.data.get("steps")
+                elif message.text not in log.messages:
+                    log.messages.append(message.text)
     log.tail = list(tail)
     return log
 
 
-def levels(settings: str) -> tuple[float, float] | None:
-    """alpha and beta from the line `RiskPOConfig.describe` left in the log; None if there is none."""
-    if not settings.startswith("RiskPO preset "):
-        return None
-    # Not from today's presets: the line says all that differs from the paper, and a run may be older than they are.
-    paper = {"alpha": RiskPOConfig.alpha, "beta": RiskPOConfig.beta}
-    told = paper | dict(re.findall(r"(alpha|beta)=(\S+) \((?:preset|paper) ", settings))
-    return float(told["alpha"]), float(told["beta"])
-
-
 def generated_samples(home: Path, number: int = 6) -> list[Sample]:
-    """Answers of the rollouts, as OpenRLHF logged one a step, spread evenly over the run."""
+    """Pick answers of the rollouts, spread evenly over the run; OpenRLHF logs one a step."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(home), size_guidance={"tensors": 0})
@@ -106,9 +92,9 @@ def generated_samples(home: Path, number: int = 6) -> list[Sample]:
 
 
 def evaluation_samples(run: Path) -> list[Sample]:
-    """A few right and wrong answers of every evaluation in the run's folder."""
+    """Pick a few right and wrong answers of every evaluation in the run's folder."""
     return [
         Sample(f"{home.relative_to(run)}: {row['datasource']} {row.get('id')}", str(row.get("response")), row["score"])
-        for home in summaries(run)
+        for home in read_summaries(run)
         for row in right_and_wrong(home)
     ]

@@ -1,4 +1,4 @@
-"""Warnings of a run: each is a number of its metrics, a threshold, and a paragraph of docs/troubleshooting.md."""
+"""Check a run for warnings: each is a number of its metrics, a threshold and a cure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from riskpo_openrlhf.analysis.runs import Run, eval_tag
 
 WINDOW = 20  # steps that "the last steps" are; half the run if it is shorter than two windows
 FIRST = 5  # steps that "the first steps" are
-FEW = 10  # steps under which a trend is not judged
+FEW = 10  # steps before a trend is judged
 ENTROPY_LEFT = 0.2
 LENGTH_GROWTH = 1.5
 TRUNCATED = 0.1
@@ -20,15 +20,14 @@ OFF_LEVEL = 0.1
 NO_SIGNAL = 0.8
 HUGE_ADVANTAGE = 50.0
 REWARD_LOSS = 0.1
-ERRORS = 3  # standard errors that the reward must have fallen by, too
-PASS_ERRORS = 2
+ERRORS = 3  # standard errors (SE) that the reward must have fallen by, too
 
 FINE, WARNING, UNKNOWN = "fine", "warning", "unknown"
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, the number that was found, the threshold, and how the paragraph on it begins."""
+    """What was checked, the number found, the threshold, and the key of `cures.CURES`."""
 
     name: str
     state: str
@@ -38,38 +37,38 @@ class Check:
 
 
 def check(run: Run, alpha: float, beta: float) -> list[Check]:
-    """All checks of a run with quantile levels `alpha` and `beta`. A NaN among the values is a warning.
+    """Check a run whose quantile levels are `alpha` and `beta`. A NaN among the values is a warning.
 
     The last steps are the last 20, or the last half of a run of fewer than 40.
     """
     share = "signal/grpo_zero_share"
     return [
         _check(run, "Entropy collapse", "entropy", FEW, _entropy,
-               f"last steps under {ENTROPY_LEFT:.0%} of the first {FIRST}", "Entropy collapses."),
+               f"last steps under {ENTROPY_LEFT:.0%} of the first {FIRST}", "entropy"),
         _check(run, "Rising length", "rollout/response_length_mean", FEW, _length,
-               f"last steps over {LENGTH_GROWTH:g} times the first {FIRST}", "Reward falls from the start"),
+               f"last steps over {LENGTH_GROWTH:g} times the first {FIRST}", "reward"),
         _check(run, "Truncated responses", "rollout/truncated_rate", 1, _over(TRUNCATED, _last),
-               f"last steps over {TRUNCATED:g}", "Many responses are truncated."),
+               f"last steps over {TRUNCATED:g}", "truncated"),
         _check(run, "Falling reward", "rollout/reward_mean", 2 * FEW, _reward,
-               f"last steps over {REWARD_LOSS:.0%} and {ERRORS} standard errors under the best as many",
-               "Reward falls from the start"),
+               f"last steps over {REWARD_LOSS:.0%} and {ERRORS} SE under the best as many",
+               "reward"),
         _pass_at(run),
         *(
             _check(run, f"Tracker off its level: {name}", f"riskpo/coverage_{name}", WINDOW, _coverage(level),
                    f"mean of {WINDOW} steps over {OFF_LEVEL:g} off the level",
-                   "Coverage is off the level.")
+                   "coverage")
             for name, level in (("alpha", alpha), ("beta", beta))
         ),
         _check(run, "Prompts without signal", share, 1, _over(NO_SIGNAL, _last),
-               f"last steps over {NO_SIGNAL:g}", "Most prompts carry no signal."),
+               f"last steps over {NO_SIGNAL:g}", "signal"),
         _check(run, "Huge advantages", "riskpo/advantage_abs_max", 1, _over(HUGE_ADVANTAGE, np.max),
-               f"over {HUGE_ADVANTAGE:g} at any step", "`riskpo/advantage_abs_max` is in the tens or thousands."),
+               f"over {HUGE_ADVANTAGE:g} at any step", "advantage"),
         _check(run, "Verifier errors", "verifier/error_share", 1, _over(0, np.max), "over 0 at any step",
-               "`verifier/error_share` is above 0, the job goes on."),
+               "verifier"),
     ]  # fmt: skip
 
 
-Judge = Callable[[np.ndarray], tuple[bool, str]]  # values [m] -> (all is well, what was found)
+Judge = Callable[[np.ndarray], tuple[bool, str]]  # values [m] -> (fine, what was found)
 
 
 def _check(run: Run, name: str, metric: str, needs: int, judge: Judge, limit: str, cure: str) -> Check:
@@ -117,27 +116,27 @@ def _coverage(level: float) -> Judge:
 
 
 def _reward(values: np.ndarray) -> tuple[bool, str]:
-    """The last steps against the best stretch of as many: the drop must be large, and larger than the noise."""
+    """Compare the last steps with the best window of as many: the drop must be large, and larger than the noise."""
     windows = np.lib.stride_tricks.sliding_window_view(values, _steps(values))
     means, errors = windows.mean(1), windows.std(1, ddof=1) / windows.shape[1] ** 0.5
-    best = int(means.argmax())  # the place of a NaN, if there is one
+    best = int(means.argmax())  # that of a NaN, if there is one
     drop = means[best] - means[-1]
     well = drop <= REWARD_LOSS * abs(means[best]) or drop <= ERRORS * hypot(errors[best], errors[-1])
     return well, f"{means[best]:.3f} at best, {means[-1]:.3f} at last"
 
 
 def _pass_at(run: Run) -> Check:
-    """Of all Pass@k, the one that has fallen most between the first and the last evaluation, in standard errors."""
-    limit, cure = f"over {PASS_ERRORS} standard errors from first to last", "Held-out Pass@k falls."
+    """Judge the Pass@k that has fallen most from the first to the last evaluation, relative to its 95 % interval."""
+    limit = "from first to last by more than the 95 % interval of the difference"
     falls = []
     for source, k in run.evaluated():
         tag = eval_tag(source, k)
-        values, errors = run.scalars[tag].values, run.errors(tag)
-        error = hypot(errors[0], errors[-1])
-        if len(values) > 1 and error > 0:
-            text = f"{source} pass@{k} {values[0]:.3f} at first, {values[-1]:.3f} at last (± {error:.3f})"
-            falls.append(((values[0] - values[-1]) / error, text))
+        values, halves = run.scalars[tag].values, run.halves(tag)
+        half = hypot(halves[0], halves[-1])
+        if len(values) > 1 and half > 0:
+            text = f"{source} pass@{k} {values[0]:.3f} at first, {values[-1]:.3f} at last (difference ± {half:.3f})"
+            falls.append(((values[0] - values[-1]) / half, text))
     if not falls:
-        return Check("Falling Pass@k", UNKNOWN, "there are no two evaluations with standard errors", limit, cure)
+        return Check("Falling Pass@k", UNKNOWN, "there are no two evaluations with standard errors", limit, "pass")
     fall, text = max(falls)
-    return Check("Falling Pass@k", FINE if fall <= PASS_ERRORS else WARNING, text, limit, cure)
+    return Check("Falling Pass@k", FINE if fall <= 1 else WARNING, text, limit, "pass")

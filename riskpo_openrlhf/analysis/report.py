@@ -1,31 +1,33 @@
-"""One page on one run that needs nothing but itself: warnings, curves, tracker, signal, answers, settings."""
+"""Write one page on one run that needs no other file: warnings, curves, tracker, signal, answers, settings."""
 
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from math import nan
 from pathlib import Path
 
-import numpy as np
-
 from riskpo_openrlhf.analysis import health
-from riskpo_openrlhf.analysis.curves import SHOWN_KS, Panel, Series, panel
+from riskpo_openrlhf.analysis.cures import CURES
+from riskpo_openrlhf.analysis.curves import Panel, Series, default_window, panel
 from riskpo_openrlhf.analysis.draw import inline_svg
-from riskpo_openrlhf.analysis.evaluations import summaries
+from riskpo_openrlhf.analysis.evaluations import read_summaries
 from riskpo_openrlhf.analysis.folder import (
     SHOWN,
     evaluation_samples,
     generated_samples,
-    levels,
     read_command,
     read_log,
+    shown_value,
 )
-from riskpo_openrlhf.analysis.page import PAGE
 from riskpo_openrlhf.analysis.runs import Run, combine, eval_tag, load_runs
-from riskpo_openrlhf.config import RiskPOConfig
+from riskpo_openrlhf.config import FLAG_PREFIX, PRESETS, RiskPOConfig
+from riskpo_openrlhf.evaluation.intervals import Z95
+from riskpo_openrlhf.evaluation.metrics import SHOWN_KS
+from riskpo_openrlhf.settings import RunSettings, find_settings
+from riskpo_openrlhf.tables import plus_minus
 
-TROUBLESHOOTING = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
+TEMPLATE = "report.html.j2"
 
 
 @dataclass(frozen=True)
@@ -38,40 +40,47 @@ class Section:
 
 
 def write_report(folder: str | os.PathLike, out: str | os.PathLike) -> list[health.Check]:
-    """Write the page on the run in `folder` to `out`; returns the checks made.
+    """Write the page on the run in `folder` to `out`; return the checks made.
 
     Raises:
-        FileNotFoundError: there are no TensorBoard files in or below `folder`.
-        ValueError: there are those of several runs.
+        FileNotFoundError: `folder` holds no run.
+        ValueError: `folder` holds several runs, or its settings.json can't be read.
+        EvaluationError: an evaluation in `folder` has a broken line among its samples.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     folder = Path(folder)
     runs = load_runs([folder])
     if len(runs) > 1:
         raise ValueError(f"{folder} holds {len(runs)} runs ({', '.join(run.name for run in runs)}): name one of them")
     (run,) = runs
-    log = read_log(folder)
-    known = levels(log.settings)
-    alpha, beta = known or (RiskPOConfig().alpha, RiskPOConfig().beta)
-    checks = health.check(run, alpha, beta)
+    settings = find_settings(run.home)
+    known = settings and settings.config
+    config = known or RiskPOConfig()
+    checks = health.check(run, config.alpha, config.beta)
     checks.sort(key=lambda one: [health.WARNING, health.UNKNOWN, health.FINE].index(one.state))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    html = environment.from_string(PAGE).render(
+    environment = Environment(
+        loader=PackageLoader("riskpo_openrlhf.analysis", ""), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    html = environment.get_template(TEMPLATE).render(
         name=folder.resolve().name,
-        log=log,
+        log=read_log(folder),
         steps=max((int(curve.steps[-1]) for curve in run.scalars.values()), default=0),
         numbers=numbers(run),
         first=health.FIRST,
         checks=checks,
-        cure=cure,
-        sections=sections(run, alpha, beta, known is not None),
+        cures=CURES,
+        sections=sections(run, config, known is not None),
         draw=inline_svg,
-        evaluations={str(home.relative_to(folder)): evaluation(made) for home, made in summaries(folder).items()},
+        evaluations={str(home.relative_to(folder)): evaluation(made) for home, made in read_summaries(folder).items()},
         ks=SHOWN_KS,
         samples=[*generated_samples(run.home), *evaluation_samples(folder)],
         shown=SHOWN,
-        command=read_command(folder),
+        settings=settings,
+        flags=_flags(settings) if settings else [],
+        knobs=_knobs(known, settings.preset) if known else [],
+        command="" if settings else read_command(folder),
     )
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -80,13 +89,13 @@ def write_report(folder: str | os.PathLike, out: str | os.PathLike) -> list[heal
 
 
 def numbers(run: Run) -> list[tuple[str, str, str]]:
-    """(name, at first, at last) of what one wants to know first; training metrics as means of FIRST steps."""
+    """List (name, at first, at last) of the numbers to look at first; training metrics as means of FIRST steps."""
     rows = []
     for source, k in run.evaluated():
         if k in SHOWN_KS:
             tag = eval_tag(source, k)
-            values, errors = run.scalars[tag].values, run.errors(tag)
-            rows.append((f"{source} Pass@{k}", *(_number(values[i], 3, errors[i]) for i in (0, -1))))
+            values, halves = run.scalars[tag].values, run.halves(tag)
+            rows.append((f"{source} Pass@{k}", *(plus_minus(values[i], halves[i]) for i in (0, -1))))
     for name, tag, digits in (
         ("Training reward", "rollout/reward_mean", 3),
         ("MVaR", "riskpo/mvar", 3),
@@ -97,35 +106,53 @@ def numbers(run: Run) -> list[tuple[str, str, str]]:
     ):
         if curve := run.scalars.get(f"train/{tag}"):
             ends = curve.values[: health.FIRST], curve.values[-health.FIRST :]
-            rows.append((name, *(_number(values.mean(), digits) for values in ends)))
+            rows.append((name, *(plus_minus(values.mean(), digits=digits) for values in ends)))
     return rows
 
 
 def evaluation(made: dict) -> list[tuple[str, ...]]:
-    """(data source, Pass@1, Pass@8, Pass@16, tokens, share truncated) of an evaluation's summary."""
+    """List (data source, Pass@1, Pass@8, Pass@16, tokens, share truncated) of an evaluation's summary."""
     return [
         (
             source,
-            *(_number(metrics.get(f"pass@{k}"), 3, metrics.get(f"pass@{k}_se")) for k in SHOWN_KS),
-            _number(metrics.get("response_length"), 0),
-            _number(metrics.get("truncated"), 3),
+            *(plus_minus(metrics.get(f"pass@{k}"), Z95 * (metrics.get(f"pass@{k}_se") or nan)) for k in SHOWN_KS),
+            plus_minus(metrics.get("response_length"), digits=0),
+            plus_minus(metrics.get("truncated")),
         )
         for source, metrics in made["sources"].items()
     ]
 
 
-def _number(value: float | None, digits: int, error: float | None = None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.{digits}f}" + ("" if error is None or np.isnan(error) else f" ± {error:.{digits}f}")
+def _knobs(config: RiskPOConfig, preset: str | None) -> list[tuple[str, object, str]]:
+    """List (flag, value, the preset's value if it differs) of every knob."""
+    changed = config.differences(RiskPOConfig.preset(preset)) if preset in PRESETS else {}
+    return [
+        (
+            FLAG_PREFIX + knob.name,
+            getattr(config, knob.name),
+            f"preset: {changed[knob.name][1]}" if knob.name in changed else "",
+        )
+        for knob in fields(config)
+    ]
 
 
-def sections(run: Run, alpha: float, beta: float, known: bool) -> list[Section]:
-    group = {run.name: [run]}
+def _flags(settings: RunSettings) -> list[tuple[str, str]]:
+    """List (flag, value) of every flag that has a value."""
+    return [
+        (f"--{name}", shown_value(name, value))
+        for name, value in sorted(settings.flags.items())
+        if value not in (None, "", [])
+    ]
+
+
+def sections(run: Run, config: RiskPOConfig, known: bool) -> list[Section]:
+    """Choose the panels of the page. Unless the settings are `known`, the page says that `config` is the paper's."""
+    group, window = {run.name: [run]}, default_window([run])
 
     def of(title: str, unit: str, **metrics: str) -> Panel:
-        """A panel of training metrics, `riskpo__mvar="MVaR"`."""
-        return panel(group, title, unit, {f"train/{tag.replace('__', '/')}": name for tag, name in metrics.items()})
+        """Make a panel of training metrics, `riskpo__mvar="MVaR"`."""
+        tags = {f"train/{tag.replace('__', '/')}": name for tag, name in metrics.items()}
+        return panel(group, title, unit, tags, window)
 
     sources = dict.fromkeys(source for source, _ in run.evaluated())
     held_out = [
@@ -138,11 +165,12 @@ def sections(run: Run, alpha: float, beta: float, known: bool) -> list[Section]:
         for source in sources
     ]
     statuses = {tag: tag.removeprefix("train/verifier/") for tag in run.scalars if tag.startswith("train/verifier/")}
-    assumed = "" if known else " The levels are the paper's: no train.log in the folder says the run's own."
+    assumed = "" if known else " These are the paper's levels: there is no settings.json to tell the run's own."
+    smooth = f" Training metrics are means of the last {window} steps, over the pale values of each step."
     return [
         Section(
             "Learning",
-            "Bands are ± 1 standard error over problems.",
+            "Bands are 95 % intervals over problems." + (smooth if window > 1 else ""),
             [
                 *(held_out or [Panel("Held-out Pass@k", "")]),
                 of("Training reward", "mean of the rollouts", rollout__reward_mean=""),
@@ -154,10 +182,10 @@ def sections(run: Run, alpha: float, beta: float, known: bool) -> list[Section]:
         ),
         Section(
             "Quantile tracker",
-            f"Calibrated, the shares of scores under the tracked quantiles are {alpha:g} and {beta:g} on average "
-            f"(dashed lines); the curves are means of the last {health.WINDOW} steps.{assumed}",
+            f"A calibrated tracker has {config.alpha:g} and {config.beta:g} of the scores below its quantiles, "
+            f"on average (dashed lines). Coverage is the mean of the last {health.WINDOW} steps.{assumed}",
             [
-                _coverage(run, alpha, beta),
+                _coverage(run, config),
                 of("Quantiles and mean score", "bundle score", riskpo__q_alpha="q_alpha", riskpo__score_mean="mean",
                    riskpo__q_beta="q_beta"),
                 of("Bundles by region", "share of bundles", riskpo__share_lower="lower", riskpo__share_middle="middle",
@@ -166,13 +194,13 @@ def sections(run: Run, alpha: float, beta: float, known: bool) -> list[Section]:
         ),
         Section(
             "Signal and verifier",
-            "Where all answers to a prompt get the same reward, GRPO learns nothing.",
+            "If all answers to a prompt get the same reward, GRPO learns nothing from it.",
             [
                 of("Prompts without a difference", "share of prompts", signal__prompts_all_wrong="all wrong",
                    signal__prompts_all_right="all right"),
                 of("Responses without signal", "share of responses", signal__grpo_zero_share="for GRPO",
                    riskpo__advantage_zero_share="here"),
-                panel(group, "Verifier statuses", "share of responses", statuses),
+                panel(group, "Verifier statuses", "share of responses", statuses, window),
             ],
         ),
         Section(
@@ -191,20 +219,9 @@ def sections(run: Run, alpha: float, beta: float, known: bool) -> list[Section]:
     ]  # fmt: skip
 
 
-def _coverage(run: Run, alpha: float, beta: float) -> Panel:
+def _coverage(run: Run, config: RiskPOConfig) -> Panel:
     series = []
     for name in ("alpha", "beta"):
         if found := combine([run], f"train/riskpo/coverage_{name}", health.WINDOW):
             series.append(Series(run.name, f"under q_{name}", *found[0]))
-    return Panel("Coverage", "share of scores", series, levels=(alpha, beta) if series else ())
-
-
-def cure(beginning: str) -> str:
-    """The paragraph of docs/troubleshooting.md that begins so, as plain text; without that file, where to look."""
-    if not TROUBLESHOOTING.is_file():
-        return f"See docs/troubleshooting.md, “{beginning.replace('`', '')}”"
-    for paragraph in TROUBLESHOOTING.read_text(encoding="utf-8").split("\n\n"):
-        if paragraph.startswith(f"**{beginning}"):
-            text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(paragraph.split()))
-            return text.replace("**", "").replace("`", "")
-    raise LookupError(f"{TROUBLESHOOTING} has no paragraph that begins with **{beginning}")
+    return Panel("Coverage", "share of scores", series, levels=(config.alpha, config.beta) if series else ())

@@ -1,4 +1,4 @@
-"""The numbers of runs: TensorBoard files, and the summaries that evaluations leave behind."""
+"""Read the numbers of runs from TensorBoard files and from the summaries of evaluations."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from riskpo_openrlhf.analysis.evaluations import step_of, summaries
+from riskpo_openrlhf.analysis.evaluations import read_summaries, step_of
+from riskpo_openrlhf.evaluation.intervals import Z95, over_seeds
 
 EVENT_FILES = "events.out.tfevents.*"
 _AT = re.compile(r"eval/(?P<source>.+)/(?P<metric>pass|avg)@(?P<k>\d+)$")
 
 
 class Curve(NamedTuple):
-    """One scalar over training: `steps` [m], rising, and `values` [m]."""
+    """One scalar over training: `steps` [m], ascending, and `values` [m]."""
 
     steps: np.ndarray
     values: np.ndarray
@@ -35,14 +36,18 @@ class Run:
     home: Path = Path()
 
     def evaluated(self, metric: str = "pass") -> list[tuple[str, int]]:
-        """(data source, k) of every Pass@k, or Avg@k with `metric` "avg", that was logged."""
+        """List (data source, k) of every Pass@k that was logged, or of every Avg@k with `metric` "avg"."""
         matches = filter(None, map(_AT.match, self.scalars))
         return sorted((match["source"], int(match["k"])) for match in matches if match["metric"] == metric)
 
     def errors(self, tag: str) -> np.ndarray:
-        """Standard errors [m] logged beside `tag`; NaN where there is none."""
+        """Return the standard errors [m] that were logged beside `tag`; NaN where there is none."""
         known = dict(zip(*self.scalars.get(f"{tag}_se", Curve((), ())), strict=True))
         return np.array([known.get(step, nan) for step in self.scalars[tag].steps])
+
+    def halves(self, tag: str) -> np.ndarray:
+        """Compute half of the 95 % interval over problems, [m]; NaN where no standard error was logged."""
+        return Z95 * self.errors(tag)
 
 
 def eval_tag(source: str, k: int, metric: str = "pass") -> str:
@@ -50,14 +55,14 @@ def eval_tag(source: str, k: int, metric: str = "pass") -> str:
 
 
 def load_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
-    """Read every folder that holds TensorBoard event files, at or below `folders`: one run each.
+    """Read one run from every folder with TensorBoard event files, at or below `folders`.
 
-    The event files of a folder belong together (a resumed run writes another); of a step logged twice the later value
-    counts. A folder without any, but with evaluations in folders named by their steps (`step40/summary.json`), is one
-    run of those.
+    All event files of a folder are one run: a resumed run adds a file. If a step was logged twice, the later value
+    counts. A folder without event files is a run too, if it holds evaluations in folders named by their steps
+    (`step40/summary.json`).
 
     Raises:
-        FileNotFoundError: a folder is missing or has no event files anywhere below it.
+        FileNotFoundError: a folder is missing, or holds no run.
     """
     runs, several = [], len(folders) > 1
     for top in map(Path, folders):
@@ -78,17 +83,17 @@ def load_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
 
 
 def split_label(spec: str) -> tuple[str, list[str]]:
-    """`label=folder,folder` -> the label and its folders; a folder alone has the label ""."""
+    """Split `label=folder,folder` into the label and its folders; a folder alone has the label ""."""
     label, mark, folders = spec.partition("=")
     return (label, folders.split(",")) if mark and not os.path.exists(spec) else ("", [spec])
 
 
 def load_groups(specs: Sequence[str]) -> dict[str, list[Run]]:
-    """Label -> its runs, one a seed. `specs` are `label=folder,folder`, or folders whose runs stand for themselves.
+    """Read runs by label, one a seed. `specs`: `label=folder,folder`, or folders whose runs are labels of their own.
 
     Raises:
         FileNotFoundError: as `load_runs`.
-        ValueError: two runs without a label have the same name.
+        ValueError: two runs without a label share a name.
     """
     groups: dict[str, list[Run]] = {}
     pairs = [split_label(spec) for spec in specs]
@@ -103,38 +108,61 @@ def load_groups(specs: Sequence[str]) -> dict[str, list[Run]]:
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of each value [m] and those before it, `window` at most."""
+    """Average each value [m] with those before it, `window` values at most."""
     return np.array([values[max(0, end - window) : end].mean() for end in range(1, len(values) + 1)])
 
 
-def combine(runs: Sequence[Run], tag: str, window: int = 1) -> tuple[Curve, np.ndarray | None] | None:
-    """A scalar of the runs that logged it, over seeds: its mean and standard error [m], at the steps all of them have.
+def stack(runs: Sequence[Run], tag: str) -> Curve | None:
+    """Stack a scalar over the runs that logged it, at the steps that all of them have: `values` [runs, m].
 
-    Of a single run: its values, and the standard error logged beside them, if any. `window` > 1 takes the moving mean
-    of each run's `train/` values first. None if no run has it.
+    Returns None if no run logged it.
 
     Raises:
         ValueError: the runs have no step in common.
     """
-    having = [run for run in runs if tag in run.scalars]
-    if not having:
+    curves = [run.scalars[tag] for run in runs if tag in run.scalars]
+    if not curves:
         return None
-    curves = [run.scalars[tag] for run in having]
-    if tag.startswith("train/") and window > 1:
-        curves = [Curve(curve.steps, moving_mean(curve.values, window)) for curve in curves]
-    if len(having) == 1:
-        errors = having[0].errors(tag)
-        return curves[0], None if np.isnan(errors).all() else errors
     steps = reduce(np.intersect1d, [curve.steps for curve in curves])
     if not len(steps):
-        raise ValueError(f"{', '.join(run.name for run in having)} have no step of {tag} in common: plot them apart")
-    values = np.stack([curve.values[np.isin(curve.steps, steps)] for curve in curves])
-    return Curve(steps, values.mean(0)), values.std(0, ddof=1) / np.sqrt(len(values))
+        names = ", ".join(run.name for run in runs if tag in run.scalars)
+        raise ValueError(f"{names} have no step of {tag} in common: plot them apart")
+    return Curve(steps, np.stack([curve.values[np.isin(curve.steps, steps)] for curve in curves]))
+
+
+def combine(runs: Sequence[Run], tag: str, window: int = 1) -> tuple[Curve, np.ndarray | None] | None:
+    """Average a scalar over the runs that logged it; None if no run did.
+
+    Args:
+        runs: one a seed.
+        window: `train/` values are first replaced by their moving mean over this many steps.
+
+    Returns:
+        The mean curve, and half of its 95 % interval [m]: over seeds (Student's t); for a single run over problems,
+        or None if no errors were logged.
+
+    Raises:
+        ValueError: the runs have no step in common.
+    """
+    if tag.startswith("train/") and window > 1:
+        runs = [
+            Run(run.name, {tag: Curve(run.scalars[tag].steps, moving_mean(run.scalars[tag].values, window))})
+            for run in runs
+            if tag in run.scalars
+        ]
+    stacked = stack(runs, tag)
+    if stacked is None:
+        return None
+    if len(stacked.values) == 1:
+        halves = next(run for run in runs if tag in run.scalars).halves(tag)
+        return Curve(stacked.steps, stacked.values[0]), None if np.isnan(halves).all() else halves
+    mean, half = over_seeds(stacked.values)
+    return Curve(stacked.steps, mean), half
 
 
 def _evaluated(top: Path) -> dict[str, Curve]:
     points: dict[str, dict[int, float]] = {}
-    for home, summary in summaries(top).items():
+    for home, summary in read_summaries(top).items():
         if (step := step_of(home)) is not None:
             for source, metrics in summary["sources"].items():
                 for name, value in metrics.items():

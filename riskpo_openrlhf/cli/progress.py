@@ -1,7 +1,8 @@
-"""A training job's progress in one line: `TRAINING 2>&1 | python3 -m riskpo_openrlhf.cli.progress --log FILE`.
+"""Show a training job's progress: `TRAINING 2>&1 | python3 -m riskpo_openrlhf.cli.progress --log FILE`.
 
-Lines with `[riskpo] step i/n | ...` move a bar (off a terminal: a line every 10 steps), other `[riskpo] ` lines are
-shown, everything goes to the log. Ends with 1, and the log's last lines, unless `[riskpo] done` came.
+Every line goes to the log. A line of ours (`console.py`) whose data name a step moves a bar; off a terminal it is
+printed every 30 s. Our other lines are shown. The exit code is 0 if the job said that it was done, else 1, with the
+last lines of the log.
 """
 
 from __future__ import annotations
@@ -9,47 +10,46 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
-from tqdm import tqdm
+from riskpo_openrlhf import console
 
-MARK = "[riskpo] "
 TAIL = 25
-EVERY = 10
-_STEP = re.compile(r"step (\d+)(?:/(\d+))?(?: \| (.*))?$")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+SECONDS = 30  # between two step lines off a terminal
 # Empty but for Ray's name of the process, or another program's bar: they would crowd the error out of the tail.
 _NOISE = re.compile(r"(\([^()]*pid=[^()]*\))?\s*$|.*\d%\|")
 
 
-def follow(lines: Iterable[str], log: TextIO, out: TextIO) -> bool:
-    """Show the progress of `lines` on `out` and copy every line to `log`; True when the job said it was done."""
-    bar, done = None, False
-    terminal = out.isatty()
+def follow(lines: Iterable[str], log: TextIO, out: TextIO, clock: Callable[[], float] = time.monotonic) -> bool:
+    """Show the progress of `lines` on `out` and copy every line to `log`. Return True if the job was done."""
+    from tqdm import tqdm
+
+    bar, done, shown, terminal = None, False, -SECONDS, out.isatty()
     try:
         for line in lines:
             log.write(line if line.endswith("\n") else line + "\n")
             log.flush()
-            # Ray puts the process's name before a line, in colours: the mark can stand anywhere.
-            _, mark, message = _COLOUR.sub("", line).rstrip().partition(MARK)
-            if not mark:
+            said = console.read(line)
+            if said is None:
                 continue
-            step = _STEP.match(message)
-            if not step:
-                done = done or message == "done"
-                tqdm.write(message, file=out)
-            elif terminal:
-                now, total = int(step[1]), int(step[2]) if step[2] else None
+            done = done or bool(said.data.get("done"))
+            if "step" not in said.data:
+                tqdm.write(said.text, file=out)
+                continue
+            step, steps = said.data["step"], said.data.get("steps")
+            if terminal:
                 if bar is None:
-                    bar = tqdm(total=total, initial=now - 1, desc="Training", file=out, dynamic_ncols=True)
-                bar.set_postfix_str(step[3] or "", refresh=False)
-                bar.update(now - bar.n)
+                    bar = tqdm(total=steps, initial=step - 1, desc="Training", file=out, dynamic_ncols=True)
+                bar.set_postfix_str(said.text.partition(" | ")[2], refresh=False)
+                bar.update(step - bar.n)
                 bar.refresh()
-            elif int(step[1]) % EVERY == 0 or step[1] in ("1", step[2]):
-                print(message, file=out, flush=True)
+            elif clock() - shown >= SECONDS or step == steps:
+                print(said.text, file=out, flush=True)
+                shown = clock()
     finally:
         if bar is not None:
             bar.close()
@@ -57,13 +57,14 @@ def follow(lines: Iterable[str], log: TextIO, out: TextIO) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command. Returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--log", type=Path, required=True, help="file that receives every line")
     path = parser.parse_args(argv).log
     path.parent.mkdir(parents=True, exist_ok=True)
     # Ray and tqdm may write bytes that are not UTF-8; a bar's carriage return ends a line too.
     sys.stdin.reconfigure(errors="replace")
-    with open(path, "a", encoding="utf-8") as log:  # of a resumed run the earlier part stays
+    with open(path, "a", encoding="utf-8") as log:  # a resumed run keeps its earlier lines
         try:
             done = follow(sys.stdin, log, sys.stdout)
         except KeyboardInterrupt:
@@ -72,10 +73,10 @@ def main(argv: list[str] | None = None) -> int:
     if done:
         return 0
     with open(path, encoding="utf-8") as log:
-        plain = (_COLOUR.sub("", line) for line in log)
-        tail = deque((line for line in plain if not _NOISE.match(line)), maxlen=TAIL)
-    print(f"\nThe job ended before it was done. The last lines of its output:\n\n{''.join(tail)}", file=sys.stderr)
-    print(f"The full log: {path}", file=sys.stderr)
+        lines = map(console.plain, log)
+        tail = deque((line for line in lines if not _NOISE.match(line)), maxlen=TAIL)
+    print("\nThe job ended before it was done. The last lines of its output:\n", *tail, sep="\n", file=sys.stderr)
+    print(f"\nThe full log: {path}", file=sys.stderr)
     return 1
 
 

@@ -1,37 +1,37 @@
-"""Two models on the same problems: differences in Pass@k with paired bootstrap intervals."""
+"""Compare two models on the same problems: differences in Pass@k with paired bootstrap intervals."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
+from riskpo_openrlhf.evaluation.metrics import correctness
 from riskpo_openrlhf.evaluation.passk import pass_at_k
 from riskpo_openrlhf.evaluation.problems import EvaluationError
 from riskpo_openrlhf.evaluation.samples import SAMPLES, read_samples, read_settings
-from riskpo_openrlhf.evaluation.summary import aligned, correctness, tables
+from riskpo_openrlhf.evaluation.summary import sample_arrays
+from riskpo_openrlhf.tables import aligned
 
 RESAMPLES = 10_000
 SAMPLING_FIELDS = ("temperature", "top_p", "max_new_tokens")
 
 
 def bootstrap_means(values, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """`[resamples]` means of problems drawn with replacement; `values` `[P]`, one number a problem.
+    """Draw problems with replacement and return the means, `[resamples]`; `values` `[P]` holds a number a problem.
 
-    Of differences between two models on the same problems it draws pairs, so that what a hard problem takes from both
-    does not widen the interval.
+    Pass the differences between two models: each problem is then drawn for both, so its difficulty cancels.
     """
     values = np.asarray(values, dtype=float)
-    rng, means = np.random.default_rng(seed), []
-    rows = max(1, 2**22 // values.size)
-    for start in range(0, resamples, rows):
-        drawn = rng.integers(0, values.size, (min(rows, resamples - start), values.size))
-        means.append(values[drawn].mean(axis=1))
-    return np.concatenate(means)
+    drawn = stats.bootstrap(
+        (values,), np.mean, n_resamples=resamples, method="percentile", rng=seed, batch=max(1, 2**22 // values.size)
+    )
+    return drawn.bootstrap_distribution
 
 
 def interval(means) -> tuple[float, float]:
-    """The 95 % interval of bootstrap means, by their percentiles."""
+    """Return the 95 % interval of bootstrap means, by their percentiles."""
     low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)
 
@@ -41,26 +41,25 @@ def compare(first: Path, second: Path, seed: int = 0) -> dict:
 
     Returns:
         `{"first", "second": models, "sources": {source: {"pass@k": {"first", "second", "difference", "low", "high"}}},
-        "overall": likewise, "notes": [...]}`. k = 1, 2, 4 … as far as every problem has k verdicts of both models.
-        Overall is the mean over data sources; the interval draws problems within each.
+        "overall": likewise, "notes": [...]}`. `low` and `high` bound the 95 % interval of the difference. k = 1, 2,
+        4 … up to the largest for which every problem has k verdicts of both models. Overall is the mean over data
+        sources; its interval draws problems within each source.
 
     Raises:
-        EvaluationError: a folder holds no evaluation, one is unfinished, or they are of different problems.
+        EvaluationError: a folder holds no evaluation or an unfinished one, or the two are of different problems.
     """
     settings = [read_settings(folder) for folder in (first, second)]
     if settings[0]["problems"] != settings[1]["problems"]:
-        raise EvaluationError(
-            f"{first} and {second} are of different problems: evaluate both models on the same --data"
-        )
+        raise EvaluationError(f"{first} and {second} hold different problems: evaluate both models on the same --data")
     both = [_read(folder, setting) for folder, setting in zip((first, second), settings, strict=True)]
     sources, draws = {}, {}
     for number, source in enumerate(both[0]):
-        right = [correctness(tables_[source]["score"]) for tables_ in both]
+        right = [correctness(arrays[source]["score"]) for arrays in both]
         known = [np.isfinite(values).sum(axis=1) for values in right]
         counts = [np.nansum(values, axis=1).astype(int) for values in right]
         enough = int(min(values.min() for values in known))
         if enough == 0 or len(known[0]) < 2:
-            raise EvaluationError(f"{source}: two problems or more, each with a verdict of both models, are needed")
+            raise EvaluationError(f"{source}: a comparison needs 2 problems, each with a verdict of both models")
         sources[source] = {}
         for k in sorted({2**i for i in range(enough.bit_length())} | {enough}):
             values = [pass_at_k(n, c, k) for n, c in zip(known, counts, strict=True)]
@@ -80,8 +79,8 @@ def compare(first: Path, second: Path, seed: int = 0) -> dict:
 
 
 def as_table(comparison: dict) -> str:
-    """The comparison for people, in per cent; a star where the interval leaves out 0."""
-    lines = [["", "", "first", "second", "difference", "95 % interval", ""]]
+    """Format the comparison for people, in per cent, with a star where the interval excludes 0."""
+    rows = [["", "", "first", "second", "difference", "95 % interval", ""]]
     groups = dict(comparison["sources"])
     if len(groups) > 1:
         groups["mean of sources"] = comparison["overall"]
@@ -92,9 +91,9 @@ def as_table(comparison: dict) -> str:
                 for field, sign in (("first", ""), ("second", ""), ("difference", "+"), ("low", "+"), ("high", "+"))
             )
             star = "*" if e["low"] > 0 or e["high"] < 0 else ""
-            lines.append([source, name, first, second, difference, f"{low} to {high}", star])
+            rows.append([source, name, first, second, difference, f"{low} to {high}", star])
     head = f"first:  {comparison['first']}\nsecond: {comparison['second']}\n\n"
-    return head + aligned(lines) + "".join(f"\nNote: {note}" for note in comparison["notes"])
+    return head + aligned(rows, left=2) + "".join(f"\nNote: {note}" for note in comparison["notes"])
 
 
 def _entry(first: float, second: float, means: np.ndarray) -> dict[str, float]:
@@ -104,12 +103,12 @@ def _entry(first: float, second: float, means: np.ndarray) -> dict[str, float]:
 
 def _read(folder: Path, settings: dict) -> dict:
     if not (folder / SAMPLES).exists():
-        raise EvaluationError(f"{folder} holds no samples: finish the evaluation first")
+        raise EvaluationError(f"{folder} holds no samples: finish that evaluation first")
     rows = {key: row for key, row, _ in read_samples(folder / SAMPLES)}
     wanted = sum(count * settings["sampling"][source]["n"] for source, count in settings["counts"].items())
     if len(rows) < wanted:
-        raise EvaluationError(f"{folder} has {len(rows)} of {wanted} samples: finish the evaluation first")
-    return tables(rows.values())
+        raise EvaluationError(f"{folder} has {len(rows)} of {wanted} samples: finish that evaluation first")
+    return sample_arrays(rows.values())
 
 
 def _notes(first: dict, second: dict) -> list[str]:

@@ -1,4 +1,4 @@
-"""Metrics of OpenRLHF's evaluation samples, during training."""
+"""Compute the metrics of OpenRLHF's evaluation during training."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from collections import defaultdict, deque
 import numpy as np
 import torch
 
-from riskpo_openrlhf.evaluation.summary import correctness, source_metrics
+from riskpo_openrlhf.evaluation.metrics import correctness, source_metrics
 
-NO_ANSWER = "verifier/no_answer"  # of the reward function's `extra_logs`
+NO_ANSWER = "verifier/no_answer"  # in the reward function's `extra_logs`
 
 
 def evaluation_metrics(samples, eval_dataloader, n: int) -> dict[str, float]:
-    """`{source}/{metric}` for the metrics of `summary.source_metrics`, and `{source}/no_answer` where it is logged.
+    """Compute `{source}/{metric}` for the metrics of `metrics.source_metrics`, and `{source}/no_answer` if logged.
 
-    `samples`: OpenRLHF's evaluation experiences, the n responses of a problem together. A response is right when its
-    raw score is positive; one without a verdict is left out of Pass@k and Avg@n. A problem is a row of the data: where
-    rows of several sources are alike, each takes one group of the responses, which are alike too.
+    Args:
+        samples: OpenRLHF's evaluation experiences, the n responses to a problem together. A response is right if its
+            raw score is positive; one without a verdict is left out of Pass@k and Avg@n.
+        eval_dataloader: OpenRLHF's. A problem is a row of the data. If rows of several sources are equal, each row
+            takes one group of the responses.
+        n: responses a problem.
     """
     sources_of = defaultdict(deque)
     for sources, prompts, labels, images in eval_dataloader:
@@ -33,12 +36,12 @@ def evaluation_metrics(samples, eval_dataloader, n: int) -> dict[str, float]:
         scores = _table(problems, lambda s: s.rewards if s.scores is None else s.scores)
         tokens, cut = _table(problems, lambda s: s.response_length), _table(problems, lambda s: s.truncated)
         found = source_metrics(correctness(np.where(np.isfinite(scores), scores, np.nan)), tokens, cut)
-        if any(NO_ANSWER in sample.info for group in problems for sample in group):  # not in one that failed
+        if any(NO_ANSWER in sample.info for group in problems for sample in group):  # a failed sample has none
             found["no_answer"] = float(_table(problems, lambda s: s.info.get(NO_ANSWER, torch.zeros(1))).mean())
         metrics.update({f"{source}/{name}": value for name, value in found.items()})
     return metrics
 
 
 def _table(problems: list, field) -> np.ndarray:
-    """`[P, n]` of one number a sample, as OpenRLHF keeps it: a tensor with one element."""
+    """Arrange one number a sample as `[P, n]`; OpenRLHF keeps it as a tensor with one element."""
     return torch.stack([torch.cat([field(s).view(-1) for s in group]).double() for group in problems]).numpy()

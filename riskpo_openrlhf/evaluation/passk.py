@@ -1,4 +1,4 @@
-"""Pass@k: the chance that at least one of k responses to a problem is right."""
+"""Pass@k: the probability that at least one of k responses to a problem is right."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 
 
 def pass_at_k(n, c, k):
-    """The unbiased estimate of Pass@k, 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374).
+    """Estimate Pass@k without bias, 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374).
 
     Computed as 1 - prod_{j<k} (n - c - j) / (n - j): no large binomials, exact zeros and ones.
 
     Args:
-        n: responses to a problem; a number or an array.
-        c: right ones among them, of a shape that goes with n's.
-        k: responses that may be drawn; likewise.
+        n: responses to a problem, a number or an array.
+        c: right responses among them, of a shape that broadcasts with n.
+        k: responses that may be drawn, likewise.
 
     Returns:
         A float, or a float array of the common shape.
 
     Raises:
-        ValueError: k > n, c > n, k < 1, c < 0, or values that are not whole numbers.
+        ValueError: k > n, c > n, k < 1, c < 0, or a value is not a whole number.
     """
     n, c, k = np.broadcast_arrays(*(_whole(name, value) for name, value in (("n", n), ("c", c), ("k", k))))
     for wrong, rule in (
@@ -35,25 +35,25 @@ def pass_at_k(n, c, k):
             raise ValueError(f"Pass@k: {rule}; got n={n.flat[at]}, c={c.flat[at]}, k={k.flat[at]}")
     none_right = np.ones(n.shape)
     for j in range(int(k.max(initial=0))):
-        # Once fewer than k wrong responses are left a factor is 0, and the product stays 0.
+        # If fewer than k responses are wrong, one factor is 0, and the product stays 0.
         none_right *= np.where(j < k, np.maximum(n - c - j, 0) / np.maximum(n - j, 1), 1.0)
     return (1.0 - none_right)[()]
 
 
 def pass_at_k_summary(correct, ks: Iterable[int]) -> dict[int, tuple[float, float]]:
-    """Pass@k over a set of problems.
+    """Average Pass@k over a set of problems.
 
     Args:
-        correct: `[P, n]`, 1 where response j to problem i is right, 0 where it is not; NaN where there is no verdict
-            (that response is left out, and a problem with fewer than k verdicts is left out of that Pass@k).
-        ks: the k's wanted.
+        correct: `[P, n]`, 1 where response j to problem i is right, 0 where it is wrong, NaN without a verdict. Such a
+            response is left out, and a problem with fewer than k verdicts is left out of that Pass@k.
+        ks: the values of k.
 
     Returns:
-        k -> (mean, standard error) over problems. The standard error is that of drawing other problems,
-        std / sqrt(P); NaN when it can't be known (one problem).
+        k -> (mean, standard error) over problems. The standard error, std / sqrt(P), is that of drawing other
+        problems; NaN with one problem.
 
     Raises:
-        ValueError: `correct` is not a non-empty `[P, n]` of 0, 1 and NaN, or some k has no problem with k verdicts.
+        ValueError: `correct` is not a non-empty `[P, n]` of 0, 1 and NaN, or no problem has k verdicts.
     """
     correct = np.asarray(correct, dtype=float)
     if correct.ndim != 2 or correct.size == 0:

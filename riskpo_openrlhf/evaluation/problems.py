@@ -1,4 +1,4 @@
-"""The problems of an evaluation, and how their answers are sampled."""
+"""The problems of an evaluation, and the settings by which each benchmark is sampled."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 
 class EvaluationError(RuntimeError):
-    """The evaluation can't go on; the message says what to do. Finished samples stay on disk."""
+    """The evaluation can't continue; the message says what to do. Finished samples stay on disk."""
 
 
 class Problem(NamedTuple):
-    """One row of the data. `datasource` and `id` together are its name; `prompt` is a text or a list of chat turns."""
+    """One row of the data, named by `datasource` and `id`; `prompt` is a text or a list of chat turns."""
 
     datasource: str
     id: str
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """How a benchmark is sampled: `n` responses a problem of at most `max_new_tokens`; `source` is who does so."""
+    """How a benchmark is sampled: `n` responses a problem, of at most `max_new_tokens`; `source` says who does so."""
 
     temperature: float
     top_p: float
@@ -54,16 +54,16 @@ OTHERS = Sampling(0.6, 0.95, 8, 4_096, "no public settings known")
 
 
 def read_problems(paths: Iterable[Path], input_key: str | None, label_key: str) -> list[Problem]:
-    """The rows of JSON-lines files, as `prepare_data` writes them or with keys of one's own.
+    """Read problems from JSON-lines files, as `prepare_data` writes them or with other keys.
+
+    A row without `id` is named by its file and line. A row without `datasource` gets OpenRLHF's, `default`.
 
     Args:
-        input_key: the prompt's key; None takes `prompt` or else `input`.
+        input_key: the prompt's key; None takes `prompt`, or else `input`.
         label_key: the label's key.
 
-    A row without an `id` gets its file's name and line number, one without a `datasource` that of OpenRLHF, `default`.
-
     Raises:
-        EvaluationError: a file is missing, empty or not JSON lines, a field is missing or no string, or two problems
+        EvaluationError: a file is missing, empty or not JSON lines; a field is missing or not a string; two problems
             of one data source have the same id.
     """
     problems: dict[tuple[str, str], Problem] = {}
@@ -79,18 +79,20 @@ def read_problems(paths: Iterable[Path], input_key: str | None, label_key: str) 
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise EvaluationError(f"{where} is not JSON ({error}): one object a line is needed") from error
+                raise EvaluationError(f"{where} is not JSON ({error}): write one object a line") from error
             problem = _problem(row, input_key, label_key, f"{path.stem}:{number}", where)
             if problems.setdefault(problem[:2], problem) is not problem:
-                raise EvaluationError(f"{where}: the id {problem.id!r} is there twice in {problem.datasource!r}")
+                raise EvaluationError(
+                    f"{where}: the id {problem.id!r} comes twice in {problem.datasource!r}: make ids unique"
+                )
     if not problems:
-        raise EvaluationError(f"--data {', '.join(map(str, paths))}: no problems in it")
+        raise EvaluationError(f"--data {', '.join(map(str, paths))} holds no problems")
     return list(problems.values())
 
 
 def _problem(row, input_key: str | None, label_key: str, default_id: str, where: str) -> Problem:
     if not isinstance(row, dict):
-        raise EvaluationError(f"{where} is not an object")
+        raise EvaluationError(f"{where} is not an object: write one JSON object a line")
     input_key = input_key or ("prompt" if "prompt" in row else "input")
     for key, flag, kinds in ((input_key, "--input_key", (str, list)), (label_key, "--label_key", (str,))):
         if not isinstance(row.get(key), kinds) or not row[key]:
@@ -109,15 +111,15 @@ def _problem(row, input_key: str | None, label_key: str, default_id: str, where:
 
 
 def digest(problems: Sequence[Problem]) -> str:
-    """Equal for two evaluations if and only if they are of the same problems, in whatever order."""
+    """Hash the problems. Two evaluations have equal digests if they hold the same problems, in any order."""
     lines = sorted(json.dumps(problem, ensure_ascii=False) for problem in problems)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def choose_sampling(problems: Iterable[Problem], overrides: dict) -> dict[str, Sampling]:
-    """Data source -> its settings of `SAMPLING`, with `overrides` (field -> value, None to keep) in their place.
+    """Choose the settings of each data source: those of `SAMPLING`, replaced by `overrides` that are not None.
 
-    Raises `EvaluationError` for values that can't be, and for greedy decoding with more than one response.
+    Raises `EvaluationError` for a value out of bounds, and for greedy decoding with more than one response.
     """
     changes = {name: value for name, value in overrides.items() if value is not None}
     chosen = {}
@@ -144,6 +146,6 @@ def choose_sampling(problems: Iterable[Problem], overrides: dict) -> dict[str, S
 
 
 def sample_seed(seed: int, problem: Problem) -> int:
-    """The seed of a problem's first response; response j takes it plus j, as vLLM's own `n=…, seed=…` does."""
+    """Compute the seed of a problem's first response. Response j adds j, as vLLM's own `n=…, seed=…` does."""
     name = f"{seed}/{problem.datasource}/{problem.id}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")

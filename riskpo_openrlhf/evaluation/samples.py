@@ -1,9 +1,10 @@
-"""The samples of an evaluation on disk: appended line by line, so that a killed run loses none that it had written.
+"""The samples of an evaluation on disk, appended line by line, so that a killed run loses no finished sample.
 
 A folder holds `settings.json`, `samples.jsonl` and, in the end, `summary.json`. A sample is `{"datasource", "id",
-"sample", "response", "score", "status", "tokens", "truncated", "logprob", "extra_logs"}`: `sample` counts from 0,
-`score` is null without a verdict, `status` one of `STATUSES`, `tokens` the response's length, `logprob` the mean of
-its tokens' log-probabilities under the model (temperature 1). With status `error` there is also `error`, the reason.
+"sample", "response", "score", "status", "tokens", "truncated", "logprob", "extra_logs"}`. `sample` counts from 0,
+`score` is null without a verdict, `status` is one of `verifiers.STATUSES`, `tokens` is the response's length, and
+`logprob` the mean log-probability of its tokens under the model (temperature 1). Status `error` comes with the reason,
+`error`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ Key = tuple[str, str, int]
 
 
 class SampleStore:
-    """The folder of one evaluation, for writing; one process at a time.
+    """The folder of one evaluation, open for writing; `rows` holds key -> sample without its text.
 
-    `rows`: key -> sample, without its text. Raises `EvaluationError` when another process has the folder, or when it
-    holds samples of other settings.
+    Raises `EvaluationError` if another process has the folder open, or if it holds samples of other settings.
     """
 
     def __init__(self, folder: Path, settings: dict):
@@ -39,17 +39,17 @@ class SampleStore:
         path = folder / SAMPLES
         path.touch()
         whole = _whole_length(path)
-        if whole < path.stat().st_size:  # killed while writing: that line was never finished
+        if whole < path.stat().st_size:  # the last line was cut when the process was killed
             os.truncate(path, whole)
         self.rows = {key: row for key, row, _ in read_samples(path)}
         self._file = open(path, "a", encoding="utf-8")
 
     def finished(self, key: Key) -> bool:
-        """The sample is there; one whose verifier failed is to be made again, and its new line then counts."""
+        """Tell whether a sample is there with a verdict. One whose verifier failed is made again."""
         return key in self.rows and self.rows[key]["status"] != "error"
 
     def add(self, samples: Iterable[dict]) -> None:
-        """Append samples; they are on disk when this returns."""
+        """Append samples and return once they are on disk."""
         for sample in samples:
             self._file.write(json.dumps(sample, ensure_ascii=False) + "\n")
             self.rows[key_of(sample)] = _without_text(sample)
@@ -66,9 +66,9 @@ def key_of(sample: dict) -> Key:
 
 
 def read_samples(path: Path) -> Iterator[tuple[Key, dict, str]]:
-    """(key, sample without its text, line) of each line; of a sample that is there twice the later one counts.
+    """Yield (key, sample without its text, line) for each line. If a key comes twice, the later line counts.
 
-    Raises `EvaluationError` for a line that is not a sample, unless it is the last and was never finished.
+    Raises `EvaluationError` for a line that is not a sample, unless it is the last one and was cut.
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -79,13 +79,13 @@ def read_samples(path: Path) -> Iterator[tuple[Key, dict, str]]:
                 yield key_of(sample), _without_text(sample), line.decode()
             except (ValueError, KeyError, TypeError) as error:
                 raise EvaluationError(
-                    f"{path}, line {number} is not a sample ({type(error).__name__}: {error}): remove that line, and "
-                    "the sample is made again"
+                    f"{path}, line {number} is not a sample ({type(error).__name__}: {error}): remove that line and "
+                    "run the evaluation again; it makes the sample again"
                 ) from error
 
 
 def write_parquet(folder: Path) -> Path:
-    """Copy `samples.jsonl` to `samples.parquet`, every sample once; `extra_logs` becomes a JSON text."""
+    """Copy `samples.jsonl` to `samples.parquet`, each sample once, `extra_logs` as JSON text."""
     import pyarrow
     import pyarrow.parquet
 
@@ -118,7 +118,7 @@ def write_parquet(folder: Path) -> Path:
 
 
 def read_settings(folder: Path) -> dict:
-    """Raises `EvaluationError` when the folder holds no evaluation."""
+    """Read the settings of an evaluation. Raises `EvaluationError` if the folder holds none."""
     try:
         return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -136,8 +136,8 @@ def _check_settings(folder: Path, settings: dict) -> None:
     if changed:
         lines = "".join(f"\n  {name}: {there.get(name)!r} there, {here.get(name)!r} now" for name in changed)
         raise EvaluationError(
-            f"--out {folder} holds an evaluation with other settings:{lines}\nChoose another folder, or go on with "
-            "the settings that are there."
+            f"--out {folder} holds an evaluation with other settings:{lines}\nChoose another folder, or restore these "
+            "settings to resume it."
         )
 
 
@@ -150,7 +150,7 @@ def _flat(value, name: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _whole_length(path: Path) -> int:
-    """Bytes up to the end of the last finished line."""
+    """Count the bytes up to the end of the last complete line."""
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end:

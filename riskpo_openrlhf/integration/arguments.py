@@ -1,14 +1,8 @@
-"""RiskPO's flags in OpenRLHF's own parser, and the checks that need no GPU.
-
-OpenRLHF builds its parser under `if __name__ == "__main__"`, so there is nothing to import: `extend_parsing` waits
-for that parser's `parse_args` and adds the group there.
-"""
+"""RiskPO's flags in OpenRLHF's own parser, and the checks that need no GPU."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +16,7 @@ from riskpo_openrlhf.config import (
     RiskPOConfig,
     bounds_text,
 )
+from riskpo_openrlhf.verifiers import built_in
 
 ESTIMATOR = "riskpo"
 POLICY_LOSSES = ("riskpo", "gmpo", "gpg")
@@ -50,10 +45,17 @@ def _boolean(text: str) -> bool:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--algo.riskpo.*`, `--riskpo.*` and the new choices to OpenRLHF's parser, in place."""
+    """Add `--algo.riskpo.*`, `--riskpo.*` and the new choices to OpenRLHF's parser, in place, once."""
+    if "--riskpo.runtime" in parser._option_string_actions:
+        return
     for flag, added in (("--algo.advantage.estimator", (ESTIMATOR,)), ("--actor.policy_loss_type", POLICY_LOSSES)):
         action = parser._option_string_actions[flag]
         action.choices = [*action.choices, *(choice for choice in added if choice not in action.choices)]
+    reward = parser._option_string_actions["--reward.remote_url"]
+    reward.type, reward.help = (
+        built_in.reward_path,
+        f"reward file, URLs, or {built_in.NAME} for the built-in verifiers",
+    )
     for name in _METHOD_FLAGS:
         action = parser._option_string_actions[f"--{name}"]
         by_preset = ", ".join(f"{preset} {flags[name]}" for preset, flags in METHOD_FLAGS.items())
@@ -90,8 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="evaluate once before the first step (synchronous mode)",
     )  # fmt: skip
     group.add_argument(
-        "--riskpo.dry_run", action="store_true", default=False,
-        help="check everything that needs no GPU, print the final settings and end",
+        "--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", default=None,
+        help="check everything that needs no GPU, print the final settings and end; json: as one object, last line",
     )  # fmt: skip
 
 
@@ -220,31 +222,3 @@ def check_policy_loss(values: dict) -> None:
             f"--actor.loss_agg_mode token-mean has no effect with --actor.policy_loss_type {kind}, which is a mean "
             "over responses: leave it out, or add --actor.policy_loss_type ppo"
         )
-
-
-@contextlib.contextmanager
-def extend_parsing(after: Callable[[argparse.Namespace, RiskPOConfig | None], None]) -> Iterator[None]:
-    """While active, OpenRLHF's parser knows our flags; `after(flat, config)` is called with its checked result.
-
-    A `ValueError` of the checks ends the process as argparse does: message on stderr, exit code 2.
-    """
-    original = argparse.ArgumentParser.parse_args
-
-    def parse_args(self, args=None, namespace=None):
-        if "--algo.advantage.estimator" not in self._option_string_actions:  # somebody else's parser
-            return original(self, args, namespace)
-        argparse.ArgumentParser.parse_args = original
-        add_arguments(self)
-        flat = original(self, args, namespace)
-        try:
-            config = resolve(flat)
-        except ValueError as error:
-            self.exit(2, f"{self.prog}: error: {error}\n")
-        after(flat, config)
-        return flat
-
-    argparse.ArgumentParser.parse_args = parse_args
-    try:
-        yield
-    finally:
-        argparse.ArgumentParser.parse_args = original

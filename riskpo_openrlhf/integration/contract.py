@@ -1,150 +1,195 @@
-"""What this plugin relies on inside OpenRLHF, checked before anything else.
+"""What we rely on in OpenRLHF, checked before a GPU is taken.
 
-OpenRLHF has no plugin interface and its insides move between patch releases (`PolicyLoss.forward` went from 4 to 5
-values between 0.11.0 and 0.11.2), so the version is pinned and each seam is listed here with its signature.
+OpenRLHF has no plugin interface, and its internals change between patch releases. Everything of it that
+`integration/`, `runtime/` and `lab/` import, call, override or read stands here; a test compares this file with the
+code. The check is a subset check: what we use must exist and accept what we pass. An added optional parameter, or
+another patch version of 0.11, is a note. Anything missing is a `ContractError`, exit code 3.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import textwrap
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
 OPENRLHF_VERSION = "0.11.2"
+OPENRLHF_MODULE = "openrlhf.cli.train_ppo_ray"
 
-# module -> class ("" for the module's own functions) -> method -> the parameters that we pass, receive or forward
-SEAMS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
+# module -> name, or Class.method -> all its parameters, in order; None: only that it exists.
+SEAMS: dict[str, dict[str, str | None]] = {
     "openrlhf.trainer.ppo_trainer": {
-        "BasePPOTrainer": {
-            "__init__": (
-                "self",
-                "strategy",
-                "actor_model_group",
-                "critic_model_group",
-                "reward_model_group",
-                "reference_model_group",
-                "vllm_engines",
-                "tokenizer",
-            ),
-            "train_step": ("self", "rollout_samples", "global_step"),
-            "save_logs_and_checkpoints": ("self", "global_step", "logs_dict", "client_states"),
-            "save_best_checkpoint": ("self", "eval_metrics", "global_step", "client_states"),
-            "init_checkpoint_states": ("self",),
-        },
-        "PPOTrainer": {
-            "fit": ("self", "global_step"),
-            "evaluate": ("self", "global_step", "generate_kwargs"),
-        },
+        "BasePPOTrainer.__init__": "self strategy actor_model_group critic_model_group reward_model_group "
+        "reference_model_group vllm_engines tokenizer",
+        "BasePPOTrainer.train_step": "self rollout_samples global_step",
+        "BasePPOTrainer.save_logs_and_checkpoints": "self global_step logs_dict client_states",
+        "BasePPOTrainer.save_best_checkpoint": "self eval_metrics global_step client_states",
+        "BasePPOTrainer.init_checkpoint_states": "self",
+        "BasePPOTrainer.broadcast_to_vllm": "self",
+        "PPOTrainer.__init__": "self pretrain strategy actor_model_group critic_model_group reward_model_group "
+        "reference_model_group vllm_engines generate_kwargs",
+        "PPOTrainer.fit": "self global_step",
+        "PPOTrainer.evaluate": "self global_step generate_kwargs",
+        "PPOTrainer.get_max_steps": "self",
+        "RemoteExperienceMaker": None,
+        "SamplesGenerator": None,
     },
     "openrlhf.trainer.ppo_trainer_async": {
-        "TrainingActor": {"fit": ("self", "global_step")},
-        "GenerateSamplesActor": {"_run_eval": ("self",)},
-        "PPOTrainerAsync": {"fit": ("self",)},
+        "TrainingActor.__init__": "self pretrain strategy actor_model_group critic_model_group reward_model_group "
+        "reference_model_group vllm_engines vllm_lock rollout_queue rollout_slots",
+        "TrainingActor.fit": "self global_step",
+        "GenerateSamplesActor.__init__": "self pretrain strategy vllm_engines vllm_lock rollout_queue rollout_slots "
+        "generate_kwargs",
+        "GenerateSamplesActor._run_eval": "self",
+        "PPOTrainerAsync.__init__": "self pretrain strategy actor_model_group critic_model_group reward_model_group "
+        "reference_model_group vllm_engines generate_kwargs",
+        "PPOTrainerAsync.fit": "self",
+        "SamplesGenerator": None,
     },
     "openrlhf.trainer.ppo_utils.samples_generator": {
-        "SamplesGenerator": {
-            "__init__": ("self", "strategy", "prompts_dataloader", "eval_dataloader", "tokenizer", "vllm_engines"),
-            "generate_samples": ("self", "generate_kwargs"),
-            "generate_eval_samples": ("self", "generate_kwargs"),
-            "_process_response_into_experience": ("self", "response", "generate_kwargs"),
-        },
+        "SamplesGenerator.__init__": "self strategy prompts_dataloader eval_dataloader tokenizer vllm_engines",
+        "SamplesGenerator.generate_samples": "self generate_kwargs",
+        "SamplesGenerator.generate_eval_samples": "self generate_kwargs",
+        "SamplesGenerator._process_response_into_experience": "self response generate_kwargs",
     },
+    "openrlhf.trainer.ppo_utils.experience": {"Experience": None},
     "openrlhf.trainer.ppo_utils.experience_maker": {
-        "RemoteExperienceMaker": {
-            "__init__": (
-                "self",
-                "actor_model_group",
-                "critic_model_group",
-                "reward_model_group",
-                "initial_model_group",
-                "kl_controller",
-                "strategy",
-                "tokenizer",
-                "kwargs",
-            ),
-            "compute_advantages_and_returns": ("self", "experiences"),
-        },
+        "RemoteExperienceMaker.__init__": "self actor_model_group critic_model_group reward_model_group "
+        "initial_model_group kl_controller strategy tokenizer kwargs",
+        "RemoteExperienceMaker.compute_advantages_and_returns": "self experiences",
+    },
+    "openrlhf.trainer.ppo_utils.length_penalty": {"apply_length_penalties": "experiences args"},
+    "openrlhf.trainer.ray": {
+        "create_vllm_engines": "num_engines tensor_parallel_size pretrain seed full_determinism enable_prefix_caching "
+        "enforce_eager max_model_len shared_pg gpu_memory_utilization vllm_enable_sleep logprobs_mode "
+        "agent_func_path remote_rm_url max_images_per_prompt",
+    },
+    "openrlhf.trainer.ray.launcher": {
+        "RayActorGroup.__init__": "self num_nodes num_gpus_per_node ray_actor_type pg num_gpus_per_actor "
+        "duplicate_actors resources num_resources_per_node",
     },
     "openrlhf.trainer.ray.ppo_actor": {
-        "ActorPPOTrainer": {"training_step": ("self", "experience", "kl_ctl", "step", "loss_batch_info")},
-        "PolicyModelActor": {
-            "init_model_from_pretrained": ("self", "strategy", "pretrain", "max_steps", "vllm_engines")
-        },
+        "ActorPPOTrainer.__init__": "self strategy actor ema_model actor_optim actor_scheduler ema_beta "
+        "micro_train_batch_size buffer_limit buffer_cpu_offload eps_clip tokenizer dataloader_pin_memory "
+        "vllm_engines kwargs",
+        "ActorPPOTrainer.training_step": "self experience kl_ctl step loss_batch_info",
+        "PolicyModelActor.init_model_from_pretrained": "self strategy pretrain max_steps vllm_engines",
+        "PolicyLoss": None,
     },
-    "openrlhf.trainer.ray.vllm_engine": {"RolloutRayActor": {
- "update_weight": ("self", "name", "dtype", "shape", "empty_cache"),
- "update_weight_cuda_ipc": ("self", "name", "dtype", "shape", "ipc_handles", "empty_cache"),
-"generate_responses": (
-        "self", "prompt", "label", "sampling_params", "max_length", "hf_tokenizer", "num_samples", "images",
-    )}},
+    "openrlhf.trainer.ray.vllm_engine": {
+        "RolloutRayActor.__init__": "self args bundle_indices agent_func_path remote_rm_url mm_pad_token_ids kwargs",
+        "RolloutRayActor.update_weight": "self name dtype shape empty_cache",
+        "RolloutRayActor.update_weight_cuda_ipc": "self name dtype shape ipc_handles empty_cache",
+        "RolloutRayActor.generate": "self prompt_token_ids sampling_params multi_modal_data",
+        "RolloutRayActor.generate_responses": "self prompt label sampling_params max_length hf_tokenizer num_samples "
+        "images",
+        "create_vllm_engines": "num_engines tensor_parallel_size pretrain seed full_determinism enable_prefix_caching "
+        "enforce_eager max_model_len shared_pg gpu_memory_utilization vllm_enable_sleep logprobs_mode "
+        "agent_func_path remote_rm_url max_images_per_prompt",
+    },
+    "openrlhf.trainer.ray.vllm_worker_wrap": {"WorkerWrap.update_weight": "self name dtype shape empty_cache"},
+    "openrlhf.utils": {"get_strategy": "args"},
+    "openrlhf.utils.utils": {
+        "get_strategy": "args",
+        "get_tokenizer": "pretrain model padding_side strategy use_fast",
+    },
     "openrlhf.utils.agent": {
-        "SingleTurnAgentExecutor": {
-            "_fetch_rewards_via_func": ("self", "queries_list", "prompts_list", "labels_list"),
-            "_fetch_rewards_via_http": ("self", "queries_list", "prompts_list", "labels_list"),
-        }
+        "SingleTurnAgentExecutor.execute": "self prompt label sampling_params max_length hf_tokenizer llm_engine "
+        "images",
+        "SingleTurnAgentExecutor._fetch_rewards_via_func": "self queries_list prompts_list labels_list",
+        "SingleTurnAgentExecutor._fetch_rewards_via_http": "self queries_list prompts_list labels_list",
     },
-    "openrlhf.trainer.ppo_utils.length_penalty": {"": {"apply_length_penalties": ("experiences", "args")}},
-    "openrlhf.trainer.ray.vllm_worker_wrap": {
-        "WorkerWrap": {"update_weight": ("self", "name", "dtype", "shape", "empty_cache")}
-    },
-    "openrlhf.utils": {"": {"get_strategy": ("args",)}},
     "openrlhf.utils.distributed_util": {
-        "": {"stateless_init_process_group": ("master_address", "master_port", "rank", "world_size", "device")}
+        "stateless_init_process_group": "master_address master_port rank world_size device",
     },
     "openrlhf.utils.loss_utils": {
-        "": {
-            "get_loss_batch_info": (
-                "strategy",
-                "loss_mask",
-                "replay_buffer",
-                "step",
-                "dynamic_batch",
-                "batch_num_tokens",
-                "global_batch_size",
-            )
-        }
+        "get_loss_batch_info": "strategy loss_mask replay_buffer step dynamic_batch batch_num_tokens "
+        "global_batch_size",
     },
+    "openrlhf.utils.vlm_utils": {
+        "process_prompt_with_images": "processor prompt images",
+        "_is_base64_image": "s",
+    },
+    "openrlhf.datasets.prompts_dataset": {
+        "preprocess_data": "data input_template input_key label_key apply_chat_template",
+        "PromptDataset.__init__": "self dataset tokenizer strategy input_template",
+    },
+    "openrlhf.datasets.utils": {
+        "blending_datasets": "datasets probabilities strategy seed max_count stopping_strategy dataset_split",
+    },
+    "openrlhf.models": {"PolicyLoss": None},
     "openrlhf.models.loss": {
-        "PolicyLoss": {
-            "__init__": (
-                "self",
-                "clip_eps_low",
-                "clip_eps_high",
-                "dual_clip",
-                "token_level_loss",
-                "policy_loss_type",
-                "is_correction_level",
-                "is_correction_mode",
-                "is_correction_gating",
-                "is_correction_threshold",
-            ),
-            "forward": (
-                "self",
-                "log_probs",
-                "old_log_probs",
-                "advantages",
-                "action_mask",
-                "rollout_log_probs",
-                "dp_size",
-                "batch_num_tokens",
-                "global_batch_size",
-            ),
-        }
+        "PolicyLoss.__init__": "self clip_eps_low clip_eps_high dual_clip token_level_loss policy_loss_type "
+        "is_correction_level is_correction_mode is_correction_gating is_correction_threshold",
+        "PolicyLoss.forward": "self log_probs old_log_probs advantages action_mask rollout_log_probs dp_size "
+        "batch_num_tokens global_batch_size",
     },
-}  # fmt: skip
+    "openrlhf.models.utils": {"masked_mean": "tensor mask dim"},
+}
+
+# module.Class -> attributes that we read of its objects: fields, or set by its methods.
+ATTRIBUTES: dict[str, str] = {
+    "openrlhf.trainer.ppo_trainer.PPOTrainer": "args eval_dataloader experience_maker generate_kwargs "
+    "prompts_dataloader samples_generator tensorboard_logger wandb_logger",
+    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker",
+    "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader samples_generator",
+    "openrlhf.trainer.ppo_utils.experience.Experience": "action_mask advantages images index info kl labels prompts "
+    "response_length returns rewards scores truncated",
+    "openrlhf.trainer.ppo_utils.experience_maker.RemoteExperienceMaker": "args initial_model_group kl_ctl "
+    "reward_model_group",
+    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "args vllm_engines",
+    "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
+    "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",
+    "openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap": "_model_update_group",
+    "openrlhf.models.PolicyLoss": "clip_eps_high clip_eps_low",
+}
+
+# OpenRLHF's flags whose values we read or set.
+FLAGS = """
+actor.dual_clip actor.entropy_coef actor.eps_clip actor.eps_clip_low_high actor.loss_agg_mode actor.model_name_or_path
+actor.num_gpus_per_node actor.num_nodes actor.policy_loss_type
+algo.advantage.estimator algo.advantage.gamma algo.dynamic_filtering_enable algo.kl.init_coef algo.kl.target
+algo.kl.use_loss
+ckpt.load_enable ckpt.path critic.num_gpus_per_node critic.num_nodes
+data.apply_chat_template data.image_key data.input_key data.label_key data.max_images_per_prompt data.max_len
+data.max_samples data.prompt_dataset data.prompt_probs data.prompt_split
+ds.attn_implementation ds.enable_sleep ds.packing_samples ds.ring_attn_size ds.tensor_parallel_size
+eval.dataset eval.n_samples_per_prompt eval.split eval.temperature
+logger.tensorboard_dir logger.wandb.key
+ref.num_gpus_per_node ref.num_nodes
+reward.num_gpus_per_node reward.num_nodes reward.overlong_buffer_len reward.remote_url
+reward.stop_properly_penalty_coef
+rollout.batch_size rollout.max_new_tokens rollout.n_samples_per_prompt
+train.agent_func_path train.async_enable train.batch_size train.colocate_actor_ref train.colocate_all
+train.dynamic_batch_enable train.max_epochs train.micro_batch_size train.num_episodes train.seed
+vllm.enable_sleep vllm.enforce_eager vllm.num_engines vllm.sync_backend vllm.tensor_parallel_size
+"""
+
+# The part that `evaluate` relies on.
+EVALUATION = (
+    "openrlhf.trainer.ray.vllm_engine",
+    "openrlhf.trainer.ray.vllm_worker_wrap",
+    "openrlhf.utils.agent",
+    "openrlhf.utils.utils",
+    "openrlhf.utils.vlm_utils",
+    "openrlhf.datasets.prompts_dataset",
+)
 
 
 class ContractError(RuntimeError):
-    """OpenRLHF is not the one that this version was written for."""
+    """OpenRLHF lacks something that this version relies on. The message names it."""
 
 
 def plain_class(cls):
-    """The class under `@ray.remote`, which can be inherited from; a class without the decorator is returned as is."""
+    """Return the class under `@ray.remote`, which can be inherited from; any other class as it is."""
     metadata = getattr(cls, "__ray_metadata__", None)
     return metadata.modified_class if metadata is not None else cls
 
 
 def installed_version() -> str:
+    """Return the version of the installed OpenRLHF. Raises `ContractError` if there is none."""
     try:
         return version("openrlhf")
     except PackageNotFoundError:
@@ -153,45 +198,59 @@ def installed_version() -> str:
         ) from None
 
 
-def check_version() -> None:
-    """Raises `ContractError` unless the installed OpenRLHF is the pinned one. Imports nothing heavy."""
+def check_version() -> list[str]:
+    """Return a note if another patch version is installed. Imports nothing heavy.
+
+    Raises `ContractError` for another minor version.
+    """
     found = installed_version()
-    if found != OPENRLHF_VERSION:
+    if found == OPENRLHF_VERSION:
+        return []
+    if found.split(".")[:2] != OPENRLHF_VERSION.split(".")[:2]:
         raise ContractError(
             f"OpenRLHF {found} is installed, and this version of riskpo-openrlhf is written for {OPENRLHF_VERSION}: "
             f"pip install openrlhf=={OPENRLHF_VERSION}"
         )
+    return [f"OpenRLHF {found} is installed; this version of riskpo-openrlhf was tested with {OPENRLHF_VERSION}"]
 
 
-def check() -> None:
-    """Check version, signatures and the loss's return arity. Raises `ContractError` that lists every difference."""
-    check_version()
-    differences = []
-    for module_name, classes in SEAMS.items():
+def check(modules: Iterable[str] | None = None) -> list[str]:
+    """Check version, names, signatures, attributes, flags and the number of values that the loss returns.
+
+    Args:
+        modules: check these modules of `SEAMS` only, e.g. `EVALUATION`. None: all of them, and the flags.
+
+    Returns notes: what differs without harm. Raises `ContractError` that names every seam that is missing or changed.
+    """
+    notes, missing = check_version(), []
+    names = SEAMS if modules is None else modules
+    for module_name in names:
         module = _import(module_name)
         if module is None:
-            differences.append(f"{module_name} is gone")
+            missing.append(f"{module_name} is gone")
             continue
-        for class_name, methods in classes.items():
-            owner = plain_class(getattr(module, class_name, None)) if class_name else module
-            for method, expected in methods.items():
-                function = getattr(owner, method, None)
-                found = _parameters(function) if function else None
-                if found != expected:
-                    where = ".".join(filter(None, (module_name, class_name, method)))
-                    differences.append(f"{where} takes {found}, expected {expected}" if found else f"{where} is gone")
-    if not differences:
-        differences += _check_loss_arity()
-    if differences:
+        for name, parameters in SEAMS[module_name].items():
+            more, less = _check_seam(module, name, parameters)
+            notes += more
+            missing += less
+    for owner, attributes in ATTRIBUTES.items():
+        module_name, _, name = owner.rpartition(".")
+        if module_name in names and (cls := getattr(_import(module_name), name, None)) is not None:
+            known = _attributes_of(plain_class(cls))
+            missing += [f"{owner}.{attribute} is gone" for attribute in attributes.split() if attribute not in known]
+    if modules is None:
+        missing += _check_flags() + ([] if missing else _check_loss_arity())
+    if missing:
         raise ContractError(
             f"OpenRLHF {installed_version()} differs from {OPENRLHF_VERSION} where this plugin relies on it:\n  "
-            + "\n  ".join(differences)
-            + f"\nInstall an unchanged openrlhf=={OPENRLHF_VERSION}."
+            + "\n  ".join(missing)
+            + f"\nInstall openrlhf=={OPENRLHF_VERSION}."
         )
+    return notes
 
 
 def _import(name: str):
-    """The module, or None if OpenRLHF has none of that name. Raises `ContractError` for another package that lacks."""
+    """Import a module; None if OpenRLHF has none of that name. Raises `ContractError` if a dependency is missing."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -203,8 +262,51 @@ def _import(name: str):
         ) from error
 
 
-def _parameters(function) -> tuple[str, ...]:
-    return tuple(name for name in inspect.signature(function).parameters if name != "_ray_trace_ctx")  # Ray adds it
+def _check_seam(module, name: str, parameters: str | None) -> tuple[list[str], list[str]]:
+    """Compare one name with what we rely on. Returns notes, and differences that break us."""
+    where, found = f"{module.__name__}.{name}", module
+    for part in name.split("."):
+        found = plain_class(getattr(found, part, None))
+    if found is None:
+        return [], [f"{where} is gone"]
+    if parameters is None:
+        return [], []
+    signature = {n: p for n, p in inspect.signature(found).parameters.items() if n != "_ray_trace_ctx"}  # Ray adds it
+    notes, differences, expected = [], [], parameters.split()
+    if lost := [parameter for parameter in expected if parameter not in signature]:
+        differences.append(f"{where} takes no {', '.join(lost)}; it takes {', '.join(signature)}")
+        return notes, differences
+    for position, (parameter, kind) in enumerate(signature.items()):
+        if parameter in expected:
+            if kind.kind is kind.POSITIONAL_OR_KEYWORD and position != expected.index(parameter):
+                differences.append(f"{where} takes {parameter} at another place: {', '.join(signature)}")
+        elif kind.default is kind.empty and kind.kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD):
+            differences.append(f"{where} needs another parameter, {parameter}")
+        else:
+            notes.append(f"{where} has another optional parameter, {parameter}")
+    return notes, differences[:1]
+
+
+def _attributes_of(cls: type) -> set[str]:
+    """Return what objects of a class have: class attributes, fields, and what its methods set on `self`."""
+    found = set(dir(cls)) | set(getattr(cls, "__dataclass_fields__", ()))
+    own = (base for base in cls.__mro__ if base.__module__.startswith("openrlhf"))
+    for base in (base for base in own if "<locals>" not in base.__qualname__):  # Ray's wrapper has no source
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(base)))):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.ctx, ast.Store)
+                and ast.unparse(node.value) == "self"
+            ):
+                found.add(node.attr)
+    return found
+
+
+def _check_flags() -> list[str]:
+    from riskpo_openrlhf.integration.parser import openrlhf_parser
+
+    known = {action.dest for action in openrlhf_parser()._actions}
+    return [f"{OPENRLHF_MODULE} has no flag --{flag}" for flag in FLAGS.split() if flag not in known]
 
 
 def _check_loss_arity() -> list[str]:

@@ -1,51 +1,68 @@
-"""vLLM engines for an evaluation on its own: OpenRLHF's actors, placement and rewards, without a trainer.
+"""vLLM engines for a separate evaluation: OpenRLHF's actors, placement and rewards, without a trainer.
 
-A module apart from the trainers', since the engines' processes import it: OpenRLHF keeps DeepSpeed out of them.
+The engines' processes import this module, so it stands apart from the trainers: OpenRLHF keeps DeepSpeed out of them.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import math
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 import ray
 import vllm
 from openrlhf.datasets.prompts_dataset import preprocess_data
+from openrlhf.utils.utils import get_tokenizer
 from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 
 from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling, sample_seed
+from riskpo_openrlhf.integration.launch import EVALUATION, replace_names
+from riskpo_openrlhf.integration.rewards import number
 from riskpo_openrlhf.integration.rollout_actor import RiskPORolloutActor
+from riskpo_openrlhf.verifiers import STATUSES
 
-IN_FLIGHT = 2048  # samples an engine holds at once, waiting ones included: more than it runs, so that it is never idle
-GATHER_SECONDS = 0.1  # an answer to the driver waits that long for more samples to go with it
+# OpenRLHF's flags for engines alone, from which the CPU runtime counts its pretend GPUs.
+NO_TRAINING = {
+    "actor.num_nodes": 0,
+    "actor.num_gpus_per_node": 0,
+    "algo.kl.init_coef": 0,
+    "algo.advantage.estimator": "",
+    "reward.remote_url": "given",
+    "train.colocate_all": False,
+    "train.colocate_actor_ref": False,
+}
+WORKER_VARIABLES = {"TOKENIZERS_PARALLELISM": "true", "NCCL_DEBUG": "WARN", "VLLM_LOGGING_LEVEL": "ERROR"}
+IN_FLIGHT = 2048  # samples that an engine holds at once: more than it runs, so that it is never idle
+GATHER_SECONDS = 0.1  # an answer to the driver waits this long for more samples
 
 
 class RiskPOEvaluationActor(RiskPORolloutActor):
-    """A vLLM engine that hands back each sample as soon as it is done, graded, instead of whole groups."""
+    """A vLLM engine that returns each graded sample as soon as it is done, instead of whole groups."""
 
     async def __init__(self, *args, **kwargs):
-        # As many at once as in vLLM's offline `LLM`; an AsyncLLMEngine is meant to serve and takes fewer.
+        # Batch sizes of vLLM's offline `LLM`: an AsyncLLMEngine is meant to serve and takes smaller ones.
         tokens, sequences = vllm.AsyncEngineArgs.get_batch_defaults(kwargs["tensor_parallel_size"])
         context = UsageContext.LLM_CLASS
         kwargs |= {"max_num_batched_tokens": tokens[context], "max_num_seqs": sequences[context]}
         await super().__init__(*args, disable_log_stats=True, **kwargs)
 
     async def begin(self, tokenizer) -> None:
-        """Returns when the engine is up. `tokenizer`: OpenRLHF's, sent once instead of with every prompt."""
+        """Return when the engine is up. `tokenizer`: OpenRLHF's, sent once instead of with every prompt."""
         self._tokenizer = tokenizer
         self._finished: asyncio.Queue = asyncio.Queue()
         self._tasks: set[asyncio.Task] = set()
 
     async def exchange(self, requests: list[dict]) -> list[dict]:
-        """Start samples, then return those that are done: at least one, so call it only while some are in flight.
+        """Start samples, then return those that are done. Call it only while some are in flight: it waits for one.
 
         Args:
-            requests: keywords of `_sample` each.
+            requests: the keywords of `_sample`, one dictionary per sample.
 
         Raises:
             RuntimeError: the engine died; the message is its error.
@@ -67,14 +84,14 @@ class RiskPOEvaluationActor(RiskPORolloutActor):
         return samples
 
     async def _sample(self, key: tuple, prompt: str, label: str, images: list, sampling: dict, max_len: int) -> None:
-        """One sample, put into the queue as `samples.py` stores it; an engine's error is put there in its place."""
+        """Make one sample and queue it as `evaluation.samples` stores it, or queue the engine's error instead."""
         params = vllm.SamplingParams(
             **sampling, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
         )  # no text: OpenRLHF decodes the tokens for the verifier
         try:
             output = await self.executor.execute(prompt, label, params, max_len, self._tokenizer, self, images or None)
-            # Nothing else ran since the executor asked for the reward in vain: the error is this sample's.
-            error = self.last_reward_error() if _number(output["scores"]) is None else ""
+            # Nothing else ran since the executor asked for the reward, so the error belongs to this sample.
+            error = self.last_reward_error() if number(output["scores"]) is None else ""
             self._reward_error = ""
             self._finished.put_nowait(self._row(key, output, error))
         except Exception as failure:
@@ -83,9 +100,9 @@ class RiskPOEvaluationActor(RiskPORolloutActor):
     def _row(self, key: tuple, output: dict, error: str) -> dict:
         datasource, problem, sample = key
         (start, end), *_ = output["action_ranges"]
-        score, logprobs = _number(output["scores"]), output["rollout_log_probs"]
-        logs = {name: _number(value) or 0.0 for name, value in output["extra_logs"].items()}
-        named = (status for status in ("no_answer", "unparsable", "timeout") if logs.get(f"verifier/{status}"))
+        score, logprobs = number(output["scores"]), output["rollout_log_probs"]
+        logs = {name: number(value) or 0.0 for name, value in output["extra_logs"].items()}
+        named = (status for status in STATUSES[1:-1] if logs.get(f"verifier/{status}"))
         status = next(named, "error" if score is None else "ok")
         row = {
             "datasource": datasource,
@@ -96,24 +113,65 @@ class RiskPOEvaluationActor(RiskPORolloutActor):
             "status": status,
             "tokens": end - start,
             "truncated": bool(output["truncated"]),
-            "logprob": None if logprobs is None else _number(np.mean(logprobs[start:end])),
+            "logprob": None if logprobs is None else number(np.mean(logprobs[start:end])),
             "extra_logs": logs,
         }
         return {**row, "error": error or "no reward came"} if status == "error" else row
+
+
+def load_tokenizer(model: str):
+    """Load a model's tokenizer as OpenRLHF does. Raises `EvaluationError` if that is not possible."""
+    if model.startswith((os.sep, ".")) and not os.path.isdir(model):
+        raise EvaluationError(f"--model {model} does not exist")
+    try:
+        return get_tokenizer(model, None)
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"--model {model} has no tokenizer that can be loaded: {error}") from error
+
+
+@contextmanager
+def running(args: argparse.Namespace, tokenizer, *, max_len: int, reward: list[str], images: int) -> Iterator[list]:
+    """Start Ray (or join the cluster that RAY_ADDRESS names) and the engines; disconnect at the end.
+
+    `args` are the flags of `cli.evaluate`, the rest as in `start_engines`.
+    """
+    if args.runtime == "cpu":
+        from riskpo_openrlhf.runtime import cpu
+
+        flags = {"vllm.num_engines": args.num_engines, "vllm.tensor_parallel_size": args.tensor_parallel_size}
+        cpu.start_ray(argparse.Namespace(**NO_TRAINING, **flags))
+    else:
+        variables = {name: os.environ.get(name, value) for name, value in WORKER_VARIABLES.items()}
+        ray.init(runtime_env={"env_vars": variables})
+    try:
+        yield start_engines(
+            args.model,
+            tokenizer,
+            num_engines=args.num_engines,
+            tensor_parallel_size=args.tensor_parallel_size,
+            max_len=max_len,
+            seed=args.seed,
+            reward=reward,
+            enforce_eager=args.enforce_eager or args.runtime == "cpu",
+            gpu_memory_utilization=args.gpu_memory_utilization,
+            images=images,
+        )
+    finally:
+        ray.shutdown()
 
 
 def start_engines(
     model: str, tokenizer, *, num_engines: int, tensor_parallel_size: int, max_len: int, seed: int, reward: list[str],
     enforce_eager: bool, gpu_memory_utilization: float, images: int,
 ) -> list:  # fmt: skip
-    """OpenRLHF's engines on the Ray cluster that this process is connected to; returns when all are up.
+    """Start OpenRLHF's engines on the Ray cluster of this process. Return when all are up.
 
     Args:
-        reward: a reward file's absolute path, or URLs, as OpenRLHF's `--reward.remote_url`.
-        images: the most images in a prompt, 0 for text.
+        reward: the absolute path of a reward file, or URLs, as for OpenRLHF's `--reward.remote_url`.
+        images: maximum number of images in a prompt, 0 for text.
 
     Raises:
-        EvaluationError: the cluster has too few GPUs, or an engine did not start; the message carries its error.
+        EvaluationError: the cluster has too few GPUs, or an engine did not start. The message carries its error.
     """
     gpus, needed = ray.cluster_resources().get("GPU", 0), num_engines * tensor_parallel_size
     if gpus < needed:  # OpenRLHF would wait for ever
@@ -121,7 +179,7 @@ def start_engines(
             f"--num_engines {num_engines} with --tensor_parallel_size {tensor_parallel_size} needs {needed} GPUs, and "
             f"Ray has {gpus:g}: take fewer engines, or a larger cluster (or --runtime cpu, on a machine without any)"
         )
-    vllm_engine.RolloutRayActor = ray.remote(RiskPOEvaluationActor)
+    replace_names(EVALUATION)
     try:
         engines = vllm_engine.create_vllm_engines(
             num_engines, tensor_parallel_size, model, seed, False, True, enforce_eager, max_len,
@@ -135,7 +193,7 @@ def start_engines(
 
 
 def render(problem: Problem, tokenizer, chat_template: bool) -> str:
-    """The prompt as OpenRLHF's training data set makes it from a row."""
+    """Render a prompt as OpenRLHF's training data set does."""
     template = tokenizer.apply_chat_template if chat_template else None
     try:
         return preprocess_data({"prompt": problem.prompt}, None, "prompt", None, template)[0]
@@ -144,7 +202,7 @@ def render(problem: Problem, tokenizer, chat_template: bool) -> str:
 
 
 def prompt_tokens(prompt: str, tokenizer, images: Sequence[str]) -> int:
-    """Length of a prompt as OpenRLHF's executor tokenizes it, with its images' place-holders."""
+    """Count a prompt's tokens as OpenRLHF's executor does, image placeholders included."""
     if images:
         from openrlhf.utils.vlm_utils import process_prompt_with_images
 
@@ -156,7 +214,7 @@ def requests_of(
     problem: Problem, prompt: str, sampling: Sampling, missing: Sequence[int], *, seed: int, max_len: int,
     logprobs: bool = True,
 ) -> list[dict]:  # fmt: skip
-    """The missing samples of one problem, for `generate`: each with its own seed, which does not depend on the run."""
+    """Describe the missing samples of one problem for `generate`. Each has its own seed, the same in every run."""
     first = sample_seed(seed, problem)
     values = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
     values |= {"min_tokens": 1, "logprobs": 0 if logprobs else None}  # 0: of the drawn token alone
@@ -174,8 +232,11 @@ def requests_of(
 
 
 def generate(engines: list, problems: Sequence[list[dict]]) -> Iterator[list[dict]]:
-    """Samples in lists, as they are done. `problems`: the requests of each; a problem's go to one engine, which keeps
-    its prompt. Raises `EvaluationError` when an engine dies."""
+    """Yield lists of samples as they are done.
+
+    `problems`: the requests of each problem. They all go to one engine, which caches the prompt.
+    Raises `EvaluationError` when an engine dies.
+    """
     waiting = deque(problems)
     in_flight, exchanging = [0] * len(engines), {}
     while waiting or any(in_flight):
@@ -198,12 +259,3 @@ def generate(engines: list, problems: Sequence[list[dict]]) -> Iterator[list[dic
                 raise EvaluationError(f"engine {i + 1} of {len(engines)} failed: {cause}") from error
             in_flight[i] -= len(done)
             yield done
-
-
-def _number(value) -> float | None:
-    """A reward as reward functions give it (a number, a list or tensor of one) -> float; None if it is not finite."""
-    try:
-        number = float(np.asarray(value, dtype=float).item())
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

@@ -1,7 +1,7 @@
 """RiskPO's policy losses where OpenRLHF's policy workers look for theirs.
 
-`core.losses` computes a loss per token; OpenRLHF's own `PolicyLoss` then weighs it by the rollout-mismatch
-correction and reduces it, so that `--algo.advantage.is_correction_*` and data-parallel averaging work unchanged.
+`core.losses` computes a loss per token. OpenRLHF's own `PolicyLoss` then weighs it by the rollout-mismatch correction
+and reduces it, so that `--algo.advantage.is_correction_*` and data-parallel averaging work unchanged.
 """
 
 from __future__ import annotations
@@ -15,19 +15,38 @@ from openrlhf.utils.loss_utils import get_loss_batch_info
 from riskpo_openrlhf.core.losses import gmpo_loss, gpg_loss, sequence_clipped_loss
 from riskpo_openrlhf.integration.arguments import POLICY_LOSSES
 from riskpo_openrlhf.integration.contract import plain_class
+from riskpo_openrlhf.integration.launch import WORKER, replace_names
 
 
 class RiskPOPolicyLoss(PolicyLoss):
-    """`--actor.policy_loss_type riskpo | gmpo | gpg`.
+    """OpenRLHF's loss, with `--actor.policy_loss_type riskpo | gmpo | gpg` besides. Takes OpenRLHF's arguments.
 
     riskpo: Eq. 3 of arXiv:2510.00911, mean over responses. gmpo: arXiv:2507.20673, mean over responses.
-    gpg: arXiv:2504.02546, aggregated as `--actor.loss_agg_mode` says.
-    After each call `clip_low` and `clip_high` hold the shares of response tokens on which each clip was active.
+    gpg: arXiv:2504.02546, aggregated as `--actor.loss_agg_mode` says. Any other type is computed by OpenRLHF.
+    With a loss of ours, `clip_low` and `clip_high` hold the shares of response tokens on which each clip was active.
     """
 
-    def __init__(self, policy_loss_type: str, dual_clip: float | None = None, token_level_loss: bool = True, **kwargs):
-        # The parent only corrects and reduces: as "ppo" it applies the correction, and it must not clip again.
-        super().__init__(token_level_loss=token_level_loss and policy_loss_type == "gpg", **kwargs)
+    def __init__(
+        self,
+        clip_eps_low: float = 0.2,
+        clip_eps_high: float = 0.2,
+        dual_clip: float | None = None,
+        token_level_loss: bool = True,
+        policy_loss_type: str = "ppo",
+        **correction,
+    ):
+        self_made = policy_loss_type in POLICY_LOSSES
+        if self_made:
+            # The parent only corrects and reduces: as "ppo" it applies the correction, and it must not clip again.
+            token_level_loss = token_level_loss and policy_loss_type == "gpg"
+        super().__init__(
+            clip_eps_low,
+            clip_eps_high,
+            None if self_made else dual_clip,
+            token_level_loss,
+            "ppo" if self_made else policy_loss_type,
+            **correction,
+        )
         self.kind = policy_loss_type
         self.sequence_dual_clip = dual_clip
         self.clip_low = self.clip_high = torch.zeros(())
@@ -41,7 +60,9 @@ class RiskPOPolicyLoss(PolicyLoss):
         rollout_log_probs: torch.Tensor | None = None,
         **reduction,
     ):
-        """All tensors [responses, tokens]. Returns OpenRLHF's five: loss, clip share, ppo_kl, vllm_kl, filtered."""
+        """All tensors [responses, tokens]. Return OpenRLHF's five: loss, clip share, ppo_kl, vllm_kl, filtered."""
+        if self.kind not in POLICY_LOSSES:
+            return super().forward(log_probs, old_log_probs, advantages, action_mask, rollout_log_probs, **reduction)
         if self.kind == "gpg":
             terms = gpg_loss(log_probs, old_log_probs, advantages, action_mask)
         elif self.kind == "gmpo":
@@ -52,9 +73,8 @@ class RiskPOPolicyLoss(PolicyLoss):
                 self.sequence_dual_clip,
             )  # fmt: skip
         self.clip_low, self.clip_high = terms.clip_low.detach(), terms.clip_high.detach()
-        old_log_probs = torch.where(
-            action_mask.bool(), old_log_probs, 0
-        )  # what padding holds must not enter here either
+        # What padding holds must not enter here either.
+        old_log_probs = torch.where(action_mask.bool(), old_log_probs, 0)
         # At ratio 1 the parent's surrogate is its advantage, here minus our loss: it corrects and reduces, no more.
         loss, _, _, vllm_kl, is_filter_ratio = super().forward(
             old_log_probs, old_log_probs, -terms.loss, action_mask, rollout_log_probs, **reduction
@@ -65,32 +85,16 @@ class RiskPOPolicyLoss(PolicyLoss):
 
 
 class RiskPOActorPPOTrainer(ppo_actor.ActorPPOTrainer):
-    """OpenRLHF's policy trainer with our loss when it is asked for; any other loss passes through untouched."""
+    """OpenRLHF's policy trainer, which also logs `clip/*` with a loss of ours, and the mean entropy."""
 
-    def __init__(self, strategy, *args, **kwargs):
-        super().__init__(strategy, *args, **kwargs)
-        if self.args.actor.policy_loss_type in POLICY_LOSSES:
-            theirs = self.actor_loss_fn
-            self.actor_loss_fn = RiskPOPolicyLoss(
-                policy_loss_type=theirs.policy_loss_type,
-                dual_clip=theirs.dual_clip,
-                token_level_loss=theirs.token_level_loss,
-                clip_eps_low=theirs.clip_eps_low,
-                clip_eps_high=theirs.clip_eps_high,
-                is_correction_level=theirs.is_correction_level,
-                is_correction_mode=theirs.is_correction_mode,
-                is_correction_gating=theirs.is_correction_gating,
-                is_correction_threshold=theirs.is_correction_threshold,
-            )
-
-    def training_step(self, experience, kl_ctl, step, loss_batch_info=None):
+    def training_step(self, experience, kl_ctl, step, loss_batch_info=None, **more):
         if loss_batch_info is None:  # dynamic batching: what the parent would compute
             loss_batch_info = get_loss_batch_info(
                 self.strategy, experience.action_mask, replay_buffer=self.replay_buffer, step=step, dynamic_batch=True
             )
-        status = super().training_step(experience, kl_ctl, step, loss_batch_info)
+        status = super().training_step(experience, kl_ctl, step, loss_batch_info, **more)
         metrics, weights = status["metrics"], status["weights"]
-        if isinstance(self.actor_loss_fn, RiskPOPolicyLoss):
+        if self.args.actor.policy_loss_type in POLICY_LOSSES:
             metrics["clip/low"], metrics["clip/high"] = self.actor_loss_fn.clip_low, self.actor_loss_fn.clip_high
             weights["clip/low"] = weights["clip/high"] = "token"
         if "entropy_loss" in metrics:
@@ -102,8 +106,8 @@ class RiskPOActorPPOTrainer(ppo_actor.ActorPPOTrainer):
 
 
 class RiskPOPolicyActor(plain_class(ppo_actor.PolicyModelActor)):
-    """The policy worker. Its parent looks `ActorPPOTrainer` up by name, in this worker's own process."""
+    """The policy worker. Its parent looks up `ActorPPOTrainer`, and that one `PolicyLoss`, in this process."""
 
     def init_model_from_pretrained(self, *args, **kwargs):
-        ppo_actor.ActorPPOTrainer = RiskPOActorPPOTrainer
+        replace_names(WORKER)
         return super().init_model_from_pretrained(*args, **kwargs)

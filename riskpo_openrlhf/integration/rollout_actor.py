@@ -10,10 +10,10 @@ from riskpo_openrlhf.integration.contract import plain_class
 
 
 class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
-    """A vLLM engine that remembers the reward function's last error, which OpenRLHF only logs.
+    """A vLLM engine that keeps the reward function's last error, which OpenRLHF only logs.
 
-    And that forgets its embeddings of images when it gets new weights: OpenRLHF clears the prefix cache only, so an
-    image met again would be seen through the old encoder (and a CPU engine, whose worker has dropped it, dies).
+    It also drops its image embeddings when it gets new weights. OpenRLHF clears the prefix cache only, so an image
+    seen again would come from the old encoder (and a CPU engine, whose worker has dropped it, dies).
     """
 
     async def __init__(self, *args, **kwargs):
@@ -21,33 +21,33 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
         self._reward_error = ""
         for name in ("_fetch_rewards_via_func", "_fetch_rewards_via_http"):
             if hasattr(self.executor, name):
-                setattr(self.executor, name, self._remembering(getattr(self.executor, name)))
-        # What vLLM and torch have made by now stays. Python's collector would go through all of it every thousand
-        # responses or so, and every request would wait half a second for it.
+                setattr(self.executor, name, self._keep_error(getattr(self.executor, name)))
+        # The objects that vLLM and torch have made by now stay. Python's collector would visit all of them about every
+        # thousand responses, and every request would wait half a second for it.
         gc.collect()
         gc.freeze()
 
-    def _remembering(self, fetch):
+    def _keep_error(self, fetch):
         async def fetch_rewards(*args):
             try:
                 rewards = await fetch(*args)
             except Exception as error:
                 self._reward_error = f"{type(error).__name__}: {error}"
                 raise
-            for reward in rewards:  # a verifier service tells its error beside the missing verdict
+            for reward in rewards:  # a verifier service sends its error beside the missing verdict
                 if isinstance(reward, dict) and isinstance(reward.get("error"), str):
                     self._reward_error = reward["error"]
             return rewards
 
         return fetch_rewards
 
-    async def update_weight(self, name, dtype, shape, empty_cache=False):
-        result = await super().update_weight(name, dtype, shape, empty_cache)
+    async def update_weight(self, name, dtype, shape, empty_cache=False, **more):
+        result = await super().update_weight(name, dtype, shape, empty_cache, **more)
         await self._forget_images(empty_cache)
         return result
 
-    async def update_weight_cuda_ipc(self, name, dtype, shape, ipc_handles, empty_cache=False):
-        result = await super().update_weight_cuda_ipc(name, dtype, shape, ipc_handles, empty_cache)
+    async def update_weight_cuda_ipc(self, name, dtype, shape, ipc_handles, empty_cache=False, **more):
+        result = await super().update_weight_cuda_ipc(name, dtype, shape, ipc_handles, empty_cache, **more)
         await self._forget_images(empty_cache)
         return result
 

@@ -1,61 +1,39 @@
-"""OpenRLHF's drivers with RiskPO's experience maker, tracker state in every checkpoint, and metrics.
+"""OpenRLHF's drivers with RiskPO's state in every checkpoint, and metrics.
 
-`install` puts these classes where OpenRLHF's `train()` looks for its own. With any other estimator they train as
-OpenRLHF does and only report more: a line a step, unbiased Pass@k, the entropy.
+With any other estimator they train as OpenRLHF does and only report more: a line per step, unbiased Pass@k, entropy.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 
 import openrlhf.trainer.ppo_trainer as ppo_trainer
 import openrlhf.trainer.ppo_trainer_async as ppo_trainer_async
-import openrlhf.trainer.ray.ppo_actor as ppo_actor
-import openrlhf.trainer.ray.vllm_engine as vllm_engine
-import ray
 
 from riskpo_openrlhf import __version__
+from riskpo_openrlhf.console import say
 from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
-from riskpo_openrlhf.integration import contract
-from riskpo_openrlhf.integration.arguments import config_from_args, method_flags, uses_riskpo
+from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
 from riskpo_openrlhf.integration.contract import plain_class
-from riskpo_openrlhf.integration.experience_maker import RiskPOExperienceMaker, RiskPOSamplesGenerator
-from riskpo_openrlhf.integration.policy_loss import RiskPOPolicyActor
-from riskpo_openrlhf.integration.rollout_actor import RiskPORolloutActor
+from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
 
 STATE_KEY = "riskpo"  # in the client state of OpenRLHF's checkpoints
-
-
-def say(message: str) -> None:
-    """One line for people and for `cli.progress`."""
-    print(f"[riskpo] {message}", flush=True)
 
 
 class _RiskPODriver:
     """What the synchronous and the asynchronous driver share. Comes before OpenRLHF's class in the bases."""
 
-    def _take_over(self) -> None:
-        """Replace the experience maker that OpenRLHF's constructor made. Other estimators' advantages stay theirs."""
+    def __init__(self, *args, **kwargs):
+        replace_names(DRIVER)  # OpenRLHF's constructors look up the experience maker and the generator
+        super().__init__(*args, **kwargs)
         self._riskpo = uses_riskpo(self.args)
-        theirs = self.experience_maker
-        self.experience_maker = RiskPOExperienceMaker(
-            theirs.actor_model_group,
-            theirs.critic_model_group,
-            theirs.reward_model_group,
-            theirs.initial_model_group,
-            theirs.kl_ctl,
-            theirs.strategy,
-            theirs.tokenizer,
-            config=config_from_args(self.args),
-        )
         if self._riskpo:
             say(self.experience_maker.config.describe(self.args.algo.riskpo.preset, method_flags(self.args)))
 
-    def train_step(self, rollout_samples, global_step: int):
+    def train_step(self, rollout_samples, global_step: int, **more):
         self.experience_maker.step = global_step
-        status, global_step = super().train_step(rollout_samples, global_step)
+        status, global_step = super().train_step(rollout_samples, global_step, **more)
         status.update(self.experience_maker.metrics)
         return status, global_step
 
@@ -65,15 +43,16 @@ class _RiskPODriver:
         state = self.experience_maker.risk_estimator.state_dict()
         return {**(client_states or {}), STATE_KEY: {**state, "package_version": __version__}}
 
-    def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None):
-        say(_step_line(logs_dict or {}, global_step, getattr(self, "total_steps", None)))
-        super().save_logs_and_checkpoints(global_step, logs_dict, self._with_state(client_states))
+    def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None, **more):
+        steps = getattr(self, "total_steps", None)
+        say(_step_text(logs_dict or {}, global_step, steps), step=global_step, steps=steps)
+        super().save_logs_and_checkpoints(global_step, logs_dict, self._with_state(client_states), **more)
 
-    def save_best_checkpoint(self, eval_metrics, global_step, client_states=None):
-        super().save_best_checkpoint(eval_metrics, global_step, self._with_state(client_states))
+    def save_best_checkpoint(self, eval_metrics, global_step, client_states=None, **more):
+        super().save_best_checkpoint(eval_metrics, global_step, self._with_state(client_states), **more)
 
-    def init_checkpoint_states(self) -> dict:
-        states = super().init_checkpoint_states()
+    def init_checkpoint_states(self, **more) -> dict:
+        states = super().init_checkpoint_states(**more)
         if states.get("global_step"):
             say(f"resumed at step {states['global_step']}")
             if self._riskpo and states.get(STATE_KEY):
@@ -88,13 +67,11 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._take_over()
-        self.samples_generator = _own_generator(self.samples_generator)
         if not self.args.algo.dynamic_filtering_enable:  # which draws more prompts than it keeps
             steps = -(-len(self.prompts_dataloader) // self.args.rollout.batch_size)
             self.total_steps = steps * self.args.train.num_episodes
 
-    def fit(self, global_step: int = 0) -> None:
+    def fit(self, global_step: int = 0, **more) -> None:
         resuming = self.args.ckpt.load_enable and os.path.exists(os.path.join(self.args.ckpt.path, "_actor"))
         if self.args.riskpo.eval_at_start and self.eval_dataloader and not resuming:
             eval_kwargs = {
@@ -103,67 +80,41 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
                 "n_samples_per_prompt": self.args.eval.n_samples_per_prompt,
             }
             self.evaluate(0, **eval_kwargs)
-        super().fit(global_step)
+        super().fit(global_step, **more)
 
     def evaluate(self, global_step, **generate_kwargs):
         logs = super().evaluate(global_step, **generate_kwargs)
         ours = _pass_at_k(self, generate_kwargs["n_samples_per_prompt"])
         for logger in filter(None, (self.wandb_logger, self.tensorboard_logger)):
             logger.log_eval(global_step, ours)
-        say(_eval_line(ours, global_step))
+        say(_eval_text(ours, global_step))
         return {**logs, **ours}
 
 
 class RiskPOTrainingActor(_RiskPODriver, plain_class(ppo_trainer_async.TrainingActor)):
     """The driver of asynchronous runs; its rollouts come from `RiskPOGenerateSamplesActor`."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._take_over()
-
 
 class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesActor)):
     """The asynchronous generator, with our handling of missing verdicts and our evaluation metrics."""
 
     def __init__(self, *args, **kwargs):
+        replace_names(GENERATOR)
         super().__init__(*args, **kwargs)
-        self.samples_generator = _own_generator(self.samples_generator)
 
-    def _run_eval(self):
-        logs = super()._run_eval()
+    def _run_eval(self, **more):
+        logs = super()._run_eval(**more)
         ours = _pass_at_k(self, self.args.eval.n_samples_per_prompt)
-        say(_eval_line(ours))
+        say(_eval_text(ours))
         return {**logs, **ours}
 
 
 class RiskPOTrainerAsync(plain_class(ppo_trainer_async.PPOTrainerAsync)):
-    """Starts the two actors above. Its parent looks them up by name, in this actor's own process."""
+    """Start the two actors above. The parent looks them up by name, in this actor's own process."""
 
     def __init__(self, *args, **kwargs):
-        ppo_trainer_async.TrainingActor = ray.remote(RiskPOTrainingActor)
-        ppo_trainer_async.GenerateSamplesActor = ray.remote(RiskPOGenerateSamplesActor)
+        replace_names(LAUNCHER)
         super().__init__(*args, **kwargs)
-
-
-def install() -> None:
-    """Put our classes where OpenRLHF's `train()` imports its own from, in the submitting process.
-
-    Call it before `openrlhf.cli.train_ppo_ray` is imported. Raises `ContractError` if OpenRLHF is another one than
-    expected, and `RuntimeError` if it is called too late.
-    """
-    if "openrlhf.cli.train_ppo_ray" in sys.modules:
-        raise RuntimeError("call riskpo_openrlhf.install() before importing openrlhf.cli.train_ppo_ray")
-    contract.check()
-    ppo_trainer.PPOTrainer = ray.remote(RiskPOTrainer)
-    ppo_trainer_async.PPOTrainerAsync = ray.remote(RiskPOTrainerAsync)
-    ppo_actor.PolicyModelActor = ray.remote(num_gpus=1)(RiskPOPolicyActor)
-    vllm_engine.RolloutRayActor = ray.remote(RiskPORolloutActor)
-
-
-def _own_generator(theirs) -> RiskPOSamplesGenerator:
-    return RiskPOSamplesGenerator(
-        theirs.strategy, theirs.prompts_dataloader, theirs.eval_dataloader, theirs.tokenizer, theirs.vllm_engines
-    )
 
 
 def _pass_at_k(owner, n: int) -> dict[str, float]:
@@ -171,7 +122,7 @@ def _pass_at_k(owner, n: int) -> dict[str, float]:
     return evaluation_metrics(samples, owner.eval_dataloader, n)
 
 
-def _step_line(status: dict, step: int, total: int | None) -> str:
+def _step_text(status: dict, step: int, total: int | None) -> str:
     parts = [f"step {step}{f'/{total}' if total else ''}", f"reward {status.get('rollout/reward_mean', 0):.3f}"]
     if "riskpo/q_alpha" in status:
         parts.append(f"q {status['riskpo/q_alpha']:.2f} {status['riskpo/q_beta']:.2f}")
@@ -183,6 +134,6 @@ def _step_line(status: dict, step: int, total: int | None) -> str:
     return " | ".join([*parts, f"{status.get('timing/step_total', 0):.1f} s"])
 
 
-def _eval_line(metrics: dict, step: int | None = None) -> str:
+def _eval_text(metrics: dict, step: int | None = None) -> str:
     values = " | ".join(f"{name} {value:.3f}" for name, value in metrics.items() if re.search(r"/pass@\d+$", name))
     return f"eval{'' if step is None else f' at step {step}'} | {values}"

@@ -1,7 +1,7 @@
-"""Arithmetic problems from reasoning-gym: no download, endless, with answers; the quickstart trains on them.
+"""Draw arithmetic problems with answers from reasoning-gym, without a download.
 
-Every expression belongs to one split for good, by a hash of its text: whatever the seeds and counts, no held-out
-problem is ever trained on.
+A hash of its text puts each expression into one split. So no held-out problem is ever trained on, whatever the seeds
+and counts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from riskpo_openrlhf.data.reasoning import INSTALL_HINT
+from riskpo_openrlhf.verifiers.labels import write_label
 
 DATASOURCE = "arithmetic"
 SPLITS = ("train", "heldout")
@@ -21,7 +22,7 @@ HELDOUT_ONE_IN = 4
 
 
 class Kind(NamedTuple):
-    """One kind of problem: a reasoning-gym task with that many terms of that many digits each.
+    """A kind of problem: a reasoning-gym task, its number of terms and the digits of each term.
 
     `chain_sum` has + and -, `products` has *.
     """
@@ -34,8 +35,8 @@ class Kind(NamedTuple):
         return f"{self.task}/{self.terms}x{self.digits}"
 
 
-# From mostly right to nearly never, for the character-level model after its warm start.
-TINY_KINDS = tuple(Kind("chain_sum", *size) for size in ((2, 1), (3, 1), (2, 2), (2, 3)))
+# For the small character-level models.
+CHARACTER_KINDS = (Kind("chain_sum", 3, 1), Kind("chain_sum", 2, 2))
 # For SmolLM2-135M-Instruct, which is right about one time in ten on one-digit sums at temperature 1.
 CHAT_KINDS = (Kind("chain_sum", 2, 1), Kind("products", 2, 1), Kind("chain_sum", 3, 1))
 
@@ -43,18 +44,18 @@ CHAT_KINDS = (Kind("chain_sum", 2, 1), Kind("products", 2, 1), Kind("chain_sum",
 def problems(
     kinds: Sequence[Kind], count: int, seed: int, *, split: str = "train", style: str = "short", unique: bool = False
 ) -> list[dict[str, str]]:
-    """`count` problems of one split, the kinds taking turns, in an order drawn from `seed`.
+    """Draw `count` problems of one split, an equal number of each kind, in an order drawn from `seed`.
 
     Args:
-        kinds: what to draw from; an equal number of each, to within one.
-        seed: same arguments, same rows, on every machine.
-        split: `train` or `heldout`; an expression is in one of them only, for every seed (one in 4 is held out).
-        style: `short` gives `12+34=`, for a model that reads characters; `chat` asks for `12 + 34` in words, the
-            answer to be the number only.
-        unique: no expression twice, as an evaluation by prompt needs it.
+        kinds: what to draw from.
+        seed: equal arguments give equal rows on every machine.
+        split: `train` or `heldout`. One expression in 4 is held out, for every seed.
+        style: `short` gives `12+34=`, for a model that reads characters; `chat` asks for `12 + 34` in words and wants
+            the number only.
+        unique: draw no expression twice, as an evaluation by prompt needs it.
 
     Returns:
-        Rows `{"input": prompt, "label": answer, "datasource": "arithmetic"}`, as OpenRLHF reads them.
+        Rows `{"input": prompt, "answer": answer}`.
 
     Raises:
         ValueError: a bad argument, or `unique` asks for more expressions than a kind has.
@@ -75,8 +76,17 @@ def problems(
     return rows
 
 
+def as_data(rows: Iterable[dict[str, str]], verifier: str | None = "math") -> list[dict[str, str]]:
+    """Turn rows of `problems` into rows that OpenRLHF reads.
+
+    A label names the verifier that grades it. With None it is the plain answer, for a reward function of one's own.
+    """
+    labels = ((row, write_label(verifier, row["answer"]) if verifier else row["answer"]) for row in rows)
+    return [{"input": row["input"], "label": label, "datasource": DATASOURCE} for row, label in labels]
+
+
 def check_disjoint(train: Iterable[dict], heldout: Iterable[dict]) -> None:
-    """Raise `ValueError`, naming an example, when a held-out prompt is also trained on."""
+    """Raise `ValueError` with an example if a held-out prompt is also in the training set."""
     shared = {row["input"] for row in train} & {row["input"] for row in heldout}
     if shared:
         raise ValueError(f"{len(shared)} held-out prompts are in the training set too, e.g. {min(shared)!r}")
@@ -100,7 +110,7 @@ def _of_kind(kind: Kind, count: int, seed: int, split: str, style: str, unique: 
             prompt = f"{expression}="
         else:
             prompt = f"What is {item['metadata']['expression']}? Answer with the number only."
-        rows.append({"input": prompt, "label": item["answer"], "datasource": DATASOURCE})
+        rows.append({"input": prompt, "answer": item["answer"]})
     return rows
 
 

@@ -2,10 +2,10 @@
 
 Trains the same small model by each method, learning rate and seed, one run at a time, on Ray and engines that stay up
 (`lab.train_series`). A method is NAME or NAME,KNOB=VALUE,...: a recipe of recipes/methods with some of RiskPO's knobs
-(`omega=2`) or any other flag (`actor.eps_clip=0.3`) changed. With several rates every method gets its own: all are
-tried with the first seed, the best one is run with the others. What is finished is in OUT/runs.jsonl and is not run
-again: stop it and start the same command to go on. Ends with tables, all in Markdown: every method, and its difference
-from the baseline by seed, at the end and at matched Pass@1, with 95 % intervals.
+(`omega=2`) or any other flag (`actor.eps_clip=0.3`) changed. With several rates, all are tried with the first seed;
+each method then runs the other seeds at its best rate. OUT/runs.jsonl holds the finished runs, which are not run
+again: to resume, start the same command. Prints tables in Markdown, with 95 % intervals: every method, and its
+difference from the baseline by seed, at the end and at matched Pass@1.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from riskpo_openrlhf.lab.methods_table import (
 CHECKOUT = Path(__file__).parents[2]
 RECIPE = CHECKOUT / "recipes" / "quickstart_cpu.sh"
 METHODS = ("grpo", "recommended", "paper", "dr_grpo", "maxrl", "dapo", "gspo", "gpg", "gmpo")
-# What remains of RiskPO without risk: an advantage that is never positive, and bundles with a plain baseline.
+# RiskPO without risk: an advantage that is never positive, and bundles with a plain baseline.
 REWARD_LESS_1 = "paper,bundle_size=1,quantile_source=batch,alpha=0.2,beta=0.9,omega=0"
 BUNDLE_SCORE = "paper,alpha=0.5,beta=0.999,omega=0,constant=false"
 SUITES = {
@@ -55,13 +55,13 @@ SUITES = {
     "profile": ("paper", "paper,profile=seeking"),
 }  # fmt: skip
 RATES = ("1e-4", "2e-4", "4e-4")
-# What the engines' samples say, and for the small models what their checkpoints say, without sampling error.
+# Measured by the engines' samples, and for the small models from their checkpoints, without sampling error.
 SAMPLED, EXACT = "eval/arithmetic", "heldout/arithmetic"
 EXACT_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EXACT_PROBLEMS, EXACT_EVERY = 1000, 5  # steps
 ENTROPY_SAMPLES = 4  # responses a problem
 # seconds a step, evaluations included, before a run is finished
-GUESS = {"mixed": 1.5, "micro": 1.5, "tiny": 3.0, "smollm2": 60.0}
+GUESS = {"mixed": 1.5, "micro": 1.5, "smollm2": 60.0}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,9 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rates", nargs="+", default=list(RATES), metavar="LR", help="the same grid for every method")
-    parser.add_argument(
-        "--model", choices=("mixed", "micro", "tiny", "smollm2"), default="mixed", help="of recipes/quickstart_cpu.sh"
-    )
+    parser.add_argument("--model", choices=tuple(GUESS), default="mixed", help="of recipes/quickstart_cpu.sh")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
     parser.add_argument("--report", action="store_true", help="only the tables, of what is finished")
     parser.add_argument(
@@ -106,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
             draw(
                 pictures(chosen, _source(args), _entropy(args)),
                 args.picture,
-                "Means over seeds; bands are standard errors.",
+                "Means over seeds; bands are 95 % intervals.",
             )
     except ValueError as error:
         parser.error(str(error))
@@ -140,7 +138,7 @@ def _columns(args) -> dict[str, str]:
 
 
 def split_method(text: str) -> tuple[str, list[str]]:
-    """`NAME,KNOB=VALUE,...` -> the recipe's name and the flags. Raises `ValueError` for a malformed one."""
+    """Split `NAME,KNOB=VALUE,...` into the recipe's name and flags. Raises `ValueError` for a malformed one."""
     name, *changes = text.split(",")
     flags = []
     for change in changes:
@@ -181,26 +179,31 @@ def _of(records, method: str, args, seeds) -> list[Record]:
 
 
 def _chosen(records, method: str, args) -> list[Record]:
-    """The runs of a method at the rate that is best for it with the first seed."""
+    """Return the runs of a method at the rate that is best for it with the first seed."""
     rate = _best_rate(records, method, args)
     return [record for record in _of(records, method, args, range(args.seeds)) if record.rate == rate]
 
 
 def _run(plan, args) -> bool:
-    """Whether every job of the plan is finished in the end."""
+    """Run the jobs of the plan that are not finished. Return whether all are finished in the end."""
     records = read_records(args.out / "runs.jsonl")
     wanted = plan(args, records)
     jobs = [job for job in wanted if (*job, args.steps, args.model) not in records]
     if not jobs:
         return True
     threads = str(os.cpu_count()) if args.model == "smollm2" else "1"
-    environment = {**os.environ, "RISKPO_CACHE": str(args.out / "data"), "OMP_NUM_THREADS": threads}
+    environment = {
+        **os.environ,
+        "RISKPO_CACHE": str(args.out / "data"),
+        "OMP_NUM_THREADS": threads,
+        "TQDM_DISABLE": "1",
+    }
     for seed in sorted({seed for _, _, seed in jobs}):
         print(f"compare: model and problems of seed {seed}", flush=True)
-        _recipe(args, environment, "--prepare", "--seed", str(seed))
+        _recipe(args, environment, "--prepare", *_seeds(seed))
     rows = [{"folder": str(_folder(args, job)), "flags": _flags(args, environment, job)} for job in jobs]
     write_jsonl(args.out / "jobs.jsonl", rows)
-    for job in jobs:  # cut off: a run of minutes is not worth resuming
+    for job in jobs:  # remove what was cut off: a run of minutes is not worth resuming
         shutil.rmtree(_folder(args, job), ignore_errors=True)
     command = [sys.executable, "-m", "riskpo_openrlhf.lab.train_series", str(args.out / "jobs.jsonl")]
     child = subprocess.Popen(command, env=environment, cwd=CHECKOUT)
@@ -237,10 +240,10 @@ def _record(args, job, seconds: float) -> Record:
 
 
 def _exact_curves(name: str, start: Path, checkpoints: Path) -> dict[str, Curve]:
-    """Pass@k, entropy and length of the folder `start` and of every checkpoint, on the model's held-out problems.
+    """Measure Pass@k, entropy and length of the folder `start` and of every checkpoint, on held-out problems.
 
     A short answer has one spelling, so its probability p is one forward pass, and Pass@k = 1 - (1 - p)^k has no
-    sampling error. Other spellings that the verifier takes (05 for 5) are left out.
+    sampling error. Other spellings that the verifier accepts (05 for 5) are not counted.
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -264,6 +267,11 @@ def _exact_curves(name: str, start: Path, checkpoints: Path) -> dict[str, Curve]
     return {f"{EXACT}/{name}": Curve(steps, values) for name, values in curves.items()}
 
 
+def _seeds(seed: int) -> list[str]:
+    """A seed of the comparison is a model, its problems and its rollouts."""
+    return ["--seed", str(seed), "--model-seed", str(seed)]
+
+
 def _data(args, seed: int) -> Path:
     return args.out / "data" / f"quickstart-{args.model}-seed{seed}"
 
@@ -285,12 +293,12 @@ def _flags(args, environment, job) -> list[str]:
         flags += ["--ckpt.save_steps", "-1", "--eval.steps", str(max(1, args.steps // 3))]
     flags += changes
     out = ["--out", str(_folder(args, job))]
-    printed = _recipe(args, environment, "--print", "--seed", str(seed), "--method", name, *out, "--", *flags)
+    printed = _recipe(args, environment, "--print", *_seeds(seed), "--method", name, *out, "--", *flags)
     return printed.splitlines()
 
 
 def _recipe(args, environment, *more: str) -> str:
-    """What the recipe prints. Raises `ValueError` with its last words if it fails."""
+    """Return what the recipe prints. Raises `ValueError` with its last words if it fails."""
     command = ["bash", str(RECIPE), "--model", args.model, "--steps", str(args.steps), *more]
     found = subprocess.run(command, env=environment, text=True, capture_output=True)
     if found.returncode:

@@ -1,7 +1,7 @@
-"""Many runs of several methods as one small file of curves, and the tables that say which method did better.
+"""Keep many runs of several methods in one small file, and compare the methods in tables.
 
-A record is what stays of a run: method, learning rate, seed and a few curves. A file of them, a line of JSON each,
-is small enough to be kept with the results, and everything here can be computed from it again.
+A record holds a run's method, learning rate, seed and a few curves. A file of records, one line of JSON each, is small
+enough to be kept with the results, and all tables are computed from it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 from riskpo_openrlhf.analysis.curves import Panel, Series, legend, panel
 from riskpo_openrlhf.analysis.runs import Curve, Run, combine
 from riskpo_openrlhf.lab.paired import at_end, common_level, differences, interval
+from riskpo_openrlhf.tables import markdown
 
-# Of every step of training there are many and noisy values: their means between two evaluations are kept.
+# Every step of training logs these, with noise: their means between two evaluations are kept.
 KEPT_TRAIN = ("entropy", "rollout/response_length_mean", "risk/rvar_lower", "risk/mvar", "signal/prompts_all_wrong",
               "riskpo/q_alpha", "riskpo/q_beta", "actor_grad_norm", "ppo_clip_ratio", "rollout/num_samples",
               "riskpo/advantage_mean")  # fmt: skip
@@ -49,7 +50,7 @@ class Record:
 
 
 def curves_of(run: Run) -> dict[str, list[list[float]]]:
-    """The curves of a run that are kept: evaluations as they are, training's as means between two evaluations."""
+    """Select the curves to keep: evaluations as they are, those of training as means between two evaluations."""
     kept = {tag: curve for tag, curve in run.scalars.items() if KEPT_EVAL.match(tag)}
     edges = [*max((curve.steps for curve in kept.values()), key=len, default=[]), np.inf]
     for name in KEPT_TRAIN:
@@ -67,7 +68,7 @@ def curves_of(run: Run) -> dict[str, list[list[float]]]:
 
 
 def read_records(file: Path) -> dict[tuple, Record]:
-    """Key -> record; of two with the same key the later counts. A last line that was cut off is left out."""
+    """Read records by their keys. Of two with the same key the later one counts. A last line cut off is skipped."""
     found: dict[tuple, Record] = {}
     lines = file.read_text().splitlines() if file.is_file() else []
     for number, line in enumerate(lines, start=1):
@@ -82,7 +83,7 @@ def read_records(file: Path) -> dict[tuple, Record]:
 
 
 def append_record(file: Path, record: Record) -> None:
-    """Add a line to the file; a last line that a kill had cut off goes."""
+    """Add a line to the file, after removing a last line that was cut off."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "a+b") as out:
         out.seek(0)
@@ -91,7 +92,7 @@ def append_record(file: Path, record: Record) -> None:
 
 
 def best_rate(records: Iterable[Record], tag: str) -> str | None:
-    """The learning rate with the highest mean of `tag` at the end, over all its runs."""
+    """Return the learning rate with the highest mean of `tag` at the end, over all its runs."""
     finals: dict[str, list[float]] = {}
     for record in records:
         finals.setdefault(record.rate, []).append(at_end(record.run().scalars[tag]))
@@ -105,26 +106,30 @@ def tables(
     match: str,
     levels: Sequence[float] = (),
 ) -> str:
-    """Markdown: every method at its end, less the baseline there, and less the baseline at matched `match`.
+    """Compare methods in Markdown: at their ends, versus the baseline there, and versus it at matched `match`.
 
-    `methods` maps a label to its runs, one a seed, all at one rate; `columns` a heading to a tag. ± is the 95 %
-    interval over seeds (Student's t); differences are taken seed by seed. They are matched at the highest value that
-    both reach, or in a table for each of `levels`, of the seeds in which both reach it.
+    Args:
+        methods: a label and its runs, one a seed, all at one learning rate.
+        columns: a heading and its tag.
+        levels: values of `match` to compare at, one table each, with the seeds in which both runs reach it. Default:
+            the highest value that both runs of a pair reach.
+
+    Differences are taken seed by seed; ± is a 95 % interval over seeds (Student's t).
     """
     runs = {label: {record.seed: record.run() for record in records} for label, records in methods.items()}
     rates = {label: records[0].rate for label, records in methods.items() if records}
     titles = list(columns)
-    lines = ["At the end:", "", *_head(["method", "rate", "seeds", *titles])]
+    rows = [["method", "rate", "seeds", *titles]]
     for label, by_seed in runs.items():
         curves = [[run.scalars[tag] for run in by_seed.values() if tag in run.scalars] for tag in columns.values()]
         ends = [interval([at_end(curve) for curve in each]) for each in curves]
         cells = [rates[label], str(len(by_seed)), *(str(end).removeprefix("+") for end in ends)] if by_seed else []
-        lines.append(_row([label, *(cells or ["no finished run"])]))
+        rows.append([label, *(cells or ["no finished run"])])
+    lines = ["At the end:", "", markdown(rows)]
     at_levels = [(f"at Pass@1 = {level:g}", True, level) for level in levels]
     for title, matched, level in (("at the end", False, None), *(at_levels or [("at matched Pass@1", True, None)])):
         told = {heading: tag for heading, tag in columns.items() if not (matched and tag == match)}
-        lines += ["", f"Less {baseline}, {title}:", ""]
-        lines += _head(["method", *(["Pass@1", "seeds", "steps"] if matched else []), *told])
+        rows = [["method", *(["Pass@1", "seeds", "steps"] if matched else []), *told]]
         for label, by_seed in runs.items():
             pairs = [(by_seed[seed], runs[baseline][seed]) for seed in sorted(by_seed.keys() & runs[baseline].keys())]
             if label == baseline or not pairs:
@@ -133,14 +138,15 @@ def tables(
             if matched:
                 mean_level = level or mean(common_level(pair, match) for pair in pairs)
                 cells = [f"{mean_level:.3f}", str(found["steps"].n), found["steps"].text(0)]
-            lines.append(_row([label, *cells, *(str(found.get(tag, "")) for tag in told.values())]))
+            rows.append([label, *cells, *(str(found.get(tag, "")) for tag in told.values())])
+        lines += ["", f"Versus {baseline}, {title}:", "", markdown(rows)]
     return "\n".join(lines)
 
 
 def pictures(methods: dict[str, Sequence[Record]], source: str, entropy: str, k: int = 16) -> list[list[Panel]]:
-    """Pass@1, Pass@k and entropy over training, and Pass@k against Pass@1: who keeps more of it on the way up.
+    """Draw Pass@1, Pass@k and entropy over training, and Pass@k against Pass@1.
 
-    `source` is the part of the tags before `/pass@k`, `entropy` a tag.
+    `source` is the part of the tags before `/pass@k`; `entropy` is a tag.
     """
     groups = {
         label if len(label) <= LABEL else f"{number}: {label[: LABEL - 4]}…": [record.run() for record in records]
@@ -159,11 +165,3 @@ def pictures(methods: dict[str, Sequence[Record]], source: str, entropy: str, k:
         ],
         [panel(groups, "Entropy", "nats a token", entropy), way],
     ]
-
-
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), _row(["---"] * len(cells))]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

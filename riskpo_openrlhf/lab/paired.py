@@ -1,26 +1,23 @@
-"""Two methods on the same seeds: differences at equal steps and at matched Pass@1, with intervals.
+"""Compare two methods on the same seeds: differences at equal steps and at matched Pass@1, with 95 % intervals.
 
-At equal steps a method that has learned less looks as if it explored more; where both have the same Pass@1 that is
-told apart.
+At equal steps, a method that has learned less looks as if it explored more. At equal Pass@1 the two can be told apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import nan, sqrt
+from math import nan
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from riskpo_openrlhf.analysis.runs import Curve, Run
-
-# two-sided 95 % quantiles of Student's t by degrees of freedom; from 30 on the normal's is close
-_T = (nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-      2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045)  # fmt: skip
+from riskpo_openrlhf.evaluation.intervals import over_seeds
 
 
 class Interval(NamedTuple):
-    """A mean over `n` seeds with half the width of its 95 % interval; NaN with one seed."""
+    """A mean over `n` seeds and half the width of its 95 % interval, which is NaN with one seed."""
 
     mean: float
     half: float
@@ -35,30 +32,21 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Student's interval of the finite values. All NaN without any."""
-    x = np.asarray([value for value in values if np.isfinite(value)], float)
-    if len(x) < 2:
-        return Interval(float(x[0]) if len(x) else nan, nan, len(x))
-    quantile = _T[len(x) - 1] if len(x) <= len(_T) else 1.96
-    return Interval(float(x.mean()), float(quantile * x.std(ddof=1) / sqrt(len(x))), len(x))
+    """Compute Student's interval of the finite values; all NaN if there is none."""
+    finite = [value for value in values if np.isfinite(value)]
+    return Interval(*map(float, over_seeds(finite)), len(finite)) if finite else Interval(nan, nan, 0)
 
 
 def rising(values: np.ndarray) -> np.ndarray:
-    """The values [m] of the rising curve that is nearest in squares: neighbours that fall share their mean.
+    """Fit the rising curve [m] that is nearest in squares.
 
-    A learning curve's noise would put its highest value, and the step at which it is first at a level, too early.
+    The noise of a learning curve would put its highest value, and the step at which it reaches a level, too early.
     """
-    blocks: list[tuple[float, int]] = []  # mean, number of values
-    for value in values:
-        blocks.append((float(value), 1))
-        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
-            (m2, n2), (m1, n1) = blocks.pop(), blocks.pop()
-            blocks.append(((m1 * n1 + m2 * n2) / (n1 + n2), n1 + n2))
-    return np.repeat(*map(np.array, zip(*blocks, strict=True)))
+    return isotonic_regression(values).x
 
 
 def reached(curve: Curve, level: float) -> float:
-    """The step at which the `rising` curve first is at `level`, straight lines between its points; NaN if never."""
+    """Return the step at which the `rising` curve first reaches `level`, interpolated; NaN if it never does."""
     values = rising(curve.values)
     above = np.flatnonzero(values >= level)
     if not len(above):
@@ -71,14 +59,14 @@ def reached(curve: Curve, level: float) -> float:
 
 
 def at_end(curve: Curve) -> float:
-    """The mean of the last two values: of evaluations, one is too noisy."""
+    """Average the last two values: one evaluation is too noisy."""
     return float(curve.values[-2:].mean())
 
 
 def value_at(curve: Curve, step: float) -> float:
-    """The curve at a step; NaN at no step. Each value is first averaged with its neighbours, since one is too noisy.
+    """Read the curve at a step, interpolated; NaN at no step. Outside its points the curve is level.
 
-    Straight lines between the points, level outside of them.
+    Each value is first averaged with its neighbours, because one value is too noisy.
     """
     if not np.isfinite(step):
         return nan
@@ -87,18 +75,19 @@ def value_at(curve: Curve, step: float) -> float:
 
 
 def common_level(pair: tuple[Run, Run], tag: str) -> float:
-    """The largest value of `tag` that both `rising` curves reach."""
+    """Return the largest value of `tag` that both `rising` curves reach."""
     return min(float(rising(run.scalars[tag].values)[-1]) for run in pair)
 
 
 def differences(
     pairs: Sequence[tuple[Run, Run]], tags: Sequence[str], match: str | None = None, level: float | None = None
 ) -> dict[str, Interval]:
-    """First less second run of each pair (same seed), for every tag that all runs have.
+    """Subtract the second run of each pair (same seed) from the first, for every tag that all runs have.
 
-    With `match` each run is read at the step at which that tag has `reached` the `level` (without one, the pair's
-    `common_level`), and a pair of which one never does is left out; `steps` is the difference of these steps. Without
-    `match`, at their ends (`at_end`).
+    Args:
+        match: read each run at the step at which this tag has `reached` the level, and add the difference of these
+            steps as `steps`. A pair in which one run never reaches it is left out. Without `match`, read the ends.
+        level: for `match`; default: each pair's `common_level`.
     """
     shared = [tag for tag in tags if all(tag in run.scalars for pair in pairs for run in pair)]
     found: dict[str, list[float]] = {tag: [] for tag in (*shared, *(["steps"] if match else []))}

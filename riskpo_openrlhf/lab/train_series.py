@@ -1,11 +1,11 @@
-"""Trainings one after another on the same Ray, engines and ranks: `python3 -m riskpo_openrlhf.lab.train_series JOBS`.
+"""Train several runs one after another on the same engines: `python3 -m riskpo_openrlhf.lab.train_series JOBS`.
 
-To start Ray, import vLLM and DeepSpeed and load an engine takes longer than a short run of a tiny model, so
-`cli.compare` does it once. JOBS holds a line of JSON a run: `{"folder": ..., "flags": [...]}`, the flags those of
-`cli.train`. A run writes `folder/train.log` and, when it is done, `folder/finished.json`. The runs may differ in
-everything but what engines and ranks are made of: number and placement, model architecture, lengths, reward function.
+Starting Ray, vLLM and DeepSpeed takes longer than a short run of a tiny model, so `lab.compare_methods` does it once.
+JOBS holds one line of JSON a run: `{"folder": ..., "flags": [...]}`, with flags of `cli.train`. A run writes
+`folder/train.log` and at its end `folder/finished.json`. The runs may differ in everything but what engines and ranks
+are made of: number and placement, model architecture, lengths, reward function.
 
-Exit code 0 when all are done. A run that fails ends the process, with a traceback in its log; none after it starts.
+The exit code is 0 if all runs are done. A run that fails ends the process, with a traceback in its log.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from riskpo_openrlhf.cli import train
 from riskpo_openrlhf.files import write_json
+from riskpo_openrlhf.integration import launch
 
-# Each run would wait for a placement of its own, or make trainers elsewhere.
+# With these, each run would wait for a placement of its own, or make its trainer elsewhere.
 NOT_SHARED = ("--train.colocate_all", "--train.colocate_actor_ref", "--train.async_enable")
 
 
 class _Once:
-    """Stands for a function of OpenRLHF: calls it once, and gives every run what came of it.
+    """Caches an OpenRLHF factory: the first call creates the object, later calls return it.
 
-    The runs must ask for the same, but for the positional arguments `own`, which each run may have its own of.
+    Raises `ValueError` if a later call has other arguments. The positional arguments `own` may differ.
     """
 
     def __init__(self, make, what: str, own: tuple[int, ...] = ()):
@@ -45,7 +45,7 @@ class _Once:
 
 
 class _Trainer:
-    """Stands for the trainer's remote class: one actor, whose process makes a trainer for each run."""
+    """Replaces the trainer's remote class: one actor, whose process makes a trainer for each run."""
 
     def __init__(self, trainer: type):
         import ray
@@ -84,22 +84,22 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"{', '.join(sorted(refused))}: such runs can't share their engines; start them by cli.train")
     parent = os.getppid()
     for number, job in enumerate(jobs):
-        if os.getppid() != parent:  # who waited for the rest is gone
+        if os.getppid() != parent:  # the process that waits for these runs has ended
             return 1
         folder, started = Path(job["folder"]), time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         with _output_to(folder / "train.log"):
             sys.argv[1:] = job["flags"]
             if number == 0:
-                train.prepare()
+                launch.install()
                 _share()
-            train.run()
+            launch.run()
         write_json(folder / "finished.json", {"seconds": time.monotonic() - started, "flags": job["flags"]})
     return 0
 
 
 def _share() -> None:
-    """Put the three where OpenRLHF's `train()` imports them from; it does so anew for each run."""
+    """Replace three names where OpenRLHF's `train()` imports them from, which it does again for each run."""
     import openrlhf.trainer.ppo_trainer as ppo_trainer
     import openrlhf.trainer.ray as trainer_ray
     import openrlhf.trainer.ray.launcher as launcher
@@ -114,7 +114,7 @@ def _share() -> None:
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Everything that this process prints goes to a file, the lines that Ray forwards included."""
+    """Send everything that this process prints to a file, with the lines that Ray forwards."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)

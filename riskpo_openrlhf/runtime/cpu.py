@@ -20,6 +20,7 @@ import os
 import sys
 import types
 
+from riskpo_openrlhf.console import say
 from riskpo_openrlhf.runtime import RUNTIME_VARIABLE
 from riskpo_openrlhf.runtime.placement import gpus_needed
 
@@ -212,4 +213,4 @@ def adapt(args) -> None:
     put(args.vllm, "enable_sleep", False)
     put(args.vllm, "sync_backend", "gloo")
     if changes:
-        print("[riskpo] runtime cpu: " + ", ".join(changes), flush=True)
+        say("runtime cpu: " + ", ".join(changes))

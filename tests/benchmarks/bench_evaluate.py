@@ -20,6 +20,7 @@ from pathlib import Path
 from riskpo_openrlhf.cli import evaluate
 from riskpo_openrlhf.evaluation.problems import Problem, choose_sampling, sample_seed
 from riskpo_openrlhf.evaluation.samples import SAMPLES, SampleStore, read_samples
+from riskpo_openrlhf.lab import last_number
 
 
 class Benchmark:
@@ -27,10 +28,9 @@ class Benchmark:
 
     def __init__(self, options: argparse.Namespace, model: str):
         words = ["--model", model, "--data", "-", "--out", "-", "--runtime", options.runtime]
-        words += ["--reward", str(evaluate.REWARD.with_name("arithmetic.py"))]
         args = evaluate.parse(words)
-        self.options, self.engines = options, evaluate.engines_module(args)
-        self.tokenizer = evaluate.load_tokenizer(model)
+        self.options, self.engines = options, evaluate.load_engines(args)
+        self.tokenizer = self.engines.load_tokenizer(model)
         self.problems = [
             Problem("bench", str(i), f"{11 * i + 23}+{i}=", str(12 * i + 23)) for i in range(options.problems)
         ]
@@ -47,11 +47,11 @@ class Benchmark:
         self.plain = vllm.LLM(
             model, dtype="bfloat16", max_model_len=self.max_len, enable_prefix_caching=True, **shared
         )
-        evaluate.start_ray(args)
-        self.actors = self.engines.start_engines(
-            model, self.tokenizer, num_engines=1, tensor_parallel_size=1, max_len=self.max_len, seed=0,
-            reward=[args.reward], images=0, **shared,
-        )  # fmt: skip
+        args.gpu_memory_utilization = shared["gpu_memory_utilization"]
+        self.running = self.engines.running(
+            args, self.tokenizer, max_len=self.max_len, reward=[last_number.__file__], images=0
+        )
+        self.actors = self.running.__enter__()  # until this process ends
 
     def by_us(self, turn: int, folder: Path) -> float:
         wanted = [
@@ -123,9 +123,9 @@ def main() -> None:
 def _untrained_model(folder: Path) -> str:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from riskpo_openrlhf.lab.tiny_model import build_tokenizer
+    from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
 
-    tokenizer = build_tokenizer()
+    tokenizer = build_tiny_tokenizer()
     tokenizer.save_pretrained(folder)
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,

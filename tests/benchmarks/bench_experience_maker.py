@@ -33,13 +33,15 @@ from riskpo_openrlhf.integration.experience_maker import RiskPOExperienceMaker
 GROUP = 10
 
 
-def strategy(estimator: str) -> SimpleNamespace:
+def strategy(estimator: str, preset: str = "paper") -> SimpleNamespace:
     args = SimpleNamespace(
         train=SimpleNamespace(seed=0),
         rollout=SimpleNamespace(n_samples_per_prompt=GROUP, max_new_tokens=None),
         reward=SimpleNamespace(clip_range=(-10, 10), overlong_buffer_len=None, stop_properly_penalty_coef=None),
         algo=SimpleNamespace(
-            advantage=SimpleNamespace(estimator=estimator, gamma=1.0), kl=SimpleNamespace(use_loss=False)
+            advantage=SimpleNamespace(estimator=estimator, gamma=1.0),
+            kl=SimpleNamespace(use_loss=False),
+            riskpo=SimpleNamespace(preset=preset, **RiskPOConfig.preset(preset).to_dict()),
         ),
         data=SimpleNamespace(max_len=2048),
     )
@@ -94,7 +96,7 @@ def run(name: str, given: list[Experience]) -> float:
     if name == "group_norm":
         maker = RemoteExperienceMaker(*common, strategy(name), None)
     else:
-        maker = RiskPOExperienceMaker(*common, strategy("riskpo"), None, config=RiskPOConfig.preset(name))
+        maker = RiskPOExperienceMaker(*common, strategy("riskpo", name), None)
     start = time.perf_counter()
     maker.compute_advantages_and_returns(given)
     return time.perf_counter() - start

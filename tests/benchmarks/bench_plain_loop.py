@@ -2,15 +2,15 @@
 
     python3 tests/benchmarks/bench_plain_loop.py --data runs/mixed/data [--rates 2e-4 4e-4] [--seeds 4] [--methods ...]
 
-For choosing what `cli.compare` then runs on the real stack: the same starts, kinds of problems, sizes, clip and
-optimiser (60 prompts x 10 responses a step, two updates a rollout, AdamW), other draws, float32. `--data` holds the
-models of `recipes/quickstart_cpu.sh --model mixed --seed N` (`cli.compare` makes them). A method is NAME or
-NAME,KNOB=VALUE,...: a rule for a group (grpo, dr_grpo, maxrl, rs_grpo, pass_at_k; each with its paper below), or a
-preset of RiskPO with some knobs changed. The loss is PPO's, which clips the ratio of each token, or with
-`loss=sequence` Eq. 3, which clips that of the response; `clip=` changes the clip of 0.2.
+Use it to choose what `lab.compare_methods` then runs on the real stack. It has the same starts, kinds of problems,
+sizes, clip and optimiser (60 prompts x 10 responses a step, two updates a rollout, AdamW), other draws, and float32.
+`--data` holds the models that `lab.compare_methods` makes for its seeds. A method is NAME or NAME,KNOB=VALUE,...: a
+rule for a group (grpo, dr_grpo, maxrl, rs_grpo, pass_at_k; each with its paper below), or a preset of RiskPO with some
+knobs changed. The loss is PPO's, which clips the ratio of each token, or with `loss=sequence` Eq. 3, which clips that
+of the response; `clip=` changes the clip of 0.2.
 
-What is finished is in --out and is not run again. Prints the tables of `cli.compare`: less GRPO, by seed, with 95 %
-intervals.
+Finished runs are in --out and are not run again. Prints the tables of `lab.compare_methods`: differences from GRPO by
+seed, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ from riskpo_openrlhf.core.losses import sequence_clipped_loss
 from riskpo_openrlhf.lab.arithmetic import problems
 from riskpo_openrlhf.lab.methods_table import Record, append_record, read_records, tables
 from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED
-from riskpo_openrlhf.lab.tiny_model import MODELS, answer_probabilities, entropy_and_length, generate, load
+from riskpo_openrlhf.lab.tiny_model import (
+    MODELS,
+    answer_probabilities,
+    boxed,
+    entropy_and_length,
+    generate,
+    load,
+)
 
 PROMPTS, RESPONSES, UPDATES, MEASURE_EVERY = 60, 10, 2, 5
 KS = (1, 8, 16, 32, 256)
@@ -131,7 +138,7 @@ def train(folder: Path, method: str, rate: str, seed: int, steps: int) -> Record
         prompts = [row["input"] for row in batch]
         tokens, _ = generate(model, tokenizer, prompts, RESPONSES, max_new_tokens=8)
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        right = [text == batch[i // RESPONSES]["label"] for i, text in enumerate(texts)]
+        right = [text == boxed(batch[i // RESPONSES]["answer"]) for i, text in enumerate(texts)]
         A = advantages(torch.tensor(right).float().view(PROMPTS, RESPONSES), step, prompts).view(-1, 1)
         update(model, tokenizer, optimizer, prompts, tokens, A, loss, clip)
     at = [float(step) for step in range(0, steps + 1, MEASURE_EVERY)]
@@ -188,7 +195,7 @@ def main() -> None:
     methods = ["grpo", *(method for method in args.methods if method != "grpo")]
     missing = [seed for seed in range(args.seeds) if not folder_of(args.data, seed).is_dir()]
     if missing:
-        parser.error(f"{folder_of(args.data, missing[0])} is not there: run cli.compare --model mixed first")
+        parser.error(f"{folder_of(args.data, missing[0])} is not there: run lab.compare_methods --model mixed first")
     logging.getLogger("riskpo_openrlhf").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     for method in methods:

@@ -1,47 +1,34 @@
 """Our flags in OpenRLHF's real parser."""
 
-import runpy
-import sys
-
 import pytest
 
 from riskpo_openrlhf.config import FIXED_BY_RELEASED, KNOBS, METHOD_FLAGS, PRESETS, RiskPOConfig
-from riskpo_openrlhf.integration import arguments
+from riskpo_openrlhf.integration import arguments, launch
+from riskpo_openrlhf.integration.parser import look_ahead, openrlhf_parser
+from riskpo_openrlhf.verifiers import reward_func
 
 RISKPO = ["--algo.advantage.estimator", "riskpo"]
 GROUP = ["--rollout.n_samples_per_prompt", "8"]
 
 
-class Parsed(BaseException):
-    """Stops OpenRLHF's script right after parsing."""
-
-
-def parse(monkeypatch, *argv):
+def parse(*argv):
     """(flat flags, config) of a command line, by OpenRLHF's own parser."""
-    monkeypatch.setattr(sys, "argv", ["train", *argv])
-    # An earlier import would have bound OpenRLHF's own names; parsing alone does not need them.
-    monkeypatch.delitem(sys.modules, "openrlhf.cli.train_ppo_ray", raising=False)
-
-    def stop(flat, config):
-        raise Parsed(flat, config)
-
-    with pytest.raises(Parsed) as parsed, arguments.extend_parsing(stop):
-        runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
-    return parsed.value.args
+    flat = launch.parse_args(openrlhf_parser(), argv)
+    own = vars(flat)["algo.advantage.estimator"] == arguments.ESTIMATOR
+    return flat, arguments.config_from_flags(flat) if own else None
 
 
-def refused(monkeypatch, capsys, *argv) -> str:
+def refused(capsys, *argv) -> str:
     """The message of a command line that must stop with exit code 2."""
-    monkeypatch.setattr(sys, "argv", ["train", *argv])
-    with pytest.raises(SystemExit) as stopped, arguments.extend_parsing(lambda *_: pytest.fail("accepted")):
-        runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
+    with pytest.raises(SystemExit) as stopped:
+        parse(*argv)
     assert stopped.value.code == 2
     return capsys.readouterr().err
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_each_preset_arrives_whole(monkeypatch, preset):
-    flat, config = parse(monkeypatch, *RISKPO, *GROUP, "--algo.riskpo.preset", preset)
+def test_each_preset_arrives_whole(preset):
+    flat, config = parse(*RISKPO, *GROUP, "--algo.riskpo.preset", preset)
     assert config == RiskPOConfig.preset(preset)
     assert {name: vars(flat)[name] for name in METHOD_FLAGS[preset]} == METHOD_FLAGS[preset]
     args = nested(flat)
@@ -71,8 +58,8 @@ OF_PRESETS = {
 }
 
 
-def test_the_estimator_alone_trains_by_the_paper_loss_included(monkeypatch):
-    flat, config = parse(monkeypatch, "--algo.advantage.estimator", "riskpo")
+def test_the_estimator_alone_trains_by_the_paper_loss_included():
+    flat, config = parse("--algo.advantage.estimator", "riskpo")
     assert config == RiskPOConfig() and vars(flat)["algo.riskpo.preset"] == "paper"
     assert {name: vars(flat)[name] for name in EQ_3} == EQ_3
     assert METHOD_FLAGS == OF_PRESETS
@@ -91,39 +78,39 @@ GIVEN = [
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize(("name", "other", "default"), GIVEN)
-def test_a_flag_given_beside_a_preset_wins_even_with_openrlhfs_default(monkeypatch, preset, name, other, default):
+def test_a_flag_given_beside_a_preset_wins_even_with_openrlhfs_default(preset, name, other, default):
     loss = ["--actor.policy_loss_type", "ppo"] if name == "actor.loss_agg_mode" else []
     for value in (other, default) if default is not None else (other,):
-        flat, _ = parse(monkeypatch, *RISKPO, *GROUP, *loss, "--algo.riskpo.preset", preset, f"--{name}", str(value))
+        flat, _ = parse(*RISKPO, *GROUP, *loss, "--algo.riskpo.preset", preset, f"--{name}", str(value))
         assert vars(flat)[name] == value
 
 
-def test_a_pair_of_clip_edges_wins_over_the_preset_as_openrlhf_reads_it(monkeypatch):
-    flat, config = parse(monkeypatch, *RISKPO, *GROUP, "--actor.eps_clip_low_high", "0.1", "0.3")
+def test_a_pair_of_clip_edges_wins_over_the_preset_as_openrlhf_reads_it():
+    flat, config = parse(*RISKPO, *GROUP, "--actor.eps_clip_low_high", "0.1", "0.3")
     args = nested(flat)
     assert args.actor.eps_clip_low_high == [0.1, 0.3]
     assert arguments.method_flags(args)["actor.eps_clip"] == (0.1, 0.3)
 
 
-def test_the_authors_dual_clip_does_not_follow_to_a_loss_without_one(monkeypatch):
+def test_the_authors_dual_clip_does_not_follow_to_a_loss_without_one():
     preset = ["--algo.riskpo.preset", "released-math"]
     for loss, expected in (("gmpo", None), ("gpg", None), ("riskpo", 3.0), ("gspo", 3.0)):
-        flat, _ = parse(monkeypatch, *RISKPO, *GROUP, *preset, "--actor.policy_loss_type", loss)
+        flat, _ = parse(*RISKPO, *GROUP, *preset, "--actor.policy_loss_type", loss)
         assert vars(flat)["actor.dual_clip"] == expected
 
 
-def start_line(monkeypatch, *argv):
-    flat, config = parse(monkeypatch, *RISKPO, *GROUP, *argv)
+def start_line(*argv):
+    flat, config = parse(*RISKPO, *GROUP, *argv)
     return config.describe(vars(flat)["algo.riskpo.preset"], arguments.method_flags(nested(flat)))
 
 
-def test_the_start_line_names_every_difference_from_the_paper(monkeypatch):
-    assert start_line(monkeypatch) == "RiskPO preset paper"
+def test_the_start_line_names_every_difference_from_the_paper():
+    assert start_line() == "RiskPO preset paper"
     given = (
         "--algo.riskpo.alpha 0.3 --actor.policy_loss_type ppo --actor.loss_agg_mode token-mean --actor.dual_clip 3 "
         "--actor.eps_clip_low_high 0.2 0.28 --algo.kl.init_coef 0.01 --actor.entropy_coef 0.1"
     )
-    line = start_line(monkeypatch, *given.split())
+    line = start_line(*given.split())
     changed, differs = line.split("; ")[1:]
     for text in (changed.replace("preset ", "paper "), differs):
         for difference in (
@@ -133,16 +120,16 @@ def test_the_start_line_names_every_difference_from_the_paper(monkeypatch):
             "actor.entropy_coef=0.1 (paper 0.0)",
         ):  # fmt: skip
             assert difference in text.replace("None", "none"), text
-    line = start_line(monkeypatch, "--algo.riskpo.preset", "recommended")
+    line = start_line("--algo.riskpo.preset", "recommended")
     assert "changed" not in line and "actor.policy_loss_type=ppo (paper riskpo)" in line
     assert "credit=counterfactual (paper uniform)" in line and "loss_agg_mode" not in line
-    line = start_line(monkeypatch, "--algo.riskpo.preset", "released-dapo")
+    line = start_line("--algo.riskpo.preset", "released-dapo")
     assert "released=dapo (paper none)" in line and "actor.loss_agg_mode=token-mean" in line
 
 
-def test_our_losses_with_another_estimator_keep_openrlhfs_defaults_and_log_the_entropy(monkeypatch):
+def test_our_losses_with_another_estimator_keep_openrlhfs_defaults_and_log_the_entropy():
     others = ["--algo.advantage.estimator", "group_norm", *GROUP, "--actor.policy_loss_type", "riskpo"]
-    values = vars(parse(monkeypatch, *others)[0])
+    values = vars(parse(*others)[0])
     assert values["algo.kl.init_coef"] == 0.01 and values["actor.dual_clip"] is None
     assert values["actor.loss_agg_mode"] == "seq-mean-token-mean"  # what Eq. 3 is, whatever the flag says
     assert values["actor.entropy_coef"] == 0.0
@@ -159,10 +146,9 @@ def other_value(knob):
 
 
 @pytest.mark.parametrize("knob", KNOBS, ids=lambda knob: knob.name)
-def test_each_knob_has_a_flag_that_reaches_the_configuration(monkeypatch, knob):
+def test_each_knob_has_a_flag_that_reaches_the_configuration(knob):
     value = other_value(knob)
     _, config = parse(
-        monkeypatch,
         *RISKPO,
         *GROUP,
         f"--algo.riskpo.{knob.name}",
@@ -173,10 +159,9 @@ def test_each_knob_has_a_flag_that_reaches_the_configuration(monkeypatch, knob):
 
 
 def test_help_shows_the_group_with_defaults_and_bounds(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["train", "--help"])
     monkeypatch.setenv("COLUMNS", "119")
-    with pytest.raises(SystemExit) as stopped, arguments.extend_parsing(lambda *_: None):
-        runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
+    with pytest.raises(SystemExit) as stopped:
+        look_ahead(["--help"])
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "RiskPO: Used with --algo.advantage.estimator riskpo" in text
@@ -190,17 +175,17 @@ def test_help_shows_the_group_with_defaults_and_bounds(monkeypatch, capsys):
     assert "lower quantile level" in text and "(0, 1); default: 0.2, recommended: 0.4" in text
 
 
-def test_other_estimators_parse_as_before(monkeypatch):
-    flat, config = parse(monkeypatch, "--algo.advantage.estimator", "group_norm", *GROUP)
+def test_other_estimators_parse_as_before():
+    flat, config = parse("--algo.advantage.estimator", "group_norm", *GROUP)
     assert config is None
     for name, _, default in GIVEN:
         assert vars(flat)[name] == default
 
 
-def test_entropy_is_logged_always(monkeypatch):
-    flat, _ = parse(monkeypatch, *RISKPO, *GROUP)
+def test_entropy_is_logged_always():
+    flat, _ = parse(*RISKPO, *GROUP)
     assert vars(flat)["actor.entropy_coef"] == 0.0
-    flat, _ = parse(monkeypatch, *RISKPO, *GROUP, "--actor.entropy_coef", "0.01")
+    flat, _ = parse(*RISKPO, *GROUP, "--actor.entropy_coef", "0.01")
     assert vars(flat)["actor.entropy_coef"] == 0.01
 
 
@@ -240,18 +225,55 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_flags_stop_before_any_gpu_and_name_the_flag(monkeypatch, capsys, case):
+def test_wrong_flags_stop_before_any_gpu_and_name_the_flag(capsys, case):
     argv, message = WRONG[case]
-    assert message in refused(monkeypatch, capsys, *RISKPO, *GROUP, *argv)
+    assert message in refused(capsys, *RISKPO, *GROUP, *argv)
 
 
-def test_one_response_a_prompt_is_refused_where_responses_are_compared(monkeypatch, capsys):
-    message = refused(monkeypatch, capsys, *RISKPO, "--algo.riskpo.preset", "recommended")
+def test_one_response_a_prompt_is_refused_where_responses_are_compared(capsys):
+    message = refused(capsys, *RISKPO, "--algo.riskpo.preset", "recommended")
     assert "--rollout.n_samples_per_prompt 1 is too small: --algo.riskpo.bundling stratified" in message
 
 
-def test_riskpo_knobs_without_the_estimator_are_refused(monkeypatch, capsys):
-    message = refused(
-        monkeypatch, capsys, "--algo.advantage.estimator", "group_norm", *GROUP, "--algo.riskpo.alpha", "0.3"
-    )
+def test_riskpo_knobs_without_the_estimator_are_refused(capsys):
+    message = refused(capsys, "--algo.advantage.estimator", "group_norm", *GROUP, "--algo.riskpo.alpha", "0.3")
     assert "--algo.riskpo.alpha needs --algo.advantage.estimator riskpo, not group_norm" in message
+
+
+@pytest.mark.parametrize(
+    "flags", [("--riskpo.dry", "--riskpo.run", "cpu"), ("--riskpo.d=json", "--riskpo.runtime=cpu")]
+)
+def test_an_abbreviated_flag_means_the_same_before_openrlhf_is_imported_and_after(flags):
+    early, flat = look_ahead([*GROUP, *flags, "--a.flag.of.another.script", "1"]), vars(parse(*GROUP, *flags)[0])
+    assert early == (flat["riskpo.runtime"], flat["riskpo.dry_run"])
+    assert early.runtime == "cpu" and early.dry_run in ("text", "json")
+
+
+def test_the_parser_that_is_taken_out_of_openrlhfs_module_is_the_one_that_the_module_builds(monkeypatch):
+    import argparse
+    import runpy
+
+    class Found(BaseException):
+        pass
+
+    def found(self, *args):
+        raise Found(self)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", found)
+    with pytest.raises(Found) as theirs:
+        runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__")
+    described = [
+        [
+            (a.option_strings, a.dest, a.default, a.type, a.choices, a.nargs, a.help)
+            for a in parser._actions
+            if a.dest != "logger.wandb.run_name"  # its default is the time
+        ]
+        for parser in (theirs.value.args[0], openrlhf_parser())
+    ]
+    assert described[0] == described[1] and len(described[0]) > 150
+
+
+def test_the_built_in_verifiers_are_chosen_by_name():
+    for value, path in (("riskpo", reward_func.__file__), ("http://a:1,http://b:2", "http://a:1,http://b:2")):
+        flat, _ = parse(*RISKPO, *GROUP, "--reward.remote_url", value)
+        assert vars(flat)["reward.remote_url"] == path

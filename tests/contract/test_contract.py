@@ -1,5 +1,6 @@
 """The seams in OpenRLHF that the plugin relies on."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import distributions
@@ -17,10 +18,15 @@ def test_the_installed_openrlhf_honours_the_contract():
     contract.check()
 
 
-def test_another_version_is_refused_with_the_command_that_mends_it(monkeypatch):
-    monkeypatch.setattr(contract, "installed_version", lambda: "0.11.0")
-    with pytest.raises(contract.ContractError, match=r"OpenRLHF 0\.11\.0 .*pip install openrlhf==0\.11\.2"):
+def test_another_minor_version_is_refused_with_the_command_that_mends_it(monkeypatch):
+    monkeypatch.setattr(contract, "installed_version", lambda: "0.12.0")
+    with pytest.raises(contract.ContractError, match=r"OpenRLHF 0\.12\.0 .*pip install openrlhf==0\.11\.2"):
         contract.check_version()
+
+
+def test_another_patch_version_that_has_every_seam_is_a_note(monkeypatch):
+    monkeypatch.setattr(contract, "installed_version", lambda: "0.11.9")
+    assert contract.check() == ["OpenRLHF 0.11.9 is installed; this version of riskpo-openrlhf was tested with 0.11.2"]
 
 
 def test_a_missing_openrlhf_is_said_so(monkeypatch):
@@ -32,12 +38,69 @@ def test_a_missing_openrlhf_is_said_so(monkeypatch):
         contract.check()
 
 
-def test_a_changed_signature_is_named(monkeypatch):
+LOSS = "self, log_probs, old_log_probs, advantages, action_mask=None, rollout_log_probs=None, {}"
+REST = "dp_size=1, batch_num_tokens=None, global_batch_size=None"
+
+
+def loss_with(parameters: str):
+    """A `forward` of the real loss's result with other parameters."""
+    return eval(f"lambda {parameters}: (0,) * 5")
+
+
+@pytest.mark.parametrize(
+    "parameters", [f"{LOSS.format(REST)}, temperature=1.0", f"{LOSS.format(REST)}, *, temperature=1.0"]
+)
+def test_an_added_optional_parameter_is_a_note(monkeypatch, parameters):
     from openrlhf.models.loss import PolicyLoss
 
-    monkeypatch.setattr(PolicyLoss, "forward", lambda self, log_probs: None)
-    with pytest.raises(contract.ContractError, match=r"PolicyLoss\.forward takes \('self', 'log_probs'\), expected"):
+    monkeypatch.setattr(PolicyLoss, "forward", loss_with(parameters))
+    where = "openrlhf.models.loss.PolicyLoss.forward"
+    assert contract.check() == [f"{where} has another optional parameter, temperature"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        (LOSS.format("dp_size=1, batch_num_tokens=None"), "takes no global_batch_size; it takes self, log_probs"),
+        (LOSS.format("ranks=1, batch_num_tokens=None, global_batch_size=None"), "takes no dp_size"),
+        (f"{LOSS.format(REST)}, *, temperature", "needs another parameter, temperature"),
+        (f"self, temperature=1.0, {LOSS.format(REST)[6:].replace('advantages', 'advantages=None')}".replace(
+            "log_probs, old_log_probs", "log_probs=None, old_log_probs=None"), "takes log_probs at another place"),
+    ],
+    ids=["missing", "renamed", "required", "moved"],
+)  # fmt: skip
+def test_a_parameter_that_is_missing_renamed_required_or_moved_is_refused(monkeypatch, parameters, said):
+    from openrlhf.models.loss import PolicyLoss
+
+    monkeypatch.setattr(PolicyLoss, "forward", loss_with(parameters))
+    with pytest.raises(contract.ContractError) as refused:
         contract.check()
+    assert f"openrlhf.models.loss.PolicyLoss.forward {said}" in str(refused.value)
+
+
+def test_an_attribute_that_openrlhf_no_longer_sets_is_refused(monkeypatch):
+    monkeypatch.setitem(
+        contract.ATTRIBUTES, "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator", "args engines"
+    )
+    with pytest.raises(contract.ContractError, match=r"SamplesGenerator\.engines is gone"):
+        contract.check()
+
+
+def test_a_flag_that_openrlhf_no_longer_has_is_refused(monkeypatch):
+    monkeypatch.setattr(contract, "FLAGS", "train.seed train.seeds")
+    with pytest.raises(contract.ContractError, match=r"train_ppo_ray has no flag --train\.seeds"):
+        contract.check()
+
+
+def test_the_part_that_evaluate_needs_is_checked_by_itself(monkeypatch):
+    from openrlhf.models.loss import PolicyLoss
+    from openrlhf.trainer.ray import vllm_engine
+
+    monkeypatch.delattr(PolicyLoss, "forward")
+    assert contract.check(contract.EVALUATION) == []
+    monkeypatch.delattr(vllm_engine, "create_vllm_engines")
+    with pytest.raises(contract.ContractError, match=r"vllm_engine\.create_vllm_engines is gone"):
+        contract.check(contract.EVALUATION)
 
 
 def test_a_method_that_is_gone_is_named(monkeypatch):
@@ -102,10 +165,26 @@ assert not any(name.split(".")[0] == "deepspeed" for name in sys.modules)
 
 @pytest.mark.skipif("flash-attn" in PACKAGES, reason="flash-attn is installed")
 def test_without_flash_attn_the_command_says_what_to_do():
-    command = [sys.executable, "-m", "riskpo_openrlhf.cli.train", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = train("--actor.model_name_or_path", "x")
     assert done.returncode == 3
     assert "the package flash_attn is missing" in done.stderr and "add --riskpo.runtime cpu" in done.stderr
+
+
+def test_a_missing_seam_ends_the_command_with_3_and_its_name(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "from riskpo_openrlhf.integration import contract\n"
+        "contract.SEAMS['openrlhf.utils.utils']['get_gpu'] = 'args'\n"
+    )
+    done = train("--riskpo.runtime", "cpu", path=tmp_path)
+    assert done.returncode == 3 and "openrlhf.utils.utils.get_gpu is gone" in done.stderr
+
+
+def train(*flags, path=""):
+    """`cli.train` in a process of its own; `path` comes before all else on its PYTHONPATH."""
+    python_path = os.pathsep.join(filter(None, (str(path), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "riskpo_openrlhf.cli.train", *flags]
+    environment = {**os.environ, "PYTHONPATH": python_path}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def test_the_benchmark_of_the_experience_maker_runs(tmp_path):

@@ -1,6 +1,7 @@
 """The command around the engines: what it asks for, what it keeps, how it ends. Stand-ins make the samples."""
 
 import json
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,10 @@ from transformers import Qwen2Config
 
 from riskpo_openrlhf.cli import evaluate
 from riskpo_openrlhf.evaluation.problems import EvaluationError
-from riskpo_openrlhf.integration import evaluation_engines
-from riskpo_openrlhf.lab.tiny_model import build_tokenizer
+from riskpo_openrlhf.integration import contract, evaluation_engines
+from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
+from riskpo_openrlhf.verifiers.built_in import PATH as REWARD_FUNC
+from riskpo_openrlhf.verifiers.labels import write_label
 
 CHAT = [{"role": "user", "content": "1+1"}]
 
@@ -17,7 +20,7 @@ CHAT = [{"role": "user", "content": "1+1"}]
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """`command(*flags, answer=…)` evaluates two problems -> exit code; `command.asked` are the samples asked for."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tiny_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}="
     tokenizer.save_pretrained(tmp_path / "model")
     Qwen2Config(max_position_embeddings=64).save_pretrained(tmp_path / "model")
@@ -26,16 +29,19 @@ def command(tmp_path, monkeypatch):
         {"prompt": "2+2=", "label": "4", "datasource": "arithmetic", "id": "text"},
     ]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    reward = tmp_path / "reward.py"
-    reward.write_text("")
-    monkeypatch.setattr(evaluate, "start_ray", lambda args: None)
+    (tmp_path / "reward.py").write_text("")
 
     def sample(request, **fields):
         datasource, problem, place = request["key"]
         row = {"datasource": datasource, "id": problem, "sample": place, "response": "2", "score": 1.0, "status": "ok"}
         return {**row, "tokens": 1, "truncated": False, "logprob": -0.1, "extra_logs": {}, **fields}
 
-    def run(*flags, answer=lambda request: {}):
+    @contextmanager
+    def running(args, tokenizer, *, reward, **kwargs):
+        run.reward = reward
+        yield [None]
+
+    def run(*flags, answer=lambda request: {}, reward=tmp_path / "reward.py"):
         run.asked = []
 
         def generate(engines, problems):
@@ -44,10 +50,10 @@ def command(tmp_path, monkeypatch):
                 yield [sample(request, **answer(request)) for request in requests]
 
         stand_in = SimpleNamespace(**vars(evaluation_engines))
-        stand_in.generate, stand_in.start_engines = generate, lambda *args, **kwargs: [None]
-        monkeypatch.setattr(evaluate, "engines_module", lambda args: stand_in)
+        stand_in.generate, stand_in.running = generate, running
+        monkeypatch.setattr(evaluate, "load_engines", lambda args: stand_in)
         places = ["--model", tmp_path / "model", "--data", tmp_path / "data.jsonl", "--out", tmp_path / "out"]
-        return evaluate.main(list(map(str, [*places, "--reward", reward, *flags])))
+        return evaluate.main(list(map(str, [*places, *(["--reward", reward] if reward else []), *flags])))
 
     run.asked, run.folder = [], tmp_path / "out"
     return run
@@ -102,7 +108,7 @@ def test_an_interrupt_ends_with_code_130(command, capsys):
         raise KeyboardInterrupt
 
     assert command(answer=answer) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
 
 
 def test_the_benchmark_s_length_gives_way_to_the_model_s_positions_but_a_flag_does_not(command, capsys):
@@ -125,3 +131,74 @@ def test_other_weights_under_the_same_name_are_another_evaluation(command, capsy
 def test_a_model_that_is_not_there_is_said_so(command, capsys):
     assert command("--model", "/nowhere") == 1
     assert "--model /nowhere does not exist" in capsys.readouterr().err
+
+
+def test_an_evaluation_of_which_nothing_could_be_read_ends_with_code_1_the_cause_and_the_cure(command, capsys):
+    unread = {"score": 0.0, "status": "no_answer"}
+    assert command("--n", "2", answer=lambda request: unread) == 1
+    printed = capsys.readouterr()
+    assert "arithmetic: not one of 4 responses could be read (100% no answer). Likely cause:" in printed.err
+    assert "--reward FILE" in printed.err
+    assert json.loads((command.folder / "summary.json").read_text())["sources"]["arithmetic"]["no_answer"] == 1
+
+
+def test_responses_that_are_all_wrong_but_were_read_are_a_result(command):
+    assert command("--n", "2", answer=lambda request: {"score": 0.0}) == 0
+
+
+def test_labels_that_name_no_verifier_are_refused_before_anything_is_sampled(command, capsys):
+    assert command(reward=None) == 1
+    error = capsys.readouterr().err
+    assert "the label '2' of arithmetic/chat names no verifier, as 2 of 2 labels" in error
+    assert "--reward FILE" in error and "--reward riskpo" in error
+    assert command.asked == []
+
+
+def test_labels_that_name_their_verifier_are_graded_by_it_and_so_are_others_with_reward_riskpo(command, capsys):
+    assert command("--n", "1", reward="riskpo") == 0
+    assert command.reward == [str(REWARD_FUNC)]
+    data = command.folder.parent / "data.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps(row | {"label": write_label("math", row["label"])}) + "\n" for row in rows))
+    assert command("--n", "1", "--out", str(command.folder / "named"), reward=None) == 0
+    assert command.reward == [str(REWARD_FUNC)]
+    assert "Graded by riskpo (the verifier that each label names)" in capsys.readouterr().out
+    data.write_text(data.read_text().replace("math", "maths"))
+    assert command(reward=None) == 1
+    assert "arithmetic/chat: verifier 'maths' is not known" in capsys.readouterr().err
+
+
+def test_what_a_run_trained_is_graded_as_in_training(command, capsys):
+    reward = command.folder.parent / "reward.py"
+    settings = {"format": 1, "flags": {"reward.remote_url": [str(reward)]}, "config": None}
+    (command.folder.parent / "settings.json").write_text(json.dumps(settings))
+    assert command("--n", "1", reward=None) == 0
+    assert command.reward == [str(reward)]
+    assert f"Graded by {reward} (as in training, " in capsys.readouterr().out
+
+
+def test_with_json_the_last_line_is_the_summary_and_a_comparison_is_nothing_else(command, capsys):
+    assert command("--n", "1", "--json") == 0
+    written = json.loads((command.folder / "summary.json").read_text())
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == written
+    assert evaluate.main(["--compare", str(command.folder), str(command.folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["overall"]["pass@1"]["difference"] == 0
+
+
+def test_another_openrlhf_ends_with_code_3_before_anything_is_sampled(tmp_path, monkeypatch, capsys):
+    (tmp_path / "data.jsonl").write_text(json.dumps({"prompt": "1+1=", "label": "2"}) + "\n")
+    monkeypatch.setattr(contract, "installed_version", lambda: "0.10.0")
+    places = ["--model", "m", "--data", tmp_path / "data.jsonl", "--out", tmp_path / "out", "--reward", "riskpo"]
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main([*map(str, places)])
+    assert ended.value.code == 3 and "0.10.0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_seam_ends_with_code_3_and_its_name(tmp_path, monkeypatch, capsys):
+    (tmp_path / "data.jsonl").write_text(json.dumps({"prompt": "1+1=", "label": "2"}) + "\n")
+    monkeypatch.delattr("openrlhf.utils.agent.SingleTurnAgentExecutor._fetch_rewards_via_func")
+    places = ["--model", "m", "--data", tmp_path / "data.jsonl", "--out", tmp_path / "out", "--reward", "riskpo"]
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main([*map(str, places), "--runtime", "cpu"])
+    assert ended.value.code == 3 and "SingleTurnAgentExecutor._fetch_rewards_via_func" in capsys.readouterr().err

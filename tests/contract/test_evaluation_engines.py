@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling, sample_seed
-from riskpo_openrlhf.evaluation.samples import STATUSES
 from riskpo_openrlhf.integration import evaluation_engines as engines
-from riskpo_openrlhf.lab.tiny_model import build_tokenizer
+from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
+from riskpo_openrlhf.verifiers import STATUSES
 
 SAMPLING = Sampling(0.6, 0.95, 4, 8, "")
 PROBLEM = Problem("s", "1", "1+1=", "2")
@@ -64,7 +64,7 @@ def test_response_j_has_the_seed_that_vllm_gives_to_its_own_j():
 
 
 def test_the_prompt_is_the_one_of_training():
-    tokenizer = build_tokenizer()
+    tokenizer = build_tiny_tokenizer()
     assert engines.render(PROBLEM, tokenizer, False) == "1+1="
     tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}="
     chat = PROBLEM._replace(prompt=[{"role": "user", "content": "1+1"}])
@@ -74,7 +74,7 @@ def test_the_prompt_is_the_one_of_training():
 
 def test_a_missing_chat_template_is_said_with_the_problem_s_name():
     with pytest.raises(EvaluationError, match=r"s/1: .*chat.template"):
-        engines.render(PROBLEM._replace(prompt=[{"role": "user", "content": "1"}]), build_tokenizer(), True)
+        engines.render(PROBLEM._replace(prompt=[{"role": "user", "content": "1"}]), build_tiny_tokenizer(), True)
 
 
 class Executor:
@@ -105,7 +105,7 @@ def run(wanted=4, logprobs=True, **kwargs):
     async def all_of_them():
         actor = engines.RiskPOEvaluationActor.__new__(engines.RiskPOEvaluationActor)
         actor._reward_error, actor.executor = "", Executor(actor, **kwargs)
-        await actor.begin(build_tokenizer())
+        await actor.begin(build_tiny_tokenizer())
         requests = engines.requests_of(PROBLEM, "1+1=", SAMPLING, range(wanted), seed=0, max_len=20, logprobs=logprobs)
         samples = []
         while len(samples) < wanted:

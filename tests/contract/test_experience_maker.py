@@ -12,14 +12,10 @@ from openrlhf.trainer.ppo_utils.experience import Experience, balance_experience
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
 
-from riskpo_openrlhf.config import RiskPOConfig
+from riskpo_openrlhf.config import FIXED_BY_RELEASED, KNOBS, RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
-from riskpo_openrlhf.integration.experience_maker import (
-    YARDSTICK,
-    RiskPOExperienceMaker,
-    RiskPOSamplesGenerator,
-    VerifierError,
-)
+from riskpo_openrlhf.integration.experience_maker import YARDSTICK, RiskPOExperienceMaker
+from riskpo_openrlhf.integration.samples import RiskPOSamplesGenerator, VerifierError
 
 GROUP, PROMPTS, TOKENS = 4, 12, 7
 
@@ -49,13 +45,18 @@ def make_args(**changes):
     return args
 
 
+def flags_of(config):
+    """`args.algo.riskpo` of a configuration, as `arguments.resolve` leaves it."""
+    fixed = FIXED_BY_RELEASED if config.released else ()
+    knobs = {knob.name: None if knob.name in fixed else getattr(config, knob.name) for knob in KNOBS}
+    return SimpleNamespace(preset=f"released-{config.released}" if config.released else "paper", **knobs)
+
+
 def make_maker(config=None, kl=0.0, args=None, cls=RiskPOExperienceMaker):
     args = args or make_args()
+    args.algo.riskpo = flags_of(config or RiskPOConfig())
     reference = object() if kl else None  # only its presence is asked for
-    extra = {}
-    if cls is RiskPOExperienceMaker:
-        extra = {"config": config or RiskPOConfig()}
-    return cls(None, None, None, reference, FixedKLController(kl), SimpleNamespace(args=args), None, **extra)
+    return cls(None, None, None, reference, FixedKLController(kl), SimpleNamespace(args=args), None)
 
 
 def make_experiences(scores, micro_batch=5, order=None, kl=None, lengths=None, **fields):
@@ -317,7 +318,7 @@ class Engine:
 def make_generator(monkeypatch=None, responses=(), **changes):
     """A generator; its parent's vLLM part, if asked for, yields these responses as one rollout."""
     args = make_args(**changes)
-    args.algo.riskpo = SimpleNamespace(preset="paper", **RiskPOConfig().to_dict())
+    args.algo.riskpo = flags_of(RiskPOConfig())
     generator = RiskPOSamplesGenerator(SimpleNamespace(args=args), None, None, None, [Engine()])
     if monkeypatch is not None:
         monkeypatch.setattr("ray.get", lambda refs: refs)

@@ -25,7 +25,7 @@ def batch():
 
 
 def test_riskpo_without_correction_is_openrlhfs_gspo(batch):
-    ours, clipped, kl, vllm_kl, filtered = RiskPOPolicyLoss("riskpo")(**batch)
+    ours, clipped, kl, vllm_kl, filtered = RiskPOPolicyLoss(policy_loss_type="riskpo")(**batch)
     theirs, their_clipped, their_kl, *_ = PolicyLoss(policy_loss_type="gspo")(**batch)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(clipped, their_clipped)
@@ -35,10 +35,19 @@ def test_riskpo_without_correction_is_openrlhfs_gspo(batch):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("kind", ["ppo", "gspo"])
+@pytest.mark.parametrize("dual_clip", [None, 3.0])
+def test_a_loss_of_openrlhfs_own_is_computed_by_openrlhf_to_the_bit(batch, kind, dual_clip):
+    settings = {"policy_loss_type": kind, "dual_clip": dual_clip, "token_level_loss": False, "clip_eps_high": 0.28}
+    ours, theirs = (cls(**settings)(**batch) for cls in (RiskPOPolicyLoss, PolicyLoss))
+    for mine, their in zip(ours, theirs, strict=True):
+        assert mine is their is None or torch.equal(mine, their)
+
+
 def test_low_and_high_clips_are_told_apart(batch):
     log_ratio = (batch["log_probs"] - batch["old_log_probs"]).detach().sum(-1, keepdim=True)
     batch["advantages"] = log_ratio.sign().expand(N, T)  # every response has moved the way its advantage asks for
-    loss = RiskPOPolicyLoss("riskpo", clip_eps_low=0.0, clip_eps_high=0.0)
+    loss = RiskPOPolicyLoss(policy_loss_type="riskpo", clip_eps_low=0.0, clip_eps_high=0.0)
     _, clipped, *_ = loss(**batch)
     tokens = batch["action_mask"].sum(-1, keepdim=True)
     torch.testing.assert_close(loss.clip_low, (tokens * (log_ratio < 0)).sum() / tokens.sum())
@@ -48,7 +57,9 @@ def test_low_and_high_clips_are_told_apart(batch):
 
 
 def test_the_mean_is_over_responses_whatever_the_aggregation_flag_says(batch):
-    token, sequence = (RiskPOPolicyLoss("riskpo", token_level_loss=flag)(**batch)[0] for flag in (True, False))
+    token, sequence = (
+        RiskPOPolicyLoss(policy_loss_type="riskpo", token_level_loss=flag)(**batch)[0] for flag in (True, False)
+    )
     torch.testing.assert_close(token, sequence)
     terms = sequence_clipped_loss(*[batch[k] for k in ("log_probs", "old_log_probs", "advantages", "action_mask")])
     per_response = (terms.loss * batch["action_mask"]).sum(-1) / batch["action_mask"].sum(-1)
@@ -57,7 +68,10 @@ def test_the_mean_is_over_responses_whatever_the_aggregation_flag_says(batch):
 
 def test_data_parallel_normalisers_are_honoured(batch):
     split = {"dp_size": 2, "batch_num_tokens": torch.tensor(40.0), "global_batch_size": torch.tensor(12.0)}
-    whole, part = RiskPOPolicyLoss("riskpo")(**batch)[0], RiskPOPolicyLoss("riskpo")(**batch, **split)[0]
+    whole, part = (
+        RiskPOPolicyLoss(policy_loss_type="riskpo")(**batch)[0],
+        RiskPOPolicyLoss(policy_loss_type="riskpo")(**batch, **split)[0],
+    )
     torch.testing.assert_close(part, whole * N / 12 * 2)
 
 
@@ -75,7 +89,7 @@ def test_data_parallel_normalisers_are_honoured(batch):
 def test_rollout_mismatch_correction_is_openrlhfs_own(batch, correction):
     # On policy every ratio is 1, so OpenRLHF's corrected token loss and ours must weigh each token alike.
     batch["log_probs"] = batch["old_log_probs"].clone().requires_grad_()
-    ours = RiskPOPolicyLoss("riskpo", **correction)(**batch)
+    ours = RiskPOPolicyLoss(policy_loss_type="riskpo", **correction)(**batch)
     theirs = PolicyLoss(policy_loss_type="ppo", token_level_loss=False, **correction)(**batch)
     for mine, their in zip((ours[0], *ours[3:]), (theirs[0], *theirs[3:]), strict=True):
         torch.testing.assert_close(mine, their)
@@ -85,10 +99,10 @@ def test_rollout_mismatch_correction_is_openrlhfs_own(batch, correction):
 def test_dual_clip_is_that_of_openrlhf_on_single_token_responses(batch):
     one = {name: value[:, :1].detach() for name, value in batch.items()}
     one["log_probs"] = (one["old_log_probs"] + 2.0).requires_grad_()  # ratio 7.4, beyond the dual clip
-    ours = RiskPOPolicyLoss("riskpo", dual_clip=3.0)(**one)[0]
+    ours = RiskPOPolicyLoss(policy_loss_type="riskpo", dual_clip=3.0)(**one)[0]
     theirs = PolicyLoss(policy_loss_type="ppo", dual_clip=3.0, token_level_loss=False)(**one)[0]
     torch.testing.assert_close(ours, theirs)
-    assert not torch.isclose(ours, RiskPOPolicyLoss("riskpo")(**one)[0])
+    assert not torch.isclose(ours, RiskPOPolicyLoss(policy_loss_type="riskpo")(**one)[0])
 
 
 @pytest.mark.parametrize("kind, function", [("gmpo", gmpo_loss), ("gpg", gpg_loss)])
@@ -96,10 +110,10 @@ def test_gmpo_and_gpg_reach_their_core_functions(batch, kind, function):
     names = ("log_probs", "old_log_probs", "advantages", "action_mask")
     clip = (0.2, 0.2) if kind == "gmpo" else ()
     terms, mask = function(*[batch[name] for name in names], *clip), batch["action_mask"]
-    loss = RiskPOPolicyLoss(kind, token_level_loss=True)(**batch)[0]
+    loss = RiskPOPolicyLoss(policy_loss_type=kind, token_level_loss=True)(**batch)[0]
     if kind == "gpg":  # aggregated as --actor.loss_agg_mode says
         torch.testing.assert_close(loss, (terms.loss * mask).sum() / mask.sum())
-        loss = RiskPOPolicyLoss(kind, token_level_loss=False)(**batch)[0]
+        loss = RiskPOPolicyLoss(policy_loss_type=kind, token_level_loss=False)(**batch)[0]
     torch.testing.assert_close(loss, ((terms.loss * mask).sum(-1) / mask.sum(-1)).mean())
 
 
@@ -113,7 +127,7 @@ def test_what_padding_holds_never_enters(batch):
         results = []
         for given in (clean, dirty):
             given["log_probs"].requires_grad_()
-            loss, clipped, kl, *_ = RiskPOPolicyLoss(kind)(**given)
+            loss, clipped, kl, *_ = RiskPOPolicyLoss(policy_loss_type=kind)(**given)
             results.append((loss, clipped, kl, torch.autograd.grad(loss, given["log_probs"])[0]))
         for one, other in zip(*results, strict=True):
             torch.testing.assert_close(one, other)
@@ -124,7 +138,7 @@ def test_an_empty_response_and_extreme_ratios_leave_finite_gradients(batch):
     batch["action_mask"][0] = False
     batch["log_probs"] = (batch["old_log_probs"] + 300 * torch.randn(N, 1).sign()).requires_grad_()
     for kind in ("riskpo", "gmpo", "gpg"):
-        loss, *_ = RiskPOPolicyLoss(kind)(**batch)
+        loss, *_ = RiskPOPolicyLoss(policy_loss_type=kind)(**batch)
         (gradient,) = torch.autograd.grad(loss, batch["log_probs"])
         assert torch.isfinite(loss) and torch.isfinite(gradient).all()
         assert (gradient[0] == 0).all()
@@ -146,7 +160,7 @@ def test_the_entropy_is_the_mean_over_tokens_however_the_batch_is_cut(monkeypatc
 
     monkeypatch.setattr(ppo_actor.ActorPPOTrainer, "training_step", parents_step)
     trainer = object.__new__(RiskPOActorPPOTrainer)
-    trainer.actor_loss_fn = PolicyLoss()
+    trainer.args = SimpleNamespace(actor=SimpleNamespace(policy_loss_type="ppo"))
     window = {"dp_size": 2, "batch_num_tokens": torch.tensor(sum(lengths) / 2.0)}  # the tokens of the step over gas
     total = 0.0
     for entropy, length in zip(entropies, lengths, strict=True):

@@ -30,7 +30,7 @@ def start(material, tmp_path):
         command = [
             sys.executable, "-m", "riskpo_openrlhf.cli.evaluate", "--runtime", "cpu", "--model", material / "model",
             "--data", material / "heldout.jsonl", "--out", tmp_path / "out", "--n", N, "--max_new_tokens", 6,
-            "--reward", evaluate.REWARD.with_name("arithmetic.py"), *flags,
+            *flags,
         ]  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         environment.pop("RAY_ADDRESS", None)

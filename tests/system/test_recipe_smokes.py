@@ -35,3 +35,4 @@ def test_a_recipe_smokes(task, method, source, tmp_path):
     assert (tmp_path / "run/model/config.json").is_file()
     log = (tmp_path / "run/train.log").read_text()
     assert "VerifierError" not in log and "Failed to fetch reward" not in log
+    assert "Generate samples" not in log  # no progress bars in files

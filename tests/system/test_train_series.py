@@ -20,7 +20,7 @@ def test_a_run_after_a_ruined_one_starts_from_its_own_model_on_the_same_engines(
         command, cwd=Path(__file__).parents[2], env=environment, text=True, capture_output=True, timeout=540
     )
     assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-3000:]
-    assert "Less grpo, at matched Pass@1" in job.stdout
+    assert "Versus grpo, at matched Pass@1" in job.stdout
     ruined, other = read_records(tmp_path / "out" / "runs.jsonl").values()
     start, end = ruined.curves[f"{compare.SAMPLED}/pass@1"][1]
     assert start > 0.15 and end < 0.1  # such a rate leaves nothing of the model

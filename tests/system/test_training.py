@@ -19,14 +19,16 @@ OURS = {*RiskPOEstimator(RiskPOConfig()).step(torch.zeros(5, 2), 0).metrics, "cl
 THEIRS = {"policy_loss", "ppo_kl", "reward", "actor_lr", "rollout/reward_mean", "timing/generation"}
 
 
-def test_a_synchronous_run_trains_evaluates_logs_every_metric_and_keeps_the_engine_in_step(train, material):
+def test_a_run_on_two_ranks_trains_evaluates_logs_every_metric_and_keeps_the_engine_in_step(train, material):
     job = train(
-        "--algo.riskpo.preset", "recommended", "--riskpo.eval_at_start", "--eval.steps", 3,
+        "--algo.riskpo.preset", "recommended", "--actor.policy_loss_type", "riskpo",  # a flag beside a preset wins
+        "--actor.num_gpus_per_node", 2, "--riskpo.eval_at_start", "--eval.steps", 3,
         "--eval.dataset", material / "heldout.jsonl", "--actor.adam.lr", 4e-4, "--actor.lr_scheduler", "constant",
         "--algo.advantage.is_correction_level", "token",
     ).require_success()  # fmt: skip
     assert job.steps() == [1, 2, 3]
-    assert "RiskPO preset recommended; differs from the paper in alpha=0.4 (paper 0.2)" in job.output
+    assert "RiskPO preset recommended; changed: " in job.output
+    assert "differs from the paper in alpha=0.4 (paper 0.2)" in job.output
     scalars = job.scalars()
     for name in OURS | THEIRS:
         assert [step for step, _ in scalars[f"train/{name}"]] == [1, 2, 3], name
@@ -76,30 +78,47 @@ def test_a_colocated_run_trains_with_dynamic_batching_dynamic_filtering_kl_in_th
     assert any(abs(gap[step]) > 1e-6 for step in kl if step > 1)
 
 
-@pytest.mark.parametrize("mode", [(), ("--train.async_enable",)], ids=["synchronous", "asynchronous"])
-def test_a_killed_run_resumes_with_its_tracker_and_refuses_another_bundle_size(train, tmp_path, mode):
+def test_a_run_whose_engine_dies_ends_with_an_error_resumes_with_its_tracker_and_refuses_another_bundle_size(
+    train, tmp_path
+):
+    flags = ("--ckpt.save_steps", 1, "--data.max_samples", 72)
+    died = train(*flags, watch=kill_engines_after(3))
+    assert died.code == 1
+    assert "EngineDeadError" in died.output and "[riskpo] done" not in died.output
+    saved = saved_state(tmp_path)
+
+    refused = train(*flags, "--ckpt.load_enable", "--algo.riskpo.bundle_size", 4)
+    assert refused.code == 1
+    assert "--algo.riskpo.bundle_size 4 (checkpoint 5)" in refused.output
+
+    resumed = resume(train, flags, saved)
+    assert resumed.steps() == list(range(saved["global_step"] + 1, 7))
+
+
+def test_an_asynchronous_run_that_is_killed_resumes_with_its_tracker(train, tmp_path):
     def kill_after_second_checkpoint(process, log):
         wait_for(log, process, r"\[riskpo\] step 3")
         os.killpg(process.pid, signal.SIGKILL)
 
-    flags = (*mode, "--ckpt.save_steps", 1, "--data.max_samples", 72)
-    killed = train(*flags, watch=kill_after_second_checkpoint)
-    assert killed.code == -signal.SIGKILL
-    saved = _client_state(tmp_path)
-    assert saved["riskpo"]["tracker"]["updates"] == saved["global_step"] >= 2
+    flags = ("--train.async_enable", "--ckpt.save_steps", 1, "--data.max_samples", 72)
+    assert train(*flags, watch=kill_after_second_checkpoint).code == -signal.SIGKILL
+    resume(train, flags, saved_state(tmp_path))  # prompts in flight are not drawn again, so the last step is open
 
-    if not mode:
-        refused = train(*flags, "--ckpt.load_enable", "--algo.riskpo.bundle_size", 4)
-        assert refused.code == 1
-        assert "--algo.riskpo.bundle_size 4 (checkpoint 5)" in refused.output
 
+def saved_state(folder: Path) -> dict:
+    state = _client_state(folder)
+    assert state["riskpo"]["tracker"]["updates"] == state["global_step"] >= 2
+    return state
+
+
+def resume(train, flags, saved: dict):
     resumed = train(*flags, "--ckpt.load_enable").require_success()
     step = saved["global_step"]
     assert f"[riskpo] resumed at step {step}" in resumed.output
     assert resumed.steps()[0] == step + 1
-    assert mode or resumed.steps() == list(range(step + 1, 7))  # asynchronously, prompts in flight are not drawn again
     used = dict(resumed.scalars()["train/riskpo/q_beta"])[step + 1]
     assert used == pytest.approx(saved["riskpo"]["tracker"]["values"][1], abs=1e-6)
+    return resumed
 
 
 def test_a_reward_function_that_fails_stops_the_job_with_its_own_error(train, tmp_path):
@@ -111,19 +130,24 @@ def test_a_reward_function_that_fails_stops_the_job_with_its_own_error(train, tm
     assert "KeyError: 'no gold answer'" in job.output
 
 
-@pytest.mark.parametrize("mode", [(), ("--train.async_enable",)], ids=["synchronous", "asynchronous"])
-def test_a_dead_engine_ends_the_job_with_an_error(train, mode):
-    def kill_engine(process, log):
-        wait_for(log, process, r"\[riskpo\] step 2")
+def test_a_dead_engine_ends_an_asynchronous_job_with_an_error(train):
+    job = train("--train.async_enable", "--data.max_samples", 240, watch=kill_engines_after(2))
+    assert job.code == 1
+    assert "EngineDeadError" in job.output
+    assert "[riskpo] done" not in job.output
+
+
+def kill_engines_after(step: int):
+    """Make a `watch` that kills the engines' processes once the job's log has the step."""
+
+    def kill(process, log):
+        wait_for(log, process, rf"\[riskpo\] step {step}")
         cores = [p for p in psutil.Process(process.pid).children(recursive=True) if "EngineCore" in p.name()]
         assert cores, "no engine process found"
         for core in cores:
             core.kill()
 
-    job = train(*mode, "--data.max_samples", 240, watch=kill_engine)
-    assert job.code == 1
-    assert "EngineDeadError" in job.output
-    assert "[riskpo] done" not in job.output
+    return kill
 
 
 def wait_for(log: Path, process, pattern: str, seconds: float = 300) -> None:

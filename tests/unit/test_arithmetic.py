@@ -4,47 +4,60 @@ import sys
 
 import pytest
 
-from riskpo_openrlhf.lab import arithmetic_verifier as verifier
+from riskpo_openrlhf.lab import last_number as verifier
+from riskpo_openrlhf.lab.tiny_model import boxed
 from riskpo_openrlhf.verifiers import Verdict
+from riskpo_openrlhf.verifiers.labels import read_label
+from riskpo_openrlhf.verifiers.reward_func import reward_func
 
 pytest.importorskip("reasoning_gym")
-from riskpo_openrlhf.lab.arithmetic import CHAT_KINDS, TINY_KINDS, Kind, check_disjoint, problems
+from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, CHAT_KINDS, Kind, as_data, check_disjoint, problems
 
 TWO_ONES = Kind("chain_sum", 2, 1)
 
 
 def test_every_label_is_the_value_of_its_expression():
-    for row in problems(TINY_KINDS + (Kind("products", 2, 2),), 140, seed=3):
+    for row in problems(CHARACTER_KINDS + (Kind("products", 2, 2),), 140, seed=3):
         assert row["input"].endswith("=") and " " not in row["input"]
-        assert str(eval(row["input"][:-1])) == row["label"]
-        assert row["datasource"] == "arithmetic"
+        assert str(eval(row["input"][:-1])) == row["answer"]
+
+
+def test_the_data_s_labels_name_the_math_verifier_so_that_the_package_s_reward_file_grades_them():
+    rows = problems(CHARACTER_KINDS, 20, seed=3)
+    for row, data in zip(rows, as_data(rows), strict=True):
+        assert data["datasource"] == "arithmetic" and data["input"] == row["input"]
+        assert read_label(data["label"]) == ("math", row["answer"])
+        for response, reward in ((boxed(row["answer"]), 1.0), (boxed(row["answer"] + "1"), 0.0), (row["answer"], 0.0)):
+            query = data["input"] + response + "<eos>"
+            assert reward_func([query], [data["input"]], [data["label"]])["scores"] == reward
+    assert [data["label"] for data in as_data(rows, None)] == [row["answer"] for row in rows]
 
 
 def test_the_same_seed_gives_the_same_problems_and_another_seed_gives_others():
-    assert problems(TINY_KINDS, 50, seed=7) == problems(TINY_KINDS, 50, seed=7)
+    assert problems(CHARACTER_KINDS, 50, seed=7) == problems(CHARACTER_KINDS, 50, seed=7)
     first, second = ({row["input"] for row in problems([Kind("chain_sum", 3, 2)], 200, seed)} for seed in (7, 8))
     assert len(first & second) < 10
 
 
 def test_no_heldout_problem_is_ever_in_a_training_set_whatever_the_seeds():
-    heldout = problems(TINY_KINDS, 160, seed=1, split="heldout", unique=True)
+    heldout = problems(CHARACTER_KINDS, 160, seed=1, split="heldout", unique=True)
     for seed in (0, 1, 2):
-        check_disjoint(problems(TINY_KINDS, 3000, seed), heldout)
+        check_disjoint(problems(CHARACTER_KINDS, 3000, seed), heldout)
     with pytest.raises(ValueError, match="1 held-out prompts are in the training set"):
         check_disjoint(heldout[:1], heldout)
 
 
 def test_kinds_take_equal_shares_and_unique_problems_do_not_repeat():
-    rows = problems(TINY_KINDS, 160, seed=1, split="heldout", unique=True)
+    rows = problems(CHARACTER_KINDS, 160, seed=1, split="heldout", unique=True)
     assert len({row["input"] for row in rows}) == 160
-    single_digit_pairs = [row for row in rows if len(row["input"]) == 4]
-    assert len(single_digit_pairs) == 40
+    one_digit_terms = [row for row in rows if row["input"][1] in "+-"]
+    assert len(one_digit_terms) == 80
 
 
 def test_chat_problems_ask_in_words_for_the_number_only():
     for row in problems(CHAT_KINDS, 20, seed=0, style="chat"):
         expression = row["input"].removeprefix("What is ").removesuffix("? Answer with the number only.")
-        assert str(eval(expression)) == row["label"]
+        assert str(eval(expression)) == row["answer"]
 
 
 def test_chat_problems_suffice_for_a_heldout_set():
@@ -87,26 +100,10 @@ def test_a_missing_reasoning_gym_is_named_with_the_command_that_installs_it(monk
         ("7 or 8", "7", Verdict(False, "ok", "8")),
         ("seven", "7", Verdict(False, "no_answer")),
         ("", "7", Verdict(False, "no_answer")),
-        ("7", "seven", Verdict(False, "error")),
     ],
 )
-def test_the_last_number_of_a_response_counts(response, gold, verdict):
+def test_of_smollm2_the_last_number_of_a_response_counts(response, gold, verdict):
     assert verifier.verify(response, gold) == verdict
-
-
-@pytest.mark.parametrize(
-    ("response", "verdict"),
-    [
-        ("-12", Verdict(True, "ok", "-12")),
-        ("12", Verdict(False, "ok", "12")),
-        ("=-12", Verdict(False, "unparsable", "=-12")),
-        ("--12", Verdict(False, "unparsable", "--12")),
-        ("3-12", Verdict(False, "unparsable", "3-12")),
-        ("-", Verdict(False, "no_answer")),
-    ],
-)
-def test_an_exact_answer_is_the_number_and_nothing_else(response, verdict):
-    assert verifier.verify(response, "-12", exact=True) == verdict
 
 
 @pytest.mark.parametrize(
@@ -114,7 +111,6 @@ def test_an_exact_answer_is_the_number_and_nothing_else(response, verdict):
     [
         ("12+34=", "46<eos>", "46", 1.0),
         ("12+34=", "46", "46", 1.0),
-        ("12+34=", "6+46<eos>", "46", 0.0),
         ("12+34=", "<eos>", "46", 0.0),
         ("12+34=", "<pad>46<eos>", "46", 1.0),
         ("<|im_start|>user\nWhat is 3 + 4?<|im_end|>\n<|im_start|>assistant\n", "It is 7.<|im_end|>", "7", 1.0),

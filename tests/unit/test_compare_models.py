@@ -70,7 +70,7 @@ def test_a_model_differs_from_itself_by_nothing(tmp_path):
 
 def test_one_problem_has_no_interval(tmp_path):
     folder = evaluation(tmp_path / "a", {"x": [1]})
-    with pytest.raises(EvaluationError, match="two problems or more"):
+    with pytest.raises(EvaluationError, match="needs 2 problems"):
         compare(folder, folder)
 
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("tensorboard")
 from torch.utils.tensorboard import SummaryWriter
 
-from riskpo_openrlhf.analysis.curves import summary
+from riskpo_openrlhf.analysis.curves import default_window, gains, gains_table
 from riskpo_openrlhf.analysis.runs import Curve, Run, combine, load_groups, load_runs, moving_mean
 
 
@@ -25,6 +25,7 @@ def made(name, **curves):
     return Run(name, {f"train/{tag}": Curve(np.arange(len(v)), np.array(v, float)) for tag, v in curves.items()})
 
 
+SEEDS = (0.2, 0.19), (0.3, 0.2), (0.4, 0.21)  # before, gain
 EVALUATION = {
     "eval/arithmetic/pass@1": [(0, 0.25), (40, 0.375), (80, 0.5)],
     "eval/arithmetic/pass@1_se": [(0, 0.03), (40, 0.03), (80, 0.04)],
@@ -34,14 +35,14 @@ EVALUATION = {
 }
 
 
-def test_a_run_is_read_with_its_standard_errors(tmp_path):
+def test_a_run_is_read_with_half_of_its_95_percent_intervals(tmp_path):
     write_run(tmp_path, EVALUATION)
     (run,) = load_runs([tmp_path])
     assert run.name == tmp_path.name
     assert run.evaluated() == [("arithmetic", 1), ("arithmetic", 2), ("arithmetic", 16)]
     assert list(run.scalars["eval/arithmetic/pass@1"].steps) == [0, 40, 80]
-    assert list(run.errors("eval/arithmetic/pass@1")) == pytest.approx([0.03, 0.03, 0.04])
-    assert np.isnan(run.errors("eval/arithmetic/pass@16")).all()
+    assert list(run.halves("eval/arithmetic/pass@1")) == pytest.approx(1.96 * np.array([0.03, 0.03, 0.04]), rel=1e-4)
+    assert np.isnan(run.halves("eval/arithmetic/pass@16")).all()
 
 
 def test_the_event_files_of_a_resumed_run_are_one_run_and_the_later_value_counts(tmp_path):
@@ -82,15 +83,15 @@ def test_evaluations_in_folders_named_by_their_steps_are_a_run(tmp_path):
     (run,) = load_runs([tmp_path])
     assert list(run.scalars["eval/amc/pass@1"].steps) == [0, 40, 120]
     assert list(run.scalars["eval/amc/pass@1"].values) == [0.25, 0.5, 0.75]
-    assert list(run.errors("eval/amc/pass@1")) == [0.1, 0.1, 0.1]
+    assert list(run.halves("eval/amc/pass@1")) == pytest.approx([0.196, 0.196, 0.196], rel=1e-4)
 
 
-def test_seeds_give_their_mean_and_its_standard_error_at_the_steps_that_all_have():
+def test_seeds_give_their_mean_and_its_interval_at_the_steps_that_all_have():
     seeds = [made("a", x=[1, 2, 3]), made("b", x=[3, 4]), made("c", y=[0])]
-    curve, error = combine(seeds, "train/x")
+    curve, half = combine(seeds, "train/x")
     assert list(curve.steps) == [0, 1]
     assert list(curve.values) == [2, 3]
-    assert list(error) == pytest.approx([1, 1])  # std of (1, 3) is √2, over √2 seeds
+    assert list(half) == pytest.approx([12.7062] * 2)  # std of (1, 3) is √2, over √2 seeds; t(0.975) of one degree
     assert combine(seeds, "train/z") is None
 
 
@@ -107,14 +108,32 @@ def test_a_window_takes_the_mean_of_the_last_steps_of_training_metrics_only():
     assert list(combine([run], "eval/s/pass@1", 3)[0].values) == [0, 1, 2]
 
 
-def test_the_table_shows_before_after_and_gain_with_its_standard_error(tmp_path):
+def test_the_table_shows_before_after_and_gain_with_95_percent_intervals(tmp_path):
     write_run(tmp_path / "one", EVALUATION)
-    lines = summary(load_groups([str(tmp_path)])).splitlines()
-    assert "0.250 ± 0.030" in lines[2] and "0.500 ± 0.040" in lines[2] and "+0.250 ± 0.050" in lines[2]
-    assert "0 -> 80" in lines[2]
-    assert "pass@16" in lines[3] and "+0.250  " in lines[3]  # no standard error was logged for it
+    rows = gains(load_groups([str(tmp_path)]))
+    assert [(row["k"], row["first_step"], row["last_step"]) for row in rows] == [(1, 0, 80), (16, 0, 80)]
+    lines = gains_table(rows).splitlines()
+    assert "0.250 ± 0.059" in lines[1] and "0.500 ± 0.078" in lines[1] and "+0.250 ± 0.098" in lines[1]
+    assert lines[1].endswith("0 -> 80")
+    assert "pass@16" in lines[2] and "±" not in lines[2]  # no standard error was logged for it
+
+
+def test_the_gain_of_several_seeds_has_the_interval_of_their_own_gains():
+    tag = "eval/s/pass@1"
+    seeds = [Run(str(i), {tag: Curve(np.array([0, 9]), np.array([v, v + g]))}) for i, (v, g) in enumerate(SEEDS)]
+    (row,) = gains({"three": seeds})
+    assert (row["run"], row["before"], row["gain"]) == ("three (3 seeds)", pytest.approx(0.3), pytest.approx(0.2))
+    assert row["before_ci95"] == pytest.approx(4.302653 * 0.1 / 3**0.5)  # std of .2, .3, .4; t of two degrees
+    assert row["gain_ci95"] == pytest.approx(4.302653 * 0.01 / 3**0.5)  # std of .19, .2, .21
+
+
+def test_the_window_is_a_tenth_of_the_longest_run_and_at_most_twenty():
+    assert default_window([made("a", x=[0] * 9)]) == 1
+    assert default_window([made("a", x=[0] * 60), made("b", x=[0] * 9)]) == 6
+    assert default_window([made("a", x=[0] * 999)]) == 20
+    assert default_window([]) == 1
 
 
 def test_a_run_without_evaluation_says_so_in_place_of_a_table(tmp_path):
     write_run(tmp_path / "run", {"train/entropy": [(1, 0.7)]})
-    assert "no evaluation" in summary(load_groups([str(tmp_path)]))
+    assert "no evaluation" in gains_table(gains(load_groups([str(tmp_path)])))

@@ -47,6 +47,14 @@ def test_without_any_relation_a_trend_is_claimed_one_time_in_twenty_each_way():
     assert 0.01 <= verdicts.count("violated") / 200 <= 0.10
 
 
+def test_the_p_value_of_a_small_tail_counts_all_its_orders():
+    rewards = np.arange(5.0)
+    lower = tail(np.append(rewards, 9.0), np.append(-rewards, 0.0), 0.8, falling=True)
+    assert (lower["questions"], lower["spearman"]) == (5, pytest.approx(-1))
+    assert lower["p_monotone"] == pytest.approx(1 / 120)  # 5! orders, one of which falls all the way
+    assert lower["p_against"] == 1
+
+
 def test_a_tail_of_one_reward_is_untestable_and_says_so():
     rewards = np.array([0.0] * 50 + [0.25, 0.5, 0.75, 1.0, 0.6, 0.9])
     lower = logprob_by_reward(rewards, np.linspace(-1, 0, rewards.size))["lower_tail"]

@@ -46,8 +46,8 @@ def test_rows_of_prepare_data_and_of_the_quickstart_are_read(tmp_path):
     [
         ([{"prompt": "p", "label": 4}], "'label' is '4'.*numbers as text"),
         ([{"question": "p", "label": "4"}], "--input_key must name a field.*question, label"),
-        ([{"prompt": "p", "label": "4", "id": "1"}] * 2, "line 2: the id '1' is there twice"),
-        ([], "no problems"),
+        ([{"prompt": "p", "label": "4", "id": "1"}] * 2, "line 2: the id '1' comes twice"),
+        ([], "holds no problems"),
         ([[1]], "is not an object"),
     ],
 )
@@ -120,7 +120,10 @@ def test_every_flag_is_documented():
     [
         ([], "--model, --data, --out must be given"),
         (["--model", "m", "--data", "d", "--out", "o", "--reward", "/nothing.py"], "does not exist"),
-        (["--model", "m", "--data", "d", "--out", "o", "--reward", "math"], "ends in .py, or URLs"),
+        (
+            ["--model", "m", "--data", "d", "--out", "o", "--reward", "math"],
+            "a .py file, URLs that begin with http, or riskpo",
+        ),
         (["--model", "m", "--data", "d", "--out", "o", "--num_engines", "0"], "--num_engines"),
     ],
 )

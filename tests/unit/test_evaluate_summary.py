@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from riskpo_openrlhf.evaluation.summary import as_table, source_metrics, summarise
+from riskpo_openrlhf.evaluation.metrics import source_metrics
+from riskpo_openrlhf.evaluation.summary import as_table, summarise, unreadable
 
 
 def row(source, problem, place, score, status="ok", tokens=10, truncated=False, logprob=-1.0):
@@ -74,4 +75,29 @@ def test_a_partial_reward_counts_as_right_when_it_is_positive():
 def test_the_table_names_each_source_and_their_mean():
     lines = as_table(summarise(ROWS)).splitlines()
     assert [line.split("  ")[0] for line in lines[1:]] == ["a", "b", "mean of sources"]
-    assert "25.0 ± 25.0" in lines[1] and "100.0 ± nan" in lines[2]
+    assert "25.0 ± 49.0" in lines[1]  # 1.96 standard errors of 25
+    assert lines[2].split()[3] == "100.0"  # one problem has no error
+    assert "62.5" in lines[3]
+
+
+def test_no_source_is_unreadable_while_one_of_its_responses_was_read():
+    assert unreadable(summarise(ROWS)) == {}
+    assert unreadable(summarise([row("a", "1", 0, 0.0), row("a", "1", 1, 0.0, status="no_answer")])) == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "cure"),
+    [
+        ("no_answer", {}, "--reward FILE"),
+        ("no_answer", {"truncated": True}, "--max_new_tokens"),
+        ("unparsable", {}, "the right verifier in the labels"),
+        ("timeout", {"score": None}, "RISKPO_VERIFIER_SECONDS"),
+        ("error", {"score": None}, "correct --reward"),
+    ],
+)
+def test_a_source_of_which_nothing_was_read_is_named_with_the_likely_cause_and_the_cure(status, fields, cure):
+    rows = [row("a", "1", j, **{"score": 0.0, "status": status, **fields}) for j in range(3)]
+    found = unreadable(summarise([*rows, row("b", "1", 0, 0.0)]))
+    assert list(found) == ["a"]
+    assert found["a"].startswith("a: not one of 3 responses could be read (100% ")
+    assert "Likely cause: " in found["a"] and cure in found["a"]

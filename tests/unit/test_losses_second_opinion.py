@@ -201,7 +201,7 @@ def openrlhf():
 def policy_loss(openrlhf):
     from riskpo_openrlhf.integration.policy_loss import RiskPOPolicyLoss
 
-    return RiskPOPolicyLoss
+    return lambda kind, **settings: RiskPOPolicyLoss(policy_loss_type=kind, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -226,12 +226,11 @@ def advantages_of(openrlhf):
             algo=SimpleNamespace(
                 advantage=SimpleNamespace(estimator=flags["--algo.advantage.estimator"][0], gamma=1.0),
                 kl=SimpleNamespace(use_loss=False),
+                riskpo=SimpleNamespace(preset="paper", **RiskPOConfig().to_dict()),
             ),
         )  # fmt: skip
         strategy, n = SimpleNamespace(args=args), rewards.numel()
-        maker = RiskPOExperienceMaker(
-            None, None, None, None, FixedKLController(0), strategy, None, config=RiskPOConfig()
-        )
+        maker = RiskPOExperienceMaker(None, None, None, None, FixedKLController(0), strategy, None)
         experience = Experience(
             index=list(range(n)), action_mask=mask, rewards=rewards.flatten(), prompts=[""] * n, labels=[""] * n,
             images=[None] * n, kl=torch.zeros(mask.shape), response_length=mask.sum(1), info={},

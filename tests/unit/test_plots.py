@@ -13,6 +13,7 @@ from riskpo_openrlhf.analysis.curves import FIGURES, Panel, Series, logprob
 from riskpo_openrlhf.analysis.draw import draw, inline_svg
 from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.cli import plot
+from riskpo_openrlhf.config import RiskPOConfig
 from riskpo_openrlhf.evaluation.summary import summarise
 
 STEPS = np.array([0, 20, 40])
@@ -62,9 +63,33 @@ def test_a_label_with_seeds_is_their_mean_with_a_band_and_a_single_run_keeps_its
     seeds, single = FIGURES["passk"](GROUPS, 1)[0][0].series
     assert (seeds.run, single.run) == ("RiskPO (2 seeds)", "GRPO")
     assert list(seeds.y) == pytest.approx([0.2, 0.3, 0.4])
-    assert list(seeds.error) == pytest.approx([0.1] * 3)  # std of two values 0.2 apart is √2/10, over √2 seeds
-    assert list(single.error) == [0.01, 0.02, 0.03]
-    assert FIGURES["dynamics"](GROUPS, 1)[0][0].series[1].error is None
+    assert list(seeds.half) == pytest.approx([1.27062] * 3)  # std √2/10 over √2 seeds, t(0.975) of one degree 12.7062
+    assert list(single.half) == pytest.approx([0.0196, 0.0392, 0.0588], rel=1e-4)
+    assert FIGURES["dynamics"](GROUPS, 1)[0][0].series[1].half is None
+
+
+def test_a_smoothed_line_keeps_its_raw_values_beside_it_and_an_evaluation_is_never_smoothed():
+    (panels,) = FIGURES["dynamics"](GROUPS, 2)
+    seeds, single = panels[0].series
+    assert list(single.y) == [1, 1.5, 2.5] and list(single.raw) == [1, 2, 3]
+    assert list(seeds.raw) == pytest.approx([1.1, 2.1, 3.1])
+    assert FIGURES["dynamics"](GROUPS, 1)[0][0].series[0].raw is None
+    assert FIGURES["passk"](GROUPS, 2)[0][0].series[0].raw is None
+
+
+def test_the_raw_values_are_drawn_pale_behind_the_line(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn, plot_line = [], Axes.plot
+
+    def record(self, x, y=(), **kwargs):
+        drawn.append((list(y), kwargs.get("alpha", 1)))
+        return plot_line(self, x, y, **kwargs)
+
+    monkeypatch.setattr(Axes, "plot", record)
+    draw([[Panel("title", "unit", [Series("r", "", STEPS, STEPS * 1.0, raw=STEPS * 2.0)])]], tmp_path / "f.svg")
+    (raw, pale), (line, full) = drawn
+    assert raw == [0, 40, 80] and line == [0, 20, 40] and pale < 0.5 < full
 
 
 def test_the_overview_of_many_sources_shows_pass_at_1_only():
@@ -98,7 +123,7 @@ def test_figure_3_is_by_quantile_level_and_figure_9_by_reward_of_each_source(tmp
     assert by_reward.run == "base"
     assert list(by_reward.x) == pytest.approx([0.05, 0.25, 0.55, 0.75, 0.95])  # bins of 0, 1/4, 1/2, 3/4 and 1
     assert list(by_reward.y) == pytest.approx([-0.5, -0.75, -1, -0.75, -0.5])
-    assert verdicts.startswith(str(tmp_path / "base")) and "lower tail holds, upper tail holds" in verdicts
+    assert verdicts == [{"evaluation": str(tmp_path / "base"), "lower": "holds", "upper": "holds"}]
 
 
 def test_evaluations_of_several_seeds_are_averaged_bin_by_bin(tmp_path):
@@ -107,7 +132,7 @@ def test_evaluations_of_several_seeds_are_averaged_bin_by_bin(tmp_path):
     one = panels[1].series[0]
     assert one.run == "base (2 seeds)"
     assert list(one.y) == pytest.approx([-0.4, -0.65, -0.9, -0.65, -0.4])
-    assert list(one.error) == pytest.approx([0.1] * 5)
+    assert list(one.half) == pytest.approx([1.27062] * 5)  # seeds 0.2 apart
 
 
 def test_a_folder_with_no_evaluation_or_several_is_refused(tmp_path):
@@ -173,6 +198,23 @@ def test_the_name_of_a_figure_chooses_it(figure, tmp_path, capsys):
     assert plot.main([figure, runs, "--window", "5", "--out", str(tmp_path / "f.svg")]) == 0
     assert "ours (2 seeds)" in capsys.readouterr().out
     assert "mean of the last 5 steps" in (tmp_path / "f.svg").read_text()
+
+
+def test_the_picture_of_a_single_run_names_its_settings(tmp_path):
+    write_run(tmp_path / "run/tensorboard/riskpo")
+    settings = {"format": 1, "flags": {}, "preset": "paper", "config": RiskPOConfig(alpha=0.3).to_dict()}
+    (tmp_path / "run/settings.json").write_text(json.dumps(settings))
+    assert plot.main([str(tmp_path / "run"), "--out", str(tmp_path / "f.svg")]) == 0
+    assert "preset paper, alpha 0.3, beta 0.8, omega 0.5" in (tmp_path / "f.svg").read_text()
+
+
+def test_with_json_the_gains_are_the_only_output(tmp_path, capsys):
+    write_run(tmp_path / "run", ((1, 0.25), (2, 0.5)))
+    assert plot.main([str(tmp_path), "--json", "--out", str(tmp_path / "f.png")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["files"] == [str(tmp_path / "f.png"), str(tmp_path / "f.svg")]
+    (row,) = printed["rows"]
+    assert (row["before"], row["after"], row["gain_ci95"]) == (0.25, 0.5, None)
 
 
 def test_bad_input_ends_with_2_and_says_what_is_missing(tmp_path, capsys):

@@ -1,10 +1,24 @@
+import contextlib
 import io
 import subprocess
 import sys
 
-from riskpo_openrlhf.cli.progress import follow
+import pytest
 
-STEPS = [f"(PPOTrainer pid=7) [riskpo] step {i}/25 | reward 0.{i:02d} | 2.7 s\n" for i in range(1, 26)]
+from riskpo_openrlhf import console
+from riskpo_openrlhf.cli.progress import SECONDS, follow
+
+
+def said(message, **data):
+    """A line as `console.say` prints it, with Ray's name of the process before it."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        console.say(message, **data)
+    return f"(PPOTrainer pid=7) {out.getvalue()}"
+
+
+STEPS = [said(f"step {i}/25 | reward 0.{i:02d} | 2.7 s", step=i, steps=25) for i in range(1, 26)]
+DONE = said("done", done=True)
 
 
 class Terminal(io.StringIO):
@@ -17,22 +31,21 @@ def run(text, log):
     return subprocess.run(command, input=text, capture_output=True, text=True)
 
 
-def test_off_a_terminal_every_tenth_step_and_all_messages_are_shown():
+def test_off_a_terminal_a_step_every_30_seconds_the_last_one_and_all_messages_are_shown():
     log, out = io.StringIO(), io.StringIO()
-    lines = ["noise\n", "[riskpo] RiskPO preset recommended\n", *STEPS, "[riskpo] eval at step 20 | a/pass@1 0.4\n"]
-    assert follow([*lines, "[riskpo] done\n"], log, out)
+    lines = ["noise\n", said("RiskPO preset recommended"), *STEPS, said("eval at step 20 | a/pass@1 0.4"), DONE]
+    assert SECONDS == 30
+    assert follow(lines, log, out, clock=lambda: 4 * log.getvalue().count("| reward"))  # a step takes 4 s
     shown = out.getvalue().splitlines()
-    assert [line for line in shown if line.startswith("step")] == [
-        f"step {i}/25 | reward 0.{i:02d} | 2.7 s" for i in (1, 10, 20, 25)
-    ]
-    assert "RiskPO preset recommended" in shown and "eval at step 20 | a/pass@1 0.4" in shown
-    assert "noise" not in out.getvalue()
-    assert log.getvalue() == "".join([*lines, "[riskpo] done\n"])
+    assert [line.split()[1] for line in shown if line.startswith("step")] == ["1/25", "9/25", "17/25", "25/25"]
+    assert "RiskPO preset recommended" in shown and "eval at step 20 | a/pass@1 0.4" in shown and "done" in shown
+    assert "noise" not in out.getvalue() and "{" not in out.getvalue()
+    assert log.getvalue() == "".join(lines)
 
 
 def test_on_a_terminal_a_bar_carries_the_text_of_the_last_step():
     out = Terminal()
-    assert follow([*STEPS, "[riskpo] done\n"], io.StringIO(), out)
+    assert follow([*STEPS, DONE], io.StringIO(), out)
     assert "25/25" in out.getvalue() and "reward 0.25 | 2.7 s" in out.getvalue()
 
 
@@ -60,12 +73,26 @@ def test_the_bars_of_other_programs_do_not_crowd_the_error_out(tmp_path):
 
 
 def test_a_job_that_is_done_succeeds(tmp_path):
-    result = run("".join(STEPS) + "[riskpo] done\n", tmp_path / "train.log")
+    result = run("".join(STEPS) + DONE, tmp_path / "train.log")
     assert result.returncode == 0, result.stderr
     assert "step 25/25" in result.stdout
 
 
 def test_carriage_returns_of_other_bars_end_a_line(tmp_path):
-    result = run("Generate samples: 10%\rGenerate samples: 20%\r[riskpo] done\n", tmp_path / "train.log")
+    result = run(f"Generate samples: 10%\rGenerate samples: 20%\r{DONE}", tmp_path / "train.log")
     assert result.returncode == 0
-    assert (tmp_path / "train.log").read_text().splitlines()[-1] == "[riskpo] done"
+    assert (tmp_path / "train.log").read_text().splitlines()[-1] == DONE.strip()
+
+
+def test_a_message_that_only_talks_of_being_done_does_not_end_the_job_well(tmp_path):
+    assert run("[riskpo] done\n" + said("done with braces {'done': true}"), tmp_path / "train.log").returncode == 1
+
+
+@pytest.mark.parametrize("text", ["plain", "braces {x} and {'a': 1}", 'half an object {"a":', 'two {"a" 1} {"b"}'])
+@pytest.mark.parametrize("data", [{}, {"step": 3, "steps": None}, {"nested": [1, {"deep": "}"}], "text": 'a "b"'}])
+def test_what_is_said_is_read_back(text, data):
+    assert console.read(said(text, **data)) == (text, data)
+
+
+def test_lines_of_others_are_not_ours():
+    assert console.read("reward 0.4\n") is None and console.read("") is None

@@ -1,7 +1,9 @@
 """The warnings of a run on both sides of each threshold, and the page that shows them."""
 
 import json
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ pytest.importorskip("matplotlib")
 from torch.utils.tensorboard import SummaryWriter
 
 from riskpo_openrlhf.analysis import health
-from riskpo_openrlhf.analysis.folder import generated_samples, levels, read_command, read_log
-from riskpo_openrlhf.analysis.report import TROUBLESHOOTING, cure, write_report
+from riskpo_openrlhf.analysis.cures import CURES
+from riskpo_openrlhf.analysis.folder import generated_samples, read_command, read_log
+from riskpo_openrlhf.analysis.report import write_report
 from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.cli import report
 from riskpo_openrlhf.config import RiskPOConfig
@@ -75,66 +78,48 @@ def test_the_tracker_is_judged_by_the_run_s_own_levels():
 
 
 @pytest.mark.parametrize(("last", "expected"), [(0.45, health.FINE), (0.43, health.WARNING)])
-def test_a_fall_of_pass_at_k_counts_from_two_standard_errors(last, expected):
+def test_a_fall_of_pass_at_k_counts_beyond_its_95_percent_interval(last, expected):
     steps = np.array([0, 20])
     scalars = {
         "eval/amc/pass@1": Curve(steps, np.array([0.2, 0.9])),
         "eval/amc/pass@1_se": Curve(steps, np.array([0.01, 0.01])),
         "eval/amc/pass@16": Curve(steps, np.array([0.54, last])),
-        "eval/amc/pass@16_se": Curve(steps, np.array([0.03, 0.04])),  # together 0.05
+        "eval/amc/pass@16_se": Curve(
+            steps, np.array([0.03, 0.04])
+        ),  # together 0.05, and 1.96 times that in the interval
     }
     (found,) = [one for one in health.check(Run("run", scalars), 0.2, 0.8) if one.name == "Falling Pass@k"]
     assert found.state == expected
-    assert found.found == f"amc pass@16 0.540 at first, {last:.3f} at last (± 0.050)"
+    assert found.found == f"amc pass@16 0.540 at first, {last:.3f} at last (difference ± 0.098)"
 
 
-def test_every_check_points_to_a_paragraph_of_the_documentation():
-    for one in health.check(Run("run", {}), 0.2, 0.8):
-        text = cure(one.cure)
-        assert len(text) > 40 and "**" not in text and "](" not in text
+def test_every_check_has_a_cure_and_every_cure_a_heading_in_the_documentation():
+    page = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+    assert {one.cure for one in health.check(Run("run", {}), 0.2, 0.8)} == set(CURES)
+    for cure in CURES.values():
+        assert cure.anchor in anchors and len(cure.text) > 40
 
 
-def test_without_the_documentation_the_report_says_where_to_look(monkeypatch, tmp_path):
-    monkeypatch.setattr("riskpo_openrlhf.analysis.report.TROUBLESHOOTING", tmp_path / "absent.md")
-    assert cure("Entropy collapses.") == "See docs/troubleshooting.md, “Entropy collapses.”"
-    assert TROUBLESHOOTING.is_file()
-
-
-def test_the_levels_are_those_that_the_log_describes():
-    config = RiskPOConfig.preset("recommended", alpha=0.3)
-    assert levels(config.describe("recommended")) == (0.3, 0.99)
-    assert levels(RiskPOConfig().describe("paper")) == (0.2, 0.8)
-    assert levels("") is None
-
-
-def test_the_levels_of_an_older_run_are_not_those_of_today_s_preset():
-    line = "RiskPO preset recommended; differs from the paper in alpha=0.6 (paper 0.2), beta=0.95 (paper 0.8)"
-    assert levels(line) == (0.6, 0.95)
-    assert levels(RiskPOConfig.preset("released-math").describe("released-math")) == (0.2, 0.9)
-
-
-def test_the_command_is_read_with_the_last_of_a_flag_and_without_secrets(tmp_path):
-    assert read_command(tmp_path) == []
+def test_an_old_run_s_command_is_shown_without_secrets(tmp_path):
+    assert read_command(tmp_path) == ""
     (tmp_path / "command.sh").write_text(
-        "ray job submit -- python3 -m x --a.b 1 --c --logger.wandb.key abc --input_key 'a b' --a.b 2 --x.token=def"
+        "python3 -m x --rollout.max_new_tokens 1 --logger.wandb.key abc --x.token='d f' --a.b 2 --c.api_key=g"
     )
-    assert read_command(tmp_path) == [
-        ("--a.b", "2"),
-        ("--c", ""),
-        ("--logger.wandb.key", "(hidden)"),
-        ("--input_key", "a b"),
-        ("--x.token", "(hidden)"),
-    ]
+    assert read_command(tmp_path) == (
+        "python3 -m x --rollout.max_new_tokens 1 --logger.wandb.key (hidden) --x.token=(hidden) --a.b 2 "
+        "--c.api_key=(hidden)"
+    )
 
 
 def test_the_log_gives_the_last_step_whether_the_job_is_done_and_its_messages(tmp_path):
-    lines = ["\x1b[36m(Trainer pid=1)\x1b[0m [riskpo] RiskPO preset paper", "noise", "[riskpo] step 1/2 | reward 0"]
-    (tmp_path / "train.log").write_text("\n".join([*lines, "[riskpo] step 2/2 | reward 1", "last"]))
+    lines = ["\x1b[36m(Trainer pid=1)\x1b[0m [riskpo] note: x", "noise", '[riskpo] step 1/2 {"step": 1, "steps": 2}']
+    (tmp_path / "train.log").write_text("\n".join([*lines, '[riskpo] any words {"step": 2, "steps": 2}', "last"]))
     log = read_log(tmp_path)
-    assert (log.step, log.done, log.messages, log.tail[-1]) == ("step 2/2", False, ["RiskPO preset paper"], "last")
-    assert log.settings == "RiskPO preset paper"
+    assert (log.step, log.steps, log.done, log.messages, log.tail[-1]) == (2, 2, False, ["note: x"], "last")
     with open(tmp_path / "train.log", "a") as file:
-        file.write("\n[riskpo] done\n")
+        file.write('\n[riskpo] all well {"done": true}\n')
     assert read_log(tmp_path).done
 
 
@@ -193,11 +178,14 @@ def hostile_run(folder):
     writer.close()
     (folder / "command.sh").write_text(f"python3 --x.y '{HOSTILE}'")
     (folder / "train.log").write_text(f"[riskpo] RiskPO preset {HOSTILE}\n[riskpo] step 3/4{HOSTILE}\n{HOSTILE}")
+    settings = {"format": 1, "flags": {"x.y": HOSTILE, HOSTILE: 1, "logger.wandb.key": "abc"}, "preset": HOSTILE}
+    settings |= {"config": RiskPOConfig(alpha=0.3).to_dict(), "versions": {HOSTILE: HOSTILE}}
+    (folder / "settings.json").write_text(json.dumps(settings))
     home = folder / "evaluation"
     home.mkdir()
     metrics = {"pass@1": 0.5, "pass@1_se": None, "response_length": None, "truncated": 0.0}
     (home / "summary.json").write_text(json.dumps({"sources": {HOSTILE: metrics}}))
-    row = {"datasource": HOSTILE, "id": HOSTILE, "response": HOSTILE + "\ud800\x00", "score": None}
+    row = {"datasource": HOSTILE, "id": HOSTILE, "sample": 0, "response": HOSTILE + "\ud800\x00", "score": None}
     (home / "samples.jsonl").write_text(json.dumps(row) + '\n{"cut off')
     return folder
 
@@ -229,18 +217,21 @@ def test_the_page_of_a_complete_run_has_every_section_its_warnings_and_nothing_m
     ):
         assert f"<h3>{panel}</h3><svg" in text
     assert "<strong>⚠ Verifier errors.</strong> verifier/error_share 0.5. " in text
-    assert "Find the cause all the same." in text  # from docs/troubleshooting.md
+    assert CURES["verifier"].text.replace("'", "&#39;") in text and f"#{CURES['verifier'].anchor}<" in text
     assert "Not logged by this run: Gradient norm." in text
-    assert "rollout, step 1, prompt and answer: reward 1" in text and "no verdict" in text
+    assert "has 0.3 and 0.8 of the scores below its quantiles" in text  # the run's own levels, not the paper's
+    assert "--algo.riskpo.alpha</code></td><td><code>0.3</code>" in text and "the paper's, whatever" not in text
+    assert "abc" not in text and "(hidden)" in text
+    assert "rollout, step 1, prompt and answer:\nreward 1" in text and "no verdict" in text
 
 
 def test_the_page_of_a_baseline_says_what_was_not_logged(tmp_path):
     checks = write_report(write_run(tmp_path / "grpo"), tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Not logged by this run: Coverage, Quantiles and mean score, Bundles by region." in text
-    assert "None of the checks below found anything." in text
-    assert "None found: neither in the TensorBoard files nor" in text
-    assert "No command.sh in the folder" in text and "No train.log" in text
+    assert "No check warns." in text
+    assert "None found, neither in the TensorBoard files nor" in text
+    assert "This run has no settings.json" in text and "No train.log tells whether" in text
     assert {one.state for one in checks if "Tracker" in one.name} == {health.UNKNOWN}
 
 
@@ -250,3 +241,39 @@ def test_several_runs_or_none_end_with_2_and_say_what_to_name(tmp_path, capsys):
     write_run(tmp_path / "a", n=1), write_run(tmp_path / "b", n=1)
     assert report.main([str(tmp_path)]) == 2
     assert "holds 2 runs (a/tensorboard/riskpo, b/tensorboard/riskpo): name one" in capsys.readouterr().err
+
+
+def test_a_run_without_settings_says_that_its_levels_are_assumed_and_shows_its_command(tmp_path):
+    write_run(tmp_path / "old", ALL)
+    (tmp_path / "old/command.sh").write_text("python3 --algo.riskpo.alpha 0.3 --logger.wandb.key abc")
+    write_report(tmp_path / "old", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "These are the paper&#39;s levels: there is no settings.json" in text
+    assert "--algo.riskpo.alpha 0.3 --logger.wandb.key (hidden)" in text and "abc" not in text
+
+
+def test_the_levels_of_the_settings_decide_about_the_tracker(tmp_path):
+    write_run(tmp_path / "run", ["riskpo/coverage_alpha"])  # 0.5 at every step
+    settings = {"format": 1, "flags": {}, "preset": "paper", "config": RiskPOConfig(alpha=0.45).to_dict()}
+    states = []
+    for _ in range(2):
+        checks = write_report(tmp_path / "run", tmp_path / "page.html")
+        states += [one.state for one in checks if one.name == "Tracker off its level: alpha"]
+        (tmp_path / "run/settings.json").write_text(json.dumps(settings))
+    assert states == [health.WARNING, health.FINE]
+
+
+def test_with_json_the_checks_and_their_cures_are_the_only_output(tmp_path, capsys):
+    hostile_run(tmp_path / "run")
+    assert report.main([str(tmp_path / "run"), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["report"] == str(tmp_path / "run/report.html")
+    (found,) = [one for one in printed["checks"] if one["name"] == "Verifier errors"]
+    assert found["state"] == "warning" and found["cure"] == CURES["verifier"].text
+
+
+def test_a_broken_sample_ends_with_2_and_names_its_line(tmp_path, capsys):
+    folder = hostile_run(tmp_path / "run") / "evaluation/samples.jsonl"
+    folder.write_text("broken\n" + folder.read_text())
+    assert report.main([str(tmp_path / "run")]) == 2
+    assert "samples.jsonl, line 1 is not a sample" in capsys.readouterr().err

@@ -1,0 +1,48 @@
+"""Every line that a training job prints for people: its mark, and the data in it that programs read.
+
+    [riskpo] step 3/80 | reward 0.412 | 2.7 s {"step": 3, "steps": 80}
+
+The text before the JSON object is for people and may change at any time. Programs take the object alone. It travels on
+the line itself, since standard output is the one channel that every job has: Ray forwards it from whatever node the
+driver runs on, also under `ray job submit`, where no folder need be shared.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NamedTuple
+
+MARK = "[riskpo] "
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class Line(NamedTuple):
+    """One of our lines: the text for people, and the data for programs."""
+
+    text: str
+    data: dict
+
+
+def say(message: str, **data) -> None:
+    """Print one line with our mark. `data`, if given, follows as a JSON object."""
+    suffix = f" {json.dumps(data)}" if data else ""
+    print(f"{MARK}{message}{suffix}", flush=True)
+
+
+def plain(line: str) -> str:
+    """Remove colours and the line's end."""
+    return _COLOUR.sub("", line).rstrip()
+
+
+def read(line: str) -> Line | None:
+    """Read a line that `say` printed; None for any other. Ray may have put the process's name before the mark."""
+    _, mark, message = plain(line).partition(MARK)
+    if not mark:
+        return None
+    for found in re.finditer(r' \{"', message):
+        try:
+            return Line(message[: found.start()], json.loads(message[found.start() :]))
+        except ValueError:
+            continue
+    return Line(message, {})

