@@ -1,4 +1,4 @@
-"""Is a response right? One module a kind of task, each with `verify(response, gold) -> Verdict`."""
+"""Is a response right? Each verifier has `verify(response, gold) -> Verdict`: math, geometry and code."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ STATUSES = ("ok", "no_answer", "unparsable", "timeout", "error")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a verifier says of one response.
+    """A verifier's verdict on one response.
 
     Attributes:
-        correct: the response holds the right answer.
-        status: `ok` (an answer was found and compared), `no_answer`, `unparsable` (an answer that can't be read),
-            `timeout` or `error` (no verdict: the verifier failed, which is not a wrong answer).
-        extracted: the answer as found in the response, None when there is none; with `timeout` and `error` the reason.
+        correct: the answer is right.
+        status: `ok`: an answer was found and compared. `no_answer`: none was found. `unparsable`: the answer can't be
+            read. `timeout`, `error`: no verdict, because the verifier failed; that is not a wrong answer.
+        extracted: the answer as it stands in the response, or None. With `timeout` and `error` it may be the reason.
 
-    Raises `ValueError` for an unknown status, or for a correct answer whose status is not `ok`.
+    Raises `ValueError` for an unknown status, and for a correct answer whose status is not `ok`.
     """
 
     correct: bool

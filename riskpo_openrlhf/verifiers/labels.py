@@ -1,21 +1,21 @@
-"""The label that a prepared row carries: which verifier grades it, and what the right answer is.
+"""The label of a prepared row: which verifier grades it, and the right answer.
 
-OpenRLHF hands a reward function the label and nothing else of a row, so the label has to say both. It is always a
-JSON object, and so a string for every reader: a bare `033` would come back from a JSON-lines file as the number 33.
+OpenRLHF gives a reward function nothing of a row but its label, so the label holds both, as a JSON object. That keeps
+it a string for every reader: a bare `033` would come back from a JSON-lines file as the number 33.
 """
 
 from __future__ import annotations
 
 import json
 
-VERIFIERS = ("math", "geometry", "code")
+VERIFIERS = ("math", "geometry", "code")  # `reward_func.VERIFY` has the function of each
 DEFAULT_VERIFIER = "math"
 
 
 def write_label(verifier: str, gold: str) -> str:
-    """`{"verifier": …, "gold": …}`. Raises `ValueError` for an unknown verifier and a gold that is empty or no string.
+    """Return `{"verifier": …, "gold": …}`. Raises `ValueError` for an unknown verifier, and unless the gold is a text.
 
-    The gold of `math` and `geometry` is the right answer, that of `code` a test set or the path of its file.
+    The gold of `math` and `geometry` is the right answer. The gold of `code` is a test set or the path of its file.
     """
     if verifier not in VERIFIERS:
         raise ValueError(f"verifier {verifier!r} is not known; one of: {', '.join(VERIFIERS)}")
@@ -25,9 +25,9 @@ def write_label(verifier: str, gold: str) -> str:
 
 
 def read_label(label: str) -> tuple[str, str]:
-    """(verifier, gold). Any string that is not such an object is the right answer of a `math` problem, as it stands.
+    """Return `(verifier, gold)`. Any string that is no such object is the right answer of a `math` problem.
 
-    Raises `ValueError` for an empty label, a label that is no string, or an unknown verifier.
+    Raises `ValueError` for an empty label, a label that is no string, and an unknown verifier.
     """
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"label {label!r} is not allowed: a string that is not empty (is --data.label_key set?)")

@@ -1,4 +1,4 @@
-"""The response alone, out of the text that OpenRLHF hands to a reward function; and what of it is not thinking."""
+"""Find the response in the text that OpenRLHF gives a reward function, and the part of it that is not thinking."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _TAILS = (200, 64, 24)  # characters of the prompt's end to look for, longest fi
 
 
 def response_of(query: str, prompt: str) -> str:
-    """What the model wrote, without the prompt and without special tokens.
+    """Return the text that the model wrote: the query without the prompt and without special tokens.
 
-    A prompt whose template opens `<think>` gives that word back at the start, so that a verifier sees which part was
-    thinking. Where the query does not begin with its prompt (image placeholders are expanded, an over-long prompt is
-    cut from the left), the end of the prompt marks the place.
+    If the prompt's template opens `<think>`, the response starts with that word, so that a verifier sees which part is
+    thinking. If the query does not start with the prompt (expanded image placeholders, a prompt cut from the left),
+    the end of the prompt marks the place.
 
     Args:
         query: prompt and response as the tokenizer decodes them, special tokens included.
-        prompt: the prompt as it was before tokenization.
+        prompt: the prompt before tokenization.
 
     Raises:
-        ValueError: the prompt's end is not in the query.
+        ValueError: the end of the prompt is not in the query.
     """
     if query.startswith(prompt):
         start = len(prompt)
@@ -30,8 +30,9 @@ def response_of(query: str, prompt: str) -> str:
         place, length = next(((place, length) for place, length in found if place >= 0), (-1, 0))
         if place < 0:
             raise ValueError(
-                "the query does not hold the end of its prompt, so the response can't be told apart; was the prompt "
-                f"cut to fit --data.max_len? prompt ends in {prompt[-80:]!r}, query begins with {query[:80]!r}"
+                "the response can't be told from the prompt, because the query does not hold the prompt's end; was "
+                f"the prompt cut to fit --data.max_len? prompt ends in {prompt[-80:]!r}, query begins with "
+                f"{query[:80]!r}"
             )
         start = place + len(prompt[-length:])
     response = SPECIAL_TOKEN.sub("", query[start:])
@@ -39,6 +40,6 @@ def response_of(query: str, prompt: str) -> str:
 
 
 def after_thinking(response: str) -> str | None:
-    """What follows the last `</think>`; None where thinking was opened and does not end."""
+    """Return the text after the last `</think>`; None if the thinking does not end."""
     text = response.rpartition("</think>")[2]
     return None if "<think>" in text else text

@@ -1,6 +1,6 @@
-"""The verifiers as an HTTP service, for `--reward.remote_url http://HOST:PORT/get_reward`.
+"""Serve the verifiers by HTTP, for `--reward.remote_url http://HOST:PORT/get_reward`.
 
-One place to grade for all engines: the nodes that generate then need neither the verifiers' packages nor a sandbox.
+All engines then grade in one place. The nodes that generate need neither the verifiers' packages nor a sandbox.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROBE = ("1+1=\\boxed{2}", "1+1=", write_label("math", "2"))
 
 
 class Batch(BaseModel):
-    """What OpenRLHF 0.11.2 posts: one entry a response in each list."""
+    """The request that OpenRLHF posts: each list has one entry a response."""
 
     query: list[str]
     prompts: list[str]
@@ -29,17 +29,17 @@ class Batch(BaseModel):
 
 
 def create_app(threads: int = 16, max_items: int = 1024, max_bytes: int = 64 * 2**20) -> FastAPI:
-    """The service.
+    """Create the service.
 
-    `POST /get_reward` takes a `Batch` and answers `rewards`, `scores`, `extra_logs` as `reward_func.grade` does, and
-    `error`, the verifier's message or null: numbers for a batch of one, as OpenRLHF sends them, else lists. A response
-    without a verdict has score NaN, which JSON does not know but Python's readers take. `GET /health` grades an easy
-    answer: 200, or 503 with the reason.
+    `POST /get_reward` takes a `Batch`. It answers `rewards`, `scores` and `extra_logs` as `reward_func.grade` does,
+    and `error`, the verifier's message or null. A batch of one, as OpenRLHF sends it, gets numbers; others get lists.
+    A response without a verdict has score NaN, which is no JSON, but Python's readers accept it. `GET /health` grades
+    an easy answer: status 200, or 503 with the reason.
 
     Args:
         threads: responses graded at once.
-        max_items: responses in a batch; more are refused with status 413.
-        max_bytes: size of a request; more are refused with status 413 before they are read to the end.
+        max_items: limit of responses in a batch; more get status 413.
+        max_bytes: limit of a request's size; more gets status 413, before it is read to the end.
     """
     app = FastAPI(title="RiskPO verifiers", version=__version__)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="verifier")
@@ -89,7 +89,7 @@ def _parsed(body: bytes, max_items: int) -> Batch:
 def _graded(query: str, prompt: str, label: str) -> dict:
     try:
         return {**grade(query, prompt, label), "error": None}
-    except Exception as error:  # one bad label must not cost the batch its verdicts; the message goes to the trainer
+    except Exception as error:  # a bad label must not cost the batch its verdicts; the trainer gets the message
         logs = dict.fromkeys(LOGGED.values(), 0.0)
         return {"rewards": 0.0, "scores": math.nan, "extra_logs": logs, "error": f"{type(error).__name__}: {error}"}
 

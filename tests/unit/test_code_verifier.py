@@ -1,18 +1,18 @@
-"""Verdicts on responses with programs, what a program tries to pass without working, and the sources' encodings."""
+"""The code verifier: right and wrong programs, cheats, the program in the response, the comparison of outputs."""
 
 import asyncio
-import base64
 import gzip
 import json
-import os
-import pickle
-import zlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import pytest
 
-from riskpo_openrlhf.verifiers import code
-from riskpo_openrlhf.verifiers.code import extract_code, same_output, same_result, sandbox, testcases, verify
-from riskpo_openrlhf.verifiers.code.testcases import check_tests, decode_archer, decode_livecodebench
+from riskpo_openrlhf.verifiers import Verdict
+from riskpo_openrlhf.verifiers.code import sandbox, verify
+from riskpo_openrlhf.verifiers.code.extract import extract_program
+from riskpo_openrlhf.verifiers.code.outputs import same_output, same_result
 
 ADD = {"kind": "stdin", "tests": [{"input": f"{i} 2\n", "output": f"{i + 2}\n"} for i in range(3)]}
 PAIR = {
@@ -31,7 +31,10 @@ check(Solution().pick)""",
 }
 
 
-@pytest.fixture
+KINDS = {"stdin": ADD, "functional": PAIR, "assert": LARGEST}
+
+
+@pytest.fixture(scope="module", autouse=True)
 def works():
     try:
         sandbox.mode()
@@ -48,8 +51,15 @@ def outcome(program: str, tests: dict, **limits) -> tuple[bool, str]:
     return verdict.correct, verdict.status
 
 
+def outcomes(programs: dict[str, str], **limits) -> dict[tuple[str, str], tuple[bool, str]]:
+    """The outcome of each program on each kind of tests, several at once: most of them only wait or start."""
+    with ThreadPoolExecutor(8) as threads:
+        keys = list(product(programs, KINDS))
+        found = threads.map(lambda key: outcome(programs[key[0]], KINDS[key[1]], **limits), keys)
+        return dict(zip(keys, found, strict=True))
+
+
 RIGHT, WRONG = (True, "ok"), (False, "ok")
-pytestmark = pytest.mark.usefixtures("works")
 
 # --- right and wrong programs ------------------------------------------------------------------------------------
 
@@ -113,27 +123,44 @@ def test_what_is_not_python_is_unparsable(program):
     assert outcome(program, ADD) == (False, "unparsable")
 
 
-@pytest.mark.parametrize("tests", [ADD, PAIR, LARGEST], ids=["stdin", "functional", "assert"])
-@pytest.mark.parametrize(
-    "program",
-    [
-        "while True: pass",
-        "import time; time.sleep(60)",
-        "x = [bytearray(b'x') * (1 << 20) for _ in range(2000)]",
-        "import ctypes; ctypes.string_at(0)",
-        "for _ in range(10000): print('x' * (1 << 18))",
-    ],
-    ids=["endless", "asleep", "memory", "crash", "output"],
-)
-def test_a_program_without_bounds_is_wrong(program, tests, monkeypatch):
-    monkeypatch.setenv("RISKPO_CODE_WALL_SECONDS", "2")
-    assert outcome(program, tests, time_limit=1, memory_mb=200) == WRONG
+WITHOUT_BOUNDS = {
+    "endless": "while True: pass",
+    "asleep": "import time; time.sleep(60)",
+    "memory": "x = [bytearray(b'x') * (1 << 20) for _ in range(2000)]",
+    "crash": "import ctypes; ctypes.string_at(0)",
+    "output": "for _ in range(10000): print('x' * (1 << 18))",
+}
 
 
-def test_a_test_set_that_takes_longer_than_the_wall_limit_is_wrong():
-    tests = {"kind": "stdin", "tests": [{"input": "", "output": "1"}] * 50}
-    response = "```python\nimport time\ntime.sleep(0.3)\nprint(1)\n```"
-    assert verify(response, json.dumps(tests), wall_seconds=1) == code.Verdict(False, "ok", extract_code(response))
+@pytest.fixture(scope="module")
+def outcomes_without_bounds():
+    slots = threading.BoundedSemaphore(8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RISKPO_CODE_WALL_SECONDS", "2")
+        patch.setattr(sandbox, "_make_slots", lambda: slots)
+        return outcomes(WITHOUT_BOUNDS, time_limit=1, memory_mb=200)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", WITHOUT_BOUNDS)
+def test_a_program_without_bounds_is_wrong(name, kind, outcomes_without_bounds):
+    assert outcomes_without_bounds[name, kind] == WRONG
+
+
+def test_a_test_set_that_takes_longer_than_the_wall_limit_is_wrong(monkeypatch):
+    monkeypatch.setenv("RISKPO_CODE_WALL_SECONDS", "0.5")
+    program = "import time\ntime.sleep(0.1)\nprint(1)\n"
+    verdict = graded(program, {"kind": "stdin", "tests": [{"input": "", "output": "1"}] * 50})
+    assert verdict == Verdict(False, "ok", program + "\n")
+    assert outcome(program, {"kind": "stdin", "tests": [{"input": "", "output": "1"}]}) == RIGHT
+
+
+@pytest.mark.parametrize("variable", ["RISKPO_CODE_WALL_SECONDS", "RISKPO_CODE_SANDBOXES"])
+def test_an_environment_variable_that_makes_no_sense_is_named(variable, monkeypatch):
+    sandbox._make_slots.cache_clear()
+    monkeypatch.setenv(variable, "0")
+    with pytest.raises(ValueError, match=f"{variable}='0' is not allowed: .* above 0"):
+        graded("print(1)", ADD)
 
 
 # --- cheating ----------------------------------------------------------------------------------------------------
@@ -209,10 +236,15 @@ class Solution:
 }
 
 
-@pytest.mark.parametrize("tests", [ADD, PAIR, LARGEST], ids=["stdin", "functional", "assert"])
+@pytest.fixture(scope="module")
+def outcomes_of_cheats():
+    return outcomes(CHEATS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CHEATS)
-def test_a_program_that_cheats_is_wrong(name, tests):
-    assert outcome(CHEATS[name], tests) == WRONG
+def test_a_program_that_cheats_is_wrong(name, kind, outcomes_of_cheats):
+    assert outcomes_of_cheats[name, kind] == WRONG
 
 
 def test_a_check_sees_plain_values_with_their_types_and_calls_objects_of_the_program():
@@ -314,7 +346,7 @@ def test_a_machine_without_sandbox_is_an_error_that_stops_the_job(monkeypatch):
     ],
 )
 def test_the_program_is_the_last_python_block_after_the_thinking(response, program):
-    assert extract_code(response) == program
+    assert extract_program(response) == program
     if program is None:
         assert verify(response, json.dumps(ADD)).status == "no_answer"
 
@@ -368,99 +400,3 @@ def test_outputs_are_compared_line_by_line_and_numbers_as_decimals(output, expec
 )
 def test_results_are_compared_as_values(result, expected, same):
     assert same_result(result, expected) is same
-
-
-# --- the sources' encodings --------------------------------------------------------------------------------------
-
-CASES = [{"input": "1 2\n", "output": "3\n", "testtype": "stdin"}]
-
-
-def packed(value, protocol=4) -> str:
-    return base64.b64encode(zlib.compress(pickle.dumps(value, protocol))).decode()
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_livecodebench_tests_are_public_ones_and_private_ones_of_any_pickle_protocol(protocol):
-    private = json.dumps([case | {"input": "é" * 300} for case in CASES], ensure_ascii=False)
-    for text in (packed(private, protocol), private):
-        tests = decode_livecodebench(json.dumps(CASES), text, "{}")
-        expected = [{"input": "1 2\n", "output": "3\n"}, {"input": "é" * 300, "output": "3\n"}]
-        assert tests == {"kind": "stdin", "tests": expected}
-
-
-def test_livecodebench_functional_tests_name_their_function():
-    cases = [{"input": "[1]\n2", "output": "3", "testtype": "functional"}]
-    tests = decode_livecodebench(json.dumps(cases), packed("[]"), '{"func_name": "add"}')
-    assert tests == {"kind": "functional", "function": "add", "tests": [{"input": "[1]\n2", "output": "3"}]}
-
-
-class Runs:
-    def __reduce__(self):
-        return os.mkdir, ("pickle-was-here",)
-
-
-@pytest.mark.parametrize("value", [Runs(), [Runs()], os.system, b"[]", 3, ["[]"], ("[]",), None])
-def test_a_pickle_of_anything_but_one_string_is_refused_and_runs_nothing(value, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="one pickled string"):
-        decode_livecodebench("[]", packed(value), "{}")
-    assert not any(tmp_path.iterdir())
-
-
-def test_a_zip_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr(testcases, "MAX_DECODED_BYTES", 1000)
-    with pytest.raises(ValueError, match="more than 1,000 bytes"):
-        decode_livecodebench("[]", packed(" " * 2000), "{}")
-
-
-@pytest.mark.parametrize(
-    "private", ["!", "AAAA", packed("[]")[:-8], packed("{"), base64.b64encode(zlib.compress(b"x")).decode()]
-)
-def test_private_tests_that_can_not_be_read_are_an_error(private):
-    with pytest.raises(ValueError):
-        decode_livecodebench(json.dumps(CASES), private, "{}")
-
-
-def test_archers_three_shapes_are_read():
-    assert decode_archer(json.dumps({"functional": LARGEST["check"]})) == LARGEST
-    stdin = {"kind": "stdin", "tests": [{"input": "1 2\n", "output": "3\n"}]}
-    assert decode_archer(json.dumps({"inputs": ["1 2\n"], "outputs": ["3\n"]})) == stdin
-    assert decode_archer(json.dumps([CASES[0] | {"metadata": {}}])) == stdin
-    case = {"input": "1\n2", "output": "3", "testtype": "functional", "metadata": {"func_name": "add"}}
-    assert decode_archer(json.dumps([case]))["function"] == "add"
-
-
-@pytest.mark.parametrize(
-    "truth", ["{}", "[]", "3", '{"inputs": ["1"], "outputs": []}', '{"inputs": [1], "outputs": ["1"]}', "{"]
-)
-def test_an_archer_row_of_another_shape_is_an_error(truth):
-    with pytest.raises(ValueError):
-        decode_archer(truth)
-
-
-@pytest.mark.parametrize(
-    ("tests", "message"),
-    [
-        ([], "kind"),
-        ({"kind": "pytest"}, "one of stdin, functional, assert, not 'pytest'"),
-        ({"kind": "stdin"}, "has the fields"),
-        (ADD | {"timelimit": 3}, "timelimit"),
-        (ADD | {"time_limit": 0}, "time_limit 0 is not allowed"),
-        (ADD | {"memory_mb": True}, "memory_mb True"),
-        (ADD | {"tests": []}, "at least one"),
-        (ADD | {"tests": [{"input": "1"}]}, "test 0"),
-        (ADD | {"tests": [{"input": 1, "output": "1"}]}, "test 0"),
-        (PAIR | {"function": "a.b"}, "'a.b' is not the name"),
-        (PAIR | {"tests": [{"input": "1\nx", "output": "1"}]}, "not JSON"),
-        ({"kind": "assert", "check": "def"}, "not Python"),
-        ({"kind": "assert", "check": None}, "not Python"),
-    ],
-)
-def test_a_bad_test_set_is_refused_with_what_is_wrong(tests, message):
-    with pytest.raises(ValueError, match=message):
-        check_tests(tests)
-
-
-def test_limits_of_a_test_set_are_allowed():
-    tests = ADD | {"time_limit": 2.5, "memory_mb": 512}
-    assert check_tests(tests) is tests

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -12,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riskpo_openrlhf.verifiers import math as verifier
-from riskpo_openrlhf.verifiers.math import extract, verify
-from riskpo_openrlhf.verifiers.math.notation import MAX_LENGTH
-from riskpo_openrlhf.verifiers.math.symbolic import DIFFERENT, EQUAL, quickly
+from riskpo_openrlhf.verifiers import math
+from riskpo_openrlhf.verifiers.math import verify
+from riskpo_openrlhf.verifiers.math.compare import DIFFERENT, EQUAL, compare_without_algebra
+from riskpo_openrlhf.verifiers.math.extract import extract_answer
+from riskpo_openrlhf.verifiers.math.limits import MAX_CHARACTERS
 
 GRADED = [
     json.loads(line) for line in (Path(__file__).parents[1] / "data/math_dev.jsonl").read_text("utf-8").splitlines()
@@ -61,7 +64,7 @@ def right(gold: str, answer: str) -> bool:
     ],
 )
 def test_an_answer_is_found_in_a_box_or_on_a_line_of_its_own(response, answer):
-    assert extract(response) == answer
+    assert extract_answer(response) == answer
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,7 @@ def test_an_answer_is_found_in_a_box_or_on_a_line_of_its_own(response, answer):
     ],
 )
 def test_of_several_answers_the_last_whole_one_counts(response, answer):
-    assert extract(response) == answer
+    assert extract_answer(response) == answer
 
 
 @pytest.mark.parametrize(
@@ -99,28 +102,34 @@ def test_nothing_else_counts_as_an_answer(response):
 
 
 def test_thinking_is_not_looked_at():
-    assert extract(r"<think>\boxed{1}</think> \boxed{2}") == "2"
-    assert extract(r"\boxed{1}</think> so \boxed{2}") == "2"
-    assert extract(r"<think>\boxed{1}</think> so it is 2") is None
+    assert extract_answer(r"<think>\boxed{1}</think> \boxed{2}") == "2"
+    assert extract_answer(r"\boxed{1}</think> so \boxed{2}") == "2"
+    assert extract_answer(r"<think>\boxed{1}</think> so it is 2") is None
 
 
 def test_thinking_that_does_not_end_holds_no_answer():
-    assert extract(r"<think> it is \boxed{1}") is None
+    assert extract_answer(r"<think> it is \boxed{1}") is None
 
 
 # Which answers are the same.
 
 
-def test_graded_answers_of_other_projects_get_their_verdicts():
-    wrong = [case["id"] for case in AGREED if verify(case["response"], case["gold"]).correct != case["expected"]]
+@pytest.fixture(scope="module")
+def passed() -> set[str]:
+    """Ids of the answers of `GRADED` that are right, graded by two threads at once."""
+    with ThreadPoolExecutor(2) as threads:
+        verdicts = threads.map(lambda case: verify(case["response"], case["gold"]), GRADED)
+        return {case["id"] for case, verdict in zip(GRADED, verdicts, strict=True) if verdict.correct}
+
+
+def test_graded_answers_of_other_projects_get_their_verdicts(passed):
     assert len(AGREED) == 236
-    assert wrong == []
+    assert [case["id"] for case in AGREED if (case["id"] in passed) != case["expected"]] == []
 
 
-def test_nothing_that_other_projects_call_wrong_is_right_contested_or_not():
-    passed = {case["id"] for case in GRADED if not case["expected"] and verify(case["response"], case["gold"]).correct}
+def test_nothing_that_other_projects_call_wrong_is_right_contested_or_not(passed):
     # The order of a list, which is free here.
-    assert passed == {"hendrycks-math-0238"}
+    assert {case["id"] for case in GRADED if not case["expected"]} & passed == {"hendrycks-math-0238"}
 
 
 @pytest.mark.parametrize("gold", sorted({case["gold"] for case in GRADED if case["gold"]}))
@@ -261,12 +270,12 @@ def test_the_order_of_a_list_is_free_and_that_of_a_tuple_is_not(parts):
 @given(st.lists(st.sampled_from(["x", "y", "+", "-", "2", "3", r"\cdot "]), min_size=1, max_size=12))
 def test_what_needs_no_algebra_is_judged_as_with_algebra(parts):
     text = "".join(parts)
-    if quickly(text, "3") is not None:
-        assert right(rf"{text}+\sqrt{{2}}", r"3+\sqrt2") == (quickly(text, "3") == EQUAL)
+    if compare_without_algebra(text, "3") is not None:
+        assert right(rf"{text}+\sqrt{{2}}", r"3+\sqrt2") == (compare_without_algebra(text, "3") == EQUAL)
 
 
 def test_numbers_are_judged_without_a_worker(monkeypatch):
-    monkeypatch.setattr(verifier, "_pool", lambda: pytest.fail("asked a worker"))
+    monkeypatch.setattr(math, "_workers", lambda: pytest.fail("asked a worker"))
     assert right("033", "33.0") and right(r"\frac{1}{2}", "0.5") and right("x+1", "x + 1") and not right("17", "18")
 
 
@@ -340,14 +349,27 @@ def graded_in_time(response: str, gold: str):
     return verdict
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+def memory_of(pid: int) -> int:
+    """Peak resident memory in bytes; 0 for a process that has just ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def assert_workers_are_small() -> None:
+    assert all(memory_of(pid) < 512 * 2**20 for pid in math._workers().pids())
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "product"])
 def test_a_hostile_answer_gets_a_status_in_time_and_the_next_one_its_grade(name, tmp_path):
     file = tmp_path / "executed"
     verdict = graded_in_time(box(HOSTILE[name].replace("{file}", str(file))), "x+3")
     assert not verdict.correct and verdict.status in ("ok", "unparsable", "timeout")
     assert right("x+3", "3+x")
     assert not file.exists()
-    assert all(memory_of(pid) < 512 * 2**20 for pid in verifier._pool().pids())
+    assert_workers_are_small()
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -365,7 +387,9 @@ def test_hostile_answers_from_many_threads_stop_nobody():
 
     hostile, easy = asyncio.run(grade())
     assert all(verdict.status in ("ok", "unparsable", "timeout") and not verdict.correct for verdict in hostile)
+    assert hostile[-1].status == "timeout"  # the product
     assert all(verdict.correct for verdict in easy)
+    assert_workers_are_small()
 
 
 def test_threads_get_the_verdicts_of_their_own_answers():
@@ -376,37 +400,24 @@ def test_threads_get_the_verdicts_of_their_own_answers():
 
 
 def test_an_answer_that_is_too_long_is_unparsable_unless_it_is_the_gold():
-    long = "+".join(["x"] * MAX_LENGTH)
+    long = "+".join(["x"] * MAX_CHARACTERS)
     assert verify(box(long), "x").status == "unparsable"
     assert right(long, long)
 
 
 def test_numbers_of_bounded_length_are_compared_exactly():
-    assert quickly("1" * 400, "1" * 399 + "2") == DIFFERENT
-    assert quickly("1" * 401, "1" * 400 + "2") is None
-
-
-def memory_of(pid: int) -> int:
-    """Peak resident memory in bytes; 0 for a process that has just ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+    assert compare_without_algebra("1" * 400, "1" * 399 + "2") == DIFFERENT
+    assert compare_without_algebra("1" * 401, "1" * 400 + "2") is None
 
 
 def test_the_parent_does_not_load_the_algebra(tmp_path):
-    import subprocess
-    import sys
-
     code = (
         "import sys\nfrom riskpo_openrlhf.verifiers import math\n"
         r"assert math.verify(r'\boxed{2\sqrt3}', r'\sqrt{12}').correct" + "\n"
         "assert not {'sympy', 'math_verify', 'torch', 'ray', 'openrlhf'} & set(sys.modules)\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={**os.environ}
-    )
+    environment = {**os.environ, "RISKPO_VERIFIER_WORKERS": "1"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert run.returncode == 0, run.stderr
 
 

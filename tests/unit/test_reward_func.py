@@ -7,8 +7,8 @@ import math
 import pytest
 
 from riskpo_openrlhf.verifiers import Verdict
-from riskpo_openrlhf.verifiers.labels import write_label
-from riskpo_openrlhf.verifiers.reward_func import LOGGED, reward_func
+from riskpo_openrlhf.verifiers.labels import VERIFIERS, write_label
+from riskpo_openrlhf.verifiers.reward_func import LOGGED, VERIFY, reward_func
 
 PROMPT = "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"
 SUM = json.dumps({"kind": "stdin", "tests": [{"input": "2 3\n", "output": "5\n"}]})
@@ -38,19 +38,23 @@ def test_the_label_names_the_verifier_and_scores_are_raw_correctness(verifier, g
     assert result["extra_logs"]["verifier/no_answer"] == 1.0
 
 
+def test_every_verifier_that_a_label_may_name_is_there():
+    assert tuple(VERIFY) == VERIFIERS
+
+
 def test_a_plain_label_is_the_answer_of_a_math_problem():
     assert reward("\\boxed{42}", "42")["scores"] == 1.0
 
 
 def test_out_of_time_is_no_verdict_and_not_a_wrong_answer(monkeypatch):
-    monkeypatch.setattr("riskpo_openrlhf.verifiers.math.verify", lambda *_: Verdict(False, "timeout"))
+    monkeypatch.setitem(VERIFY, "math", lambda *_: Verdict(False, "timeout"))
     result = reward("\\boxed{1}", "1")
     assert math.isnan(result["scores"]) and result["rewards"] == 0.0
     assert result["extra_logs"]["verifier/timeout"] == 1.0
 
 
 def test_a_failed_verifier_raises_and_names_itself_and_the_label(monkeypatch):
-    monkeypatch.setattr("riskpo_openrlhf.verifiers.math.verify", lambda *_: Verdict(False, "error", "worker is gone"))
+    monkeypatch.setitem(VERIFY, "math", lambda *_: Verdict(False, "error", "worker is gone"))
     with pytest.raises(RuntimeError, match="math verifier failed on label '17'.*worker is gone"):
         reward("\\boxed{1}", "17")
 

@@ -33,7 +33,7 @@ def attempt(action):
 BOTH = pytest.mark.parametrize("filtered", [True, False], ids=["filter", "namespaces alone"])
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def works():
     try:
         sandbox.mode()
@@ -99,7 +99,7 @@ def test_packages_of_a_folder_can_be_imported(monkeypatch, tmp_path):
 # --- time, memory, output, disk ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", ["while True: pass", "10 ** 10 ** 9", "str(7 ** 10 ** 8)"])
+@pytest.mark.parametrize("code", ["while True: pass", "10 ** 10 ** 9"])
 def test_a_program_that_computes_too_long_is_killed(code):
     started = time.monotonic()
     assert run(code, cpu=1, wall=3).code in (-signal.SIGKILL, None)
@@ -116,11 +116,12 @@ def test_a_program_that_computes_too_long_is_killed(code):
     ],
 )
 def test_a_program_that_waits_is_killed_at_the_wall_limit(code):
-    assert run(code, wall=0.5).code is None
+    assert run(code, wall=0.3).code is None
 
 
 def test_memory_beyond_the_limit_ends_the_program():
-    ended = run("x = []\nfor _ in range(2000): x.append(bytearray(b'x') * (1 << 20))\nprint('all of it')")
+    code = "x = []\nfor _ in range(200): x.append(bytearray(b'x') * (1 << 20))\nprint('all of it')"
+    ended = run(code, memory_mb=100)
     assert ended.code != 0 and b"all" not in ended.output
 
 
@@ -168,7 +169,7 @@ def test_a_folder_that_can_not_be_emptied_fails_the_next_run_and_not_the_sandbox
     [
         "def f(n): return f(n + 1)\nf(0)",
         "sys.setrecursionlimit(10 ** 9)\ndef f(n): return f(n + 1)\nf(0)",
-        "x = []\nfor _ in range(10 ** 6): x = [x]\nprint(repr(x))",
+        "x = []\nfor _ in range(10 ** 5): x = [x]\nprint(repr(x))",
         "ctypes.string_at(0)",
         "os.abort()",
         "os._exit(3)",
@@ -176,7 +177,7 @@ def test_a_folder_that_can_not_be_emptied_fails_the_next_run_and_not_the_sandbox
     ],
 )
 def test_a_crash_is_no_success(code):
-    assert run(code, cpu=2, wall=5).code != 0
+    assert run(code, cpu=2, wall=5, memory_mb=60).code != 0
 
 
 def test_deep_recursion_within_reason_works():
@@ -255,7 +256,7 @@ for _ in range(1000):
 
 def test_the_sandbox_dies_with_the_process_that_made_it(tmp_path):
     code = "from riskpo_openrlhf.verifiers.code.sandbox import open_sandbox\n"
-    code += "with open_sandbox('import time; time.sleep(20)') as box:\n"
+    code += "with open_sandbox('import time; time.sleep(20)', weak=False) as box:\n"
     code += "    print(box._process.pid, flush=True)\n"
     code += "    box.run(b'', cpu_seconds=1, wall_seconds=20)\n"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as maker:
@@ -277,7 +278,7 @@ def test_it_works_in_a_process_that_ignores_and_blocks_the_signals_of_children()
     code = "import signal\nfrom riskpo_openrlhf.verifiers.code.sandbox import open_sandbox\n"
     code += "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
     code += "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})\n"
-    code += "with open_sandbox('print(7)') as box: print(box.run(b'', cpu_seconds=5, wall_seconds=9))\n"
+    code += "with open_sandbox('print(7)', weak=False) as box: print(box.run(b'', cpu_seconds=5, wall_seconds=9))\n"
     assert "code=0, output=b'7" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
 
 
@@ -364,7 +365,7 @@ def test_no_more_sandboxes_than_allowed_are_in_use_at_once(monkeypatch):
     monkeypatch.setattr(sandbox, "_make_slots", lambda: slots)
 
     def work():
-        with open_sandbox("import time; time.sleep(0.3)") as box:
+        with open_sandbox("import time; time.sleep(0.1)") as box:
             started = time.monotonic()
             box.run(b"", cpu_seconds=1, wall_seconds=5)
             times.append((started, time.monotonic()))

@@ -1,10 +1,10 @@
-"""What runs inside the sandbox: a script of its own that `sandbox.py` starts; it imports nothing of the project.
+"""The script that `sandbox.py` starts: it makes the sandbox and runs programs in it. It imports no file of ours.
 
-Three roles, one process each at least. The launcher leaves the host's namespaces and forks. The supervisor, PID 1 in
-the new ones, gives up all privileges and waits for orders; each order is one run. For a run it forks a fresh child
-with limits and the system call filter on, in which the program runs, waits for its end, and kills what is left. No
-expected output ever gets here, except in a `check`, which runs in a child of its own: program and check share no
-memory, and only plain values pass between them.
+Three roles, each a process. The launcher leaves the host's namespaces and forks. The supervisor, PID 1 in the new
+namespaces, gives up all privileges and waits for orders. An order is one run: the supervisor forks a child with limits
+and the system call filter, in which the program runs, waits for its end, and kills what is left. No expected output
+gets here, except in a `check`, which runs in a child of its own. Program and check share no memory; only plain values
+pass between them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import time
 import types
 from _sitebuiltins import Quitter
 
-UNPARSABLE = 65  # exit code of a child whose program is no Python
+UNPARSABLE = 65  # exit code of a child whose program is not Python
 
-# LiveCodeBench's: what its checker puts in front of every program. Names of builtins stay the builtins.
+# LiveCodeBench's checker puts this in front of every program. Names of builtins stay the builtins.
 PRELUDE = """
 from string import *; from re import *; from datetime import *; from collections import *; from heapq import *
 from bisect import *; from copy import *; from math import *; from random import *; from statistics import *
@@ -37,7 +37,7 @@ import string, re, datetime, collections, heapq, bisect, copy, math, random, sta
 import operator, io, sys, json
 """
 
-# System calls that no program needs which only computes: name, number on x86_64, on aarch64 (None: not there).
+# System calls that a computing program does not need: name, number on x86_64, on aarch64 (-: not there).
 DENIED = """
 fork 57 -; vfork 58 -; execve 59 221; execveat 322 281; kill 62 129; tkill 200 130; tgkill 234 131;
 rt_sigqueueinfo 129 138; rt_tgsigqueueinfo 297 240; ptrace 101 117; process_vm_readv 310 270;
@@ -46,7 +46,7 @@ semget 64 190; mq_open 240 180; userfaultfd 323 282; bpf 321 280; perf_event_ope
 request_key 249 218; keyctl 250 219; unshare 272 97; setns 308 268; mount 165 40; umount2 166 39; pivot_root 155 41;
 chroot 161 51; name_to_handle_at 303 264; open_by_handle_at 304 265; fanotify_init 300 262
 """
-# Not there, for this program: pidfd_*, io_uring_*, new mount calls, clone3, process_madvise, and all from 442 on.
+# Reported as not there: pidfd_*, io_uring_*, new mount calls, clone3, process_madvise, and all from 442 on.
 ABSENT = (*range(424, 436), 438, 440)
 FIRST_UNKNOWN = 442
 ARCHITECTURES = {"x86_64": (0xC000003E, 1, 56), "aarch64": (0xC00000B7, 2, 220)}  # audit id, column above, clone
@@ -62,7 +62,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def system(name: str, *arguments, what: str = "") -> None:
-    """Call a C library function that returns 0. Raises `OSError` that names it, and what it was about."""
+    """Call a C library function. Raises `OSError`, with its name and `what`, unless it returns 0."""
     values = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     if getattr(libc, name)(*values):
         code = ctypes.get_errno()
@@ -75,7 +75,7 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, options
 
 
 def restrict(target: str, attributes: int, recursive: bool = True) -> None:
-    """Add attributes to the mount at `target`, and to those below it."""
+    """Add attributes to the mount at `target` and to those below it."""
     attr = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
     flags = AT_RECURSIVE if recursive else 0
     path, size = target.encode(), ctypes.sizeof(attr)
@@ -86,8 +86,8 @@ def restrict(target: str, attributes: int, recursive: bool = True) -> None:
 
 
 def leave_host(config: dict) -> None:
-    """New namespaces, a root folder with nothing but libraries, another user. Returns in the new PID 1 only."""
-    uid = 60000 + os.getpid() % 5000  # one that runs nothing else: the limit of processes counts by user
+    """Enter new namespaces, a root folder of libraries only, and another user. Returns in the new PID 1 only."""
+    uid = 60000 + os.getpid() % 5000  # a user that runs nothing else: the limit of processes counts by user
     root = os.geteuid() == 0 and is_mapped(uid)
     if root:
         try:
@@ -109,7 +109,7 @@ def leave_host(config: dict) -> None:
         os.close(1)
         os._exit(os.waitpid(child, 0)[1] and 1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 gets no signal of its children that it has no handler for
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 gets no signal from its children without a handler
     new_root(config, uid)
     socket.sethostname("sandbox")
     if root:
@@ -117,7 +117,7 @@ def leave_host(config: dict) -> None:
 
 
 def is_mapped(uid: int) -> bool:
-    """Whether this user exists in the namespace that the machine, or its container, gives us."""
+    """Tell whether this user exists in the namespace of the machine or container."""
     with open("/proc/self/uid_map") as file:
         return any(int(first) <= uid < int(first) + int(length) for first, _, length in map(str.split, file))
 
@@ -126,11 +126,11 @@ def become(uid: int) -> None:
     system("setgroups", 0, None)
     system("setresgid", uid, uid, uid)
     system("setresuid", uid, uid, uid)
-    system("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # or /proc/self stays root's
+    system("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # else /proc/self stays root's
 
 
 def new_root(config: dict, uid: int) -> None:
-    """A read-only root of system libraries and Python's; /tmp is empty, writable and small."""
+    """Mount a read-only root of system libraries and Python's, with an empty, small, writable /tmp."""
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", "/proc", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")  # any folder that exists everywhere
     os.chdir("/proc")
@@ -156,7 +156,7 @@ def new_root(config: dict, uid: int) -> None:
 
 
 def drop_privileges() -> None:
-    """No capabilities, none to gain, no debugger, no life after the parent's."""
+    """Give up all capabilities and the way to gain any; refuse debuggers; end with the parent."""
     header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     system("capset", ctypes.byref(header), ctypes.byref(none))
     system("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -165,7 +165,7 @@ def drop_privileges() -> None:
 
 
 def system_call_filter() -> ctypes.Structure:
-    """The seccomp program: `DENIED` gives EPERM, `ABSENT` ENOSYS, and clone only makes threads."""
+    """Return the seccomp program: `DENIED` gives EPERM, `ABSENT` gives ENOSYS, and clone makes threads only."""
     architecture, column, clone = ARCHITECTURES[os.uname().machine]
     allow, denied, absent, kill = 0x7FFF0000, 0x50001, 0x50026, 0x80000000
     load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -192,9 +192,9 @@ def system_call_filter() -> ctypes.Structure:
 
 
 class Supervisor:
-    """Serves runs of one program, one order at a time: `{"cpu", "wall", "filtered"}`, answered by `{"code"}`.
+    """Run one program, once for each order `{"cpu", "wall", "filtered"}`; each is answered by `{"code"}`.
 
-    The code is the program's exit code, minus the signal that ended it, or None past the wall limit.
+    The code is the program's exit code; minus the signal's number if a signal ended it; None at the wall-clock limit.
     """
 
     def __init__(self, config: dict, source: int, sink: int):
@@ -208,7 +208,7 @@ class Supervisor:
         for name in dir(builtins):
             self.prelude.pop(name, None)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        gc.freeze()  # what is here now is no child's garbage: not copied by its collector
+        gc.freeze()  # a child's garbage collector must not touch, and so copy, what is here now
 
     def run(self, order: dict) -> int | None:
         for entry in os.scandir("."):
@@ -227,7 +227,7 @@ class Supervisor:
         return self.wait(children, order["wall"])
 
     def wait(self, children: list[int], seconds: float) -> int | None:
-        """The exit code of the last of the children; then none of them is left, nor of their children."""
+        """Wait for the last of the children. Returns its exit code; no child, nor a child's child, is left then."""
         deadline, codes = time.monotonic() + seconds, {}
         while children[-1] not in codes and (left := deadline - time.monotonic()) > 0:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -239,7 +239,7 @@ class Supervisor:
         try:
             for pid in set(children) - codes.keys():
                 os.kill(pid, signal.SIGKILL)
-            if os.getpid() == 1:  # all that is left in this PID namespace; never on the host
+            if os.getpid() == 1:  # everything left in this PID namespace; never on the host
                 os.kill(-1, signal.SIGKILL)
         except ProcessLookupError:
             pass
@@ -251,11 +251,11 @@ class Supervisor:
             return UNPARSABLE if UNPARSABLE in map(codes.get, children) else code
 
     def start(self, order: dict, task, files: list[int]) -> int:
-        """Fork a child that has these files as 0, 1, 2, ..., limits and filter on, and runs the task."""
+        """Fork a child that runs the task with limits, the filter, and these files as 0, 1, 2, …"""
         pid = os.fork()
         if pid:
             return pid
-        code = 1  # whatever is raised here must not reach the supervisor's loop: this is its copy
+        code = 1  # no exception may reach the loop of the supervisor, whose copy this is
         try:
             self.confine(order, files)
             task()
@@ -277,7 +277,7 @@ class Supervisor:
         limits = {"CPU": math.ceil(order["cpu"]), "AS": self.config["memory_bytes"], "CORE": 0, "NOFILE": 64}
         limits |= {"FSIZE": self.config["output_bytes"], "STACK": 64 << 20, "MEMLOCK": 0, "MSGQUEUE": 0}
         if self.config["isolated"]:
-            limits["NPROC"] = self.config["processes"]  # on the host this would count all processes of the user
+            limits["NPROC"] = self.config["processes"]  # on the host this counts all processes of the user
         for name, limit in limits.items():
             kind = getattr(resource, f"RLIMIT_{name}")
             hard = resource.getrlimit(kind)[1]
@@ -313,7 +313,7 @@ class Supervisor:
             file.write(result)
 
     def serve(self) -> None:
-        """The program's side of a check: calls what it is asked to, and says what came of it."""
+        """Serve the program's side of a check: call what is asked for and reply with the result."""
         objects: list = []
         stream = socket.socket(fileno=3).makefile("rw")
         module = self.load("answer")
@@ -330,7 +330,7 @@ class Supervisor:
             stream.flush()
 
     def check(self) -> None:
-        """The check's side: names that it does not define itself are the program's."""
+        """Run the check's side: names that it does not define are the program's."""
         source, stream = sys.stdin.read(), socket.socket(fileno=3).makefile("rw")
 
         class Names(dict):
@@ -343,7 +343,7 @@ class Supervisor:
 
 
 class Remote:
-    """A function, class or object that lives in the program's process."""
+    """A function, class or object in the program's process."""
 
     def __init__(self, stream, path: list):
         self._stream, self._path = stream, path
@@ -368,7 +368,7 @@ class Remote:
 
 
 def encode(value, objects: list | None):
-    """`value` as JSON that keeps exact types. What is no plain value stays here, in `objects`; its number goes."""
+    """Return `value` as JSON that keeps exact types. No plain value: it stays here, in `objects`; its number goes."""
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value
@@ -387,7 +387,7 @@ def encode(value, objects: list | None):
 
 
 def decode(value, find):
-    """What `encode` made; `find` turns the number of an object into it. Raises for anything else."""
+    """Undo `encode`; `find` returns the object of a number. Raises for anything else."""
     if isinstance(value, list):
         return [decode(item, find) for item in value]
     if not isinstance(value, dict):
@@ -399,7 +399,7 @@ def decode(value, find):
 
 
 def plain(value):
-    """JSON's own types only, exactly; tuples become lists. Raises `TypeError`."""
+    """Return a value of JSON's own types, exactly; tuples become lists. Raises `TypeError` for any other."""
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value
@@ -411,7 +411,7 @@ def plain(value):
 
 
 def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it hands that down, and children can't be waited for
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, which is inherited, children can't be waited for
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     system("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     control = open(0, "rb", closefd=False)
@@ -422,7 +422,7 @@ def main() -> None:
 
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")  # where memory runs out, this goes first
+            file.write("1000")  # if memory runs out, this is killed first
         if config["isolated"]:
             leave_host(config)
         else:

@@ -1,17 +1,17 @@
-"""Runs Python programs that nobody has read, on Linux, and keeps them from everything but their input and output.
+"""Run untrusted Python programs on Linux, and keep them from everything but their input and output.
 
-Covered, in two layers: Linux namespaces (no files of the host but system libraries and Python's own, no network, no
-other processes, no privileges), and in each process a system call filter (no new processes, no sockets, no signals to
-others) with limits of CPU time, memory, output, files and threads. Whatever is left after a run is killed with its PID
+Covered, in two layers. Linux namespaces: no files of the host but system libraries and Python's own, no network, no
+other processes, no privileges. In each process: a system call filter (no new processes, no sockets, no signals to
+others) and limits of CPU time, memory, output, files and threads. What is left after a run is killed with its PID
 namespace. See docs/sandbox.md.
 
-Not covered: bugs of the kernel, side channels (timing, caches, load), and Python's and the system's libraries, which
-a program can read. It is no virtual machine: for programs of people who attack you on purpose, use one.
+Not covered: bugs of the kernel; side channels (timing, caches, load); Python's and the system's libraries, which a
+program can read. This is no virtual machine: for programs of deliberate attackers, use one.
 
-    python3 -m riskpo_openrlhf.verifiers.code.sandbox    # does it work here?
+    python3 -m riskpo_openrlhf.verifiers.code.sandbox    # self-test: does the sandbox work on this machine?
 
 Environment variables: RISKPO_SANDBOX (auto, namespaces, weak), RISKPO_CODE_SANDBOXES (how many at once in this
-process; the number of cores), RISKPO_CODE_PACKAGES (a folder of packages that programs may import).
+process; default: the number of cores), RISKPO_CODE_PACKAGES (a folder of packages that programs may import).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from riskpo_openrlhf.verifiers.environment import number_from
+
 MODES = ("auto", "namespaces", "weak")
 OUTPUT_BYTES = 32 << 20  # of standard output, and of any file
 DISK_BYTES = 64 << 20
@@ -38,7 +40,7 @@ PROCESSES = 64  # threads, in fact
 START_SECONDS = 30
 GRACE_SECONDS = 10
 
-# What a program tries that must fail, and what must work. It prints the names of the tries that went wrong.
+# A program that tries what must fail and what must work. It prints the tries that went wrong.
 _PROBE = """
 import colorsys, json, os, socket, sys, threading  # colorsys: a module that is not loaded yet
 secret, port, filtered = json.loads(input())
@@ -78,9 +80,9 @@ print(json.dumps(wrong))
 _LOCK = threading.RLock()
 _SCRIPT = Path(__file__).with_name("guest.py")
 _CURE = """the sandbox for programs does not work on this machine: {cause}.
-It needs Linux 5.14 or newer on x86_64 or aarch64, and one of: root with CAP_SYS_ADMIN (a container: --privileged, or
---cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined), or user namespaces for the
-user (sysctl user.max_user_namespaces > 0, kernel.unprivileged_userns_clone=1, and on Ubuntu
+It needs Linux 5.14 or newer on x86_64 or aarch64, and one of these: root with CAP_SYS_ADMIN (in a container:
+--privileged, or --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined); or user
+namespaces for this user (sysctl user.max_user_namespaces > 0, kernel.unprivileged_userns_clone=1, and on Ubuntu
 kernel.apparmor_restrict_unprivileged_userns=0). RISKPO_SANDBOX=weak runs programs without isolation: they can then
 read this user's files. See docs/sandbox.md; check with `python3 -m riskpo_openrlhf.verifiers.code.sandbox`"""
 
@@ -91,11 +93,11 @@ class SandboxError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """How a run of a program ended.
+    """The end of a program's run.
 
     Attributes:
-        code: exit code, minus the signal that ended the program, None if it ran into the wall limit.
-        output: what it wrote: standard output, or the result of the function as JSON.
+        code: the exit code; minus the signal's number if a signal ended the program; None at the wall-clock limit.
+        output: standard output, or the function's result as JSON.
     """
 
     code: int | None
@@ -103,21 +105,21 @@ class Run:
 
 
 class Sandbox:
-    """A program in its sandbox; `open_sandbox` makes it."""
+    """A program in its sandbox, made by `open_sandbox`."""
 
     def __init__(self, process: subprocess.Popen, source: int, sink: int):
         self._process, self._source, self._sink = process, source, sink
 
     def run(self, input: bytes, *, cpu_seconds: float, wall_seconds: float, filtered: bool = True) -> Run:
-        """Run the program once, in a new process and an empty folder; nothing of it is left afterwards.
+        """Run the program once, in a new process and an empty folder. Nothing of the run is left afterwards.
 
         Args:
-            input: what the kind of run reads, see `open_sandbox`.
-            cpu_seconds: CPU time of a process, rounded up to whole seconds.
-            wall_seconds: from its start to its end.
-            filtered: with the system call filter; without it only to test the namespaces and limits behind it.
+            input: what this kind of run reads, see `open_sandbox`.
+            cpu_seconds: limit of a process's CPU time, rounded up to whole seconds.
+            wall_seconds: limit from start to end by the clock.
+            filtered: with the system call filter. False only to test the namespaces and limits behind it.
 
-        Raises `SandboxError` when the sandbox ended, `TimeoutError` when it did not end the run in time.
+        Raises `SandboxError` if the sandbox ended, `TimeoutError` if it did not end the run in time.
         """
         for file in (self._source, self._sink):
             os.ftruncate(file, 0)
@@ -128,12 +130,12 @@ class Sandbox:
         return Run(code, os.pread(self._sink, OUTPUT_BYTES, 0))
 
     def ask(self, message: dict, seconds: float) -> dict:
-        """Send the supervisor a line of JSON and read one, over pipes that the program does not have."""
+        """Send the supervisor a line of JSON and read its reply, over pipes that the program does not have."""
         deadline, reply, pipe = time.monotonic() + seconds, b"", self._process.stdout.fileno()
         try:
             _write(self._process.stdin.fileno(), json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
-            pass  # it ended; why is read below
+            pass  # it ended; the reason is read below
         while not reply.endswith(b"\n"):
             if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError(f"the sandbox gave no answer within {seconds:.0f} s")
@@ -146,24 +148,24 @@ class Sandbox:
 
 @contextlib.contextmanager
 def open_sandbox(code: str, kind: str = "stdin", *, function: str = "", memory_mb: float = 1024, weak=None):
-    """A `Sandbox` for one program, in `with`; waits until fewer than the allowed number are in use.
+    """Open a `Sandbox` for one program, as a context manager. Waits while the allowed number are in use.
 
     Args:
         code: the program's source.
         kind: what a run does. `stdin`: the program reads the input and writes the output. `functional`: it calls
-            `function` with the JSON values of the input, one a line; output is the result as JSON. `assert`: the input
-            is the source of a check, which runs in a process beside the program's and fails by raising.
-        function: for `functional`.
-        memory_mb: address space of a process, MiB.
-        weak: without namespaces; by default as `mode()` says.
+            `function` with the JSON values of the input, one a line; the output is the result as JSON. `assert`: the
+            input is the source of a check, which runs in a process beside the program's and fails by raising.
+        function: the function's name, for `functional`.
+        memory_mb: limit of a process's address space, in MiB.
+        weak: without namespaces; default: as `mode()` says.
 
-    Raises `SandboxError` if it does not start.
+    Raises `SandboxError` if the sandbox does not start.
     """
     weak = mode() == "weak" if weak is None else weak
     packages = os.environ.get("RISKPO_CODE_PACKAGES", "")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_slots())
-        folder = "/tmp"  # of the sandbox
+        folder = "/tmp"  # inside the sandbox
         if weak:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="riskpo-", ignore_cleanup_errors=True))
         files = [os.memfd_create(name) for name in ("input", "output")]
@@ -203,9 +205,9 @@ def open_sandbox(code: str, kind: str = "stdin", *, function: str = "", memory_m
 
 
 def mode() -> str:
-    """`namespaces` or `weak`, by RISKPO_SANDBOX; the first call tries whether the sandbox really isolates.
+    """Return `namespaces` or `weak`, by RISKPO_SANDBOX. The first call tests whether the sandbox isolates.
 
-    Raises `ValueError` for an unknown value, `SandboxError` with cause and cure if it does not isolate.
+    Raises `ValueError` for an unknown value, and `SandboxError` with cause and cure if the sandbox does not isolate.
     """
     wanted = os.environ.get("RISKPO_SANDBOX", "auto")
     if wanted not in MODES:
@@ -228,12 +230,12 @@ def _working_mode(weak: bool) -> str:
     except (OSError, SandboxError) as error:
         raise SandboxError(_CURE.format(cause=error)) from None
     if wrong:
-        raise SandboxError(_CURE.format(cause="a program that tries it out says: " + "; ".join(dict.fromkeys(wrong))))
+        raise SandboxError(_CURE.format(cause="the self-test's program says: " + "; ".join(dict.fromkeys(wrong))))
     return "namespaces"
 
 
 def holes() -> list[str]:
-    """What a program in the sandbox can do though it must not, with and without the system call filter; none: []."""
+    """Run the self-test. Returns what a program can do but must not, with and without the system call filter."""
     wrong: list[str] = []
     with tempfile.NamedTemporaryFile() as secret, socket.create_server(("127.0.0.1", 0)) as server:
         os.chmod(secret.name, 0o644)
@@ -242,17 +244,14 @@ def holes() -> list[str]:
                 values = [secret.name, server.getsockname()[1], filtered]
                 run = sandbox.run(json.dumps(values).encode(), cpu_seconds=10, wall_seconds=20, filtered=filtered)
                 if run.code != 0:
-                    raise SandboxError(f"the program that tries it out ended with {run.code}")
+                    raise SandboxError(f"the self-test's program ended with {run.code}")
                 wrong += json.loads(run.output)
     return wrong
 
 
 @functools.cache
 def _make_slots() -> threading.BoundedSemaphore:
-    value = os.environ.get("RISKPO_CODE_SANDBOXES") or str(len(os.sched_getaffinity(0)))
-    if not value.isdecimal() or int(value) < 1:
-        raise ValueError(f"RISKPO_CODE_SANDBOXES is {value!r}; allowed: a whole number from 1")
-    return threading.BoundedSemaphore(int(value))
+    return threading.BoundedSemaphore(number_from("RISKPO_CODE_SANDBOXES", int, len(os.sched_getaffinity(0))))
 
 
 def _slots() -> threading.BoundedSemaphore:
@@ -261,7 +260,7 @@ def _slots() -> threading.BoundedSemaphore:
 
 
 def _visible() -> list[tuple[str, str]]:
-    """Folders that a program sees, from here and there: what the interpreter loads modules and libraries from."""
+    """Return the folders that a program sees, as (path here, path there): those of Python's modules and libraries."""
     python = (f"{sys.base_prefix}/lib", f"{sys.base_exec_prefix}/{sys.platlibdir}", os.path.dirname(os.__file__))
     folders: list[str] = []
     for folder in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", *python):
@@ -276,7 +275,7 @@ def _write(file: int, content: bytes) -> None:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """The launcher kills the sandbox's PID 1, and so all in it, and collects it."""
+    """Terminate the launcher, which kills the sandbox's PID 1 and so everything in it."""
     process.terminate()
     try:
         process.wait(GRACE_SECONDS)

@@ -1,14 +1,14 @@
-"""The test sets that `verifiers.code` grades programs with, and what turns the sources' encodings into them.
+"""Test sets for programs: the format that `verifiers.code` reads, and decoders of the data sources' formats.
 
-One format, plain JSON, three kinds:
+The format is plain JSON, of three kinds:
 
     {"kind": "stdin", "tests": [{"input": "1 2\\n", "output": "3\\n"}]}
     {"kind": "functional", "function": "twoSum", "tests": [{"input": "[2, 7]\\n9", "output": "[0, 1]"}]}
     {"kind": "assert", "check": "def check(candidate): ...\\n\\ncheck(Solution().pick)"}
 
-`functional` is LiveCodeBench's convention: `input` holds one JSON value a line, the positional arguments, `output` one
-JSON value; the function is a method of a class `Solution` or a plain one. `assert` is Archer's: Python source that
-raises if the program is wrong. Optional in each: `time_limit`, seconds a test, and `memory_mb`.
+`functional` is LiveCodeBench's convention. `input` holds the positional arguments, one JSON value a line; `output` is
+one JSON value. The function is a method of a class `Solution`, or a plain function. `assert` is Archer's convention:
+Python source that raises if the program is wrong. Optional in each: `time_limit` (seconds a test) and `memory_mb`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HARMLESS_OPCODES = _STRING_OPCODES | {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "L
 
 
 def check_tests(tests: dict) -> dict:
-    """The test set itself. Raises `ValueError`, saying what is wrong, unless `verifiers.code` can grade with it."""
+    """Return the test set. Raises `ValueError`, which says what is wrong, if `verifiers.code` can't grade with it."""
     if not isinstance(tests, dict) or tests.get("kind") not in KINDS:
         kind = tests.get("kind") if isinstance(tests, dict) else type(tests).__name__
         raise ValueError(f"a test set is an object with `kind` one of {', '.join(KINDS)}, not {kind!r}")
@@ -56,20 +56,17 @@ def check_tests(tests: dict) -> dict:
         if not isinstance(test, dict) or {k: type(v) for k, v in test.items()} != {"input": str, "output": str}:
             raise ValueError(f"test {i} must have the strings `input` and `output` and nothing else")
         if kind == "functional":
+            lines = [line for line in test["input"].split("\n") if line.strip()]
             try:
-                arguments(test["input"]), json.loads(test["output"])
+                for text in (*lines, test["output"]):
+                    json.loads(text)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"test {i} of {tests['function']}: not JSON: {error}") from None
     return tests
 
 
-def arguments(text: str) -> list:
-    """The positional arguments of a functional test, one JSON value a line. Raises `ValueError` for anything else."""
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
-
-
 def read_tests(gold: str) -> dict:
-    """The test set that a label names: its JSON text, or the absolute path of a `.json` or `.json.gz` file.
+    """Read the test set that a label names: its JSON text, or the absolute path of a `.json` or `.json.gz` file.
 
     Raises `OSError` for a file that can't be read, `ValueError` for a bad test set.
     """
@@ -80,12 +77,12 @@ def read_tests(gold: str) -> dict:
 
 
 def decode_livecodebench(public: str, private: str, metadata: str) -> dict:
-    """The test set of one LiveCodeBench problem, public tests first.
+    """Decode the test set of one LiveCodeBench problem, public tests first.
 
     Args:
         public: `public_test_cases`, a JSON list of `{"input", "output", "testtype"}`.
-        private: `private_test_cases`, the same, or base64 of zlib of a pickle of that JSON text. The pickle is read
-            as a string and by no unpickler, so it can run nothing; unpacked it may have 512 MiB.
+        private: `private_test_cases`, the same list, or base64 of zlib of a pickle of its JSON text. No unpickler
+            reads the pickle, so it can't run code. Unpacked it may have 512 MiB.
         metadata: a JSON object, with `func_name` for a functional problem.
 
     Raises `ValueError` for anything else.
@@ -97,7 +94,7 @@ def decode_livecodebench(public: str, private: str, metadata: str) -> dict:
 
 
 def decode_archer(ground_truth: str) -> dict:
-    """The test set of one row of Archer's code data, from the JSON text `reward_model["ground_truth"]`.
+    """Decode the test set of one row of Archer's code data, from the JSON text `reward_model["ground_truth"]`.
 
     Three shapes: `{"functional": source}`, `{"inputs": [...], "outputs": [...]}`, and a list of LiveCodeBench's tests,
     each with its `metadata`. Raises `ValueError` for anything else.
@@ -126,7 +123,7 @@ def _from_livecodebench(cases: list, function: str | None) -> dict:
 
 
 def _inflate(data: bytes) -> bytes:
-    """zlib, of at most `MAX_DECODED_BYTES`. Raises `ValueError`."""
+    """Unpack zlib data of at most `MAX_DECODED_BYTES`. Raises `ValueError`."""
     unpacker = zlib.decompressobj()
     try:
         unpacked = unpacker.decompress(data, MAX_DECODED_BYTES)
@@ -138,7 +135,7 @@ def _inflate(data: bytes) -> bytes:
 
 
 def _pickled_string(data: bytes) -> str:
-    """The string of a pickle that holds one string. Raises `ValueError` for a pickle with anything else in it."""
+    """Return the string of a pickle that holds one string and nothing else. Raises `ValueError` for any other."""
     operations = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(data)]
     refused = {name for name, _ in operations} - _HARMLESS_OPCODES
     strings = [argument for name, argument in operations if name in _STRING_OPCODES]

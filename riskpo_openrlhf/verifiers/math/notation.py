@@ -1,4 +1,4 @@
-"""Tidies up a mathematical answer: of the many ways to write it, one. Text to text, standard library only."""
+"""Rewrite a mathematical answer into one notation, out of many equal ones: text to text, standard library only."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import re
 import unicodedata
 from fractions import Fraction
 
-MAX_LENGTH = 2_000  # characters of an answer; the longest gold of the benchmarks has some hundred
-
-
-class Unreadable(ValueError):
-    """The text can't be taken apart, or what it says is too large to be evaluated."""
-
+from riskpo_openrlhf.verifiers.math.brackets import closing_bracket
+from riskpo_openrlhf.verifiers.math.limits import MAX_CHARACTERS, MAX_COMMANDS, Unreadable
 
 TEXT_COMMANDS = (
     r"(?:text(?:bf|it|rm|normal|sf|tt|up)?|mbox|hbox|mathrm|mathbf|mathit|mathsf|operatorname\*?|boldsymbol|bm|emph)"
@@ -32,7 +28,7 @@ _CHARACTERS = {
     "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     "⟨": "(", "⟩": ")", "∖": r"\setminus ",
 }  # fmt: skip
-# In this order. Each takes at most quadratic time, on a text of bounded length.
+# Applied in this order. Each takes at most quadratic time, on a text of bounded length.
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -111,12 +107,14 @@ _MIXED = re.compile(
 )
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?°")
+_COMMAND = re.compile(r"\\(?:frac|binom|sqrt)(?![a-zA-Z])|[\^_]")
+_SCRIPT = re.compile(r"-?\d+|\\[a-zA-Z]+|.", re.DOTALL)
+_SINGLE = re.compile(r"\\[a-zA-Z]+|.", re.DOTALL)
 
 
 def tidy(text: str) -> str:
-    """The text in one of many equal forms. Raises `Unreadable` for one that is too long or has brackets that don't
-    match."""
-    if len(text) > MAX_LENGTH or "\x00" in text:
+    """Rewrite an answer. Raises `Unreadable` if it is too long or its brackets don't match."""
+    if len(text) > MAX_CHARACTERS or "\x00" in text:
         raise Unreadable
     if "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z{}()])", r"\\", text).replace("\\\\", " ")
@@ -136,7 +134,7 @@ def tidy(text: str) -> str:
 
 
 def _repeating_decimal(match: re.Match) -> str:
-    r"""0.1\overline{6}, as a fraction."""
+    r"""Write 0.1\overline{6} as a fraction."""
     whole, start, period = match.groups()
     scale = 10 ** len(start) * (10 ** len(period) - 1)
     value = Fraction(int(whole + start + period) - int(whole + start or 0), scale)
@@ -144,35 +142,19 @@ def _repeating_decimal(match: re.Match) -> str:
 
 
 def _mixed_number(match: re.Match) -> str:
-    r"""7\frac{3}{4}, as a fraction; with an improper fraction it is a product."""
+    r"""Write 7\frac{3}{4} as one fraction; with an improper fraction, as a product."""
     whole, top, bottom = int(match[1]), int(match[2] or match[4]), int(match[3] or match[5])
     return (
         rf"\frac{{{whole * bottom + top}}}{{{bottom}}}" if top < bottom else rf"{whole}\cdot\frac{{{top}}}{{{bottom}}}"
     )
 
 
-TOKEN = re.compile(r"\\(?:begin|end)\s*\{[a-z]+\*?\}|\\[a-zA-Z]+|\\.|.", re.DOTALL)
-_COMMAND = re.compile(r"\\(?:frac|binom|sqrt)(?![a-zA-Z])|[\^_]")
-_SCRIPT = re.compile(r"-?\d+|\\[a-zA-Z]+|.", re.DOTALL)
-_SINGLE = re.compile(r"\\[a-zA-Z]+|.", re.DOTALL)
-
-
-def closing_bracket(text: str) -> int:
-    """Place of the bracket that closes the one the text begins with. Raises `Unreadable` if there is none."""
-    closing, depth = {"{": "}", "(": ")", "[": "]"}[text[0]], 0
-    for match in TOKEN.finditer(text):
-        depth += (match[0] == text[0]) - (match[0] == closing)
-        if depth == 0:
-            return match.start()
-    raise Unreadable
-
-
 def _with_braces(text: str) -> str:
-    r"""Braces around every argument of \frac, \binom, \sqrt, ^ and _: \frac43, \sqrt2, x^10, sqrt(x)."""
+    r"""Put braces around the arguments of \frac, \binom, \sqrt, ^ and _, as in \frac43, \sqrt2, x^10, sqrt(x)."""
     places = list(_COMMAND.finditer(text))
-    if len(places) > 200:
+    if len(places) > MAX_COMMANDS:
         raise Unreadable
-    for place in reversed(places):  # from the right: what an argument holds is in order then
+    for place in reversed(places):  # from the right: commands inside an argument have their braces then
         name, rest, arguments = place[0], text[place.end() :].lstrip(), ""
         if name == "\\sqrt" and rest.startswith("["):
             end = closing_bracket(rest) + 1
@@ -185,6 +167,7 @@ def _with_braces(text: str) -> str:
 
 
 def _argument(text: str, of: str) -> tuple[str, str]:
+    """Split off the first argument of command `of`. Returns the argument and the rest."""
     if not text:
         raise Unreadable
     if text[0] == "{" or (text[0] == "(" and of in ("^", "\\sqrt")):

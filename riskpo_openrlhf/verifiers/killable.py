@@ -1,8 +1,8 @@
-"""Processes that can be killed, for calls that may never return: a computer algebra system fed with model output.
+"""Call a function in worker processes that can be killed, because a computer algebra system may never return.
 
-A time-out inside the process does not do: signals only work in the main thread, and a long computation in C holds
-the interpreter's lock, so that nothing else in the process runs until it is over. Processes are started afresh, not
-forked: the caller is a Ray actor with threads and CUDA contexts. Standard library only.
+A time-out inside the process is not enough. Signals work in the main thread only. A long computation in C holds the
+interpreter's lock, so nothing else in the process runs meanwhile. Workers are started afresh, not forked: the caller
+is a Ray actor with threads and CUDA contexts. `worker.py` is the program of a worker. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,31 +21,32 @@ import threading
 import time
 import weakref
 
-from riskpo_openrlhf.verifiers.pool_child import OUT_OF_MEMORY
+from riskpo_openrlhf.verifiers.environment import number_from
+from riskpo_openrlhf.verifiers.worker import OUT_OF_MEMORY
 
 WORKERS_VARIABLE = "RISKPO_VERIFIER_WORKERS"
 SECONDS_VARIABLE = "RISKPO_VERIFIER_SECONDS"
-MAX_REQUEST = 65_536  # bytes; fits into an empty pipe, so that writing it can't block
+MAX_REQUEST = 65_536  # bytes; fits into an empty pipe, so writing it does not block
 
-_INHERITED = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME")  # the rest may hold secrets
+_INHERITED = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME")  # other variables may hold secrets
 _CLOSED = "the pool of workers is closed"
 _pools: weakref.WeakSet = weakref.WeakSet()
 
 
 class WorkerError(RuntimeError):
-    """A worker can't be started; the text says why."""
+    """A worker can't be started; the message says why."""
 
 
 class WorkerPool:
-    """Calls of one function in processes of their own, from any thread.
+    """Call one function in worker processes, from any thread.
 
     Args:
         function: `package.module:function`. Arguments and result must be JSON.
-        warm_up: arguments of a first call, made before the worker counts as started.
-        size: number of processes.
-        seconds: time for one call; a worker that takes longer is killed.
+        warm_up: arguments of a first call. The worker counts as started when it has returned.
+        size: number of workers.
+        seconds: time limit of one call; a worker that takes longer is killed.
         megabytes: limit of a worker's address space, and so of its memory.
-        start_seconds: time for a worker to start, warm-up included.
+        start_seconds: time limit of a worker's start, warm-up included.
     """
 
     def __init__(
@@ -68,21 +69,21 @@ class WorkerPool:
         _pools.add(self)
 
     def _reset(self) -> None:
-        # One place per worker: a running one, or None, where the next caller starts one.
+        # One place per worker. None: there is none, and the next caller starts one.
         self._places: queue.LifoQueue = queue.LifoQueue()
         self._workers: set[_Worker] = set()
         for _ in range(self.size):
             self._places.put(None)
 
     def call(self, *arguments) -> tuple[str, object]:
-        """One call. Waits for a free worker, however long; the time limit is the call's own.
+        """Call the function once. Waiting for a free worker has no time limit; the call itself has one.
 
         Returns:
-            `("ok", result)`; `("timeout", None)`; `("memory", None)` when the call took all memory of two workers;
-            `("error", text)` when the function raised, or the call ended two workers in another way.
+            `("ok", result)`; `("timeout", None)`; `("memory", None)` if the call ran out of memory in two workers;
+            `("error", text)` if the function raised, or the call ended two workers in another way.
 
         Raises:
-            WorkerError: no worker could be started, or the pool is closed.
+            WorkerError: no worker can be started, or the pool is closed.
             ValueError: the request is larger than `MAX_REQUEST`.
         """
         request = json.dumps(arguments).encode() + b"\n"
@@ -95,7 +96,7 @@ class WorkerPool:
                 if self._closed:
                     raise WorkerError(_CLOSED)
                 worker = worker or self._start()
-                if worker.process.poll() is not None:  # it died idle, so not of this request
+                if worker.process.poll() is not None:  # it died while idle, so this request is not the cause
                     self._replace(worker)
                     continue
                 worker.send(request)
@@ -105,11 +106,11 @@ class WorkerPool:
                 return "timeout", None
             except EOFError:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    worker.process.wait(1)  # its own exit status says more than our kill
+                    worker.process.wait(1)  # its own exit status says more than that of our kill
                 self._replace(worker)
                 deaths.append(worker.process.returncode)
             except BaseException:
-                # Not started, or interrupted: a reply that comes later must not go to somebody else.
+                # Not started, or interrupted: a late reply must not go to another caller.
                 self._places.put(None)
                 if worker:
                     self._end(worker)
@@ -122,7 +123,7 @@ class WorkerPool:
         return "error", f"two workers died of this request, with exit status {deaths[0]} and {deaths[1]}"
 
     def start(self) -> None:
-        """Start all workers that do not run yet, in the background."""
+        """Start all workers that are not running, in the background."""
         for worker in self._idle():
             if worker:
                 self._places.put(worker)
@@ -130,18 +131,18 @@ class WorkerPool:
                 self._replace(None)
 
     def pids(self) -> list[int]:
-        """Process ids of the workers."""
+        """Return the process ids of the workers."""
         return sorted(worker.process.pid for worker in tuple(self._workers))
 
     def close(self) -> None:
-        """End all workers, also those at work. The pool can't be used again."""
+        """End all workers, busy ones too. The pool can't be used again."""
         self._closed = True
         for worker in self._idle():
             if worker:
                 self._end(worker)
             self._places.put(None)
         for worker in tuple(self._workers):
-            worker.signal_end()  # who waits for its reply, in another thread, sees its end and clears up
+            worker.signal_end()  # the thread that waits for its reply sees its end and cleans up
 
     def _idle(self) -> list[_Worker | None]:
         taken = []
@@ -167,7 +168,7 @@ class WorkerPool:
         worker.kill()
 
     def _replace(self, worker: _Worker | None) -> None:
-        """Kill the worker and start another in the background. If that fails, the next caller tries and is told."""
+        """Kill the worker and start another in the background. If that fails, the next caller gets the error."""
         if worker:
             self._end(worker)
 
@@ -194,7 +195,7 @@ class _Worker:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "riskpo_openrlhf.verifiers.pool_child", pool.function]
+            [sys.executable, "-P", "-m", "riskpo_openrlhf.verifiers.worker", pool.function]
             + [str(pool.seconds), str(pool.megabytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -223,7 +224,7 @@ class _Worker:
             raise EOFError from None
 
     def receive(self, seconds: float) -> list:
-        """The next reply. Raises `TimeoutError`, or `EOFError` when the process has ended."""
+        """Return the next reply. Raises `TimeoutError`, or `EOFError` if the process has ended."""
         deadline = time.monotonic() + seconds
         poll = select.poll()
         try:
@@ -249,45 +250,35 @@ class _Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def kill(self) -> None:
-        """End the process if it has not ended by itself; its own exit status is kept."""
+        """End the process, unless it has ended by itself. Its own exit status is kept."""
         self.signal_end()
         self.process.wait()
         self.forget()
 
     def forget(self) -> None:
-        """Close our ends of the pipes; the process ends when nobody holds them."""
+        """Close our ends of the pipes. The process ends when nobody holds them."""
         for file in (self.process.stdin, self.process.stdout, self._errors):
-            with contextlib.suppress(OSError):  # what was not sent can't be
+            with contextlib.suppress(OSError):  # closing flushes, and the process may be gone
                 file.close()
 
 
-def shared(function: str, warm_up: tuple = ()) -> WorkerPool:
-    """The pool of this process for a function, made and started at the first call.
+def shared_pool(function: str, warm_up: tuple = ()) -> WorkerPool:
+    """Return this process's pool for a function. The first call makes it and starts its workers.
 
     The environment variables `RISKPO_VERIFIER_WORKERS` (default: a quarter of the cores, 2 to 8) and
-    `RISKPO_VERIFIER_SECONDS` (default 3) set its size and time limit. Raises `ValueError` if one is no number above 0.
+    `RISKPO_VERIFIER_SECONDS` (default: 3) set its size and time limit. Raises `ValueError` for a value that is no
+    number above 0.
     """
     with _shared_lock:
         if function not in _shared:
             _shared[function] = WorkerPool(
                 function,
                 warm_up,
-                size=_number(WORKERS_VARIABLE, int, min(8, max(2, (os.cpu_count() or 1) // 4))),
-                seconds=_number(SECONDS_VARIABLE, float, 3.0),
+                size=number_from(WORKERS_VARIABLE, int, min(8, max(2, (os.cpu_count() or 1) // 4))),
+                seconds=number_from(SECONDS_VARIABLE, float, 3.0),
             )
             _shared[function].start()
         return _shared[function]
-
-
-def _number(variable: str, kind: type, default):
-    text = os.environ.get(variable, str(default))
-    try:
-        value = kind(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < 1e6:
-        raise ValueError(f"{variable}={text!r} is not allowed: {'a whole' if kind is int else 'a'} number above 0")
-    return value
 
 
 _shared: dict[str, WorkerPool] = {}
@@ -300,13 +291,13 @@ def _close_all() -> None:
 
 
 def _after_fork() -> None:
-    """A forked child has workers of its own; as long as it held our pipes, the parent's would outlive the parent."""
+    """Give a forked child workers of its own. If it held our pipes, the parent's workers would outlive the parent."""
     global _shared_lock
     _shared_lock = threading.Lock()
     for pool in tuple(_pools):
         for worker in tuple(pool._workers):
             worker.forget()
-            worker.process.returncode = 0  # not ours to wait for
+            worker.process.returncode = 0  # another process waits for it
         pool._reset()
 
 

@@ -1,9 +1,9 @@
-"""The process behind `verifiers/pool.py`: calls one function, again and again, until its pipe is closed.
+"""The program of a worker process of `killable.py`: call one function for each request, until stdin ends.
 
-    python -P -m riskpo_openrlhf.verifiers.pool_child PACKAGE.MODULE:FUNCTION SECONDS MEGABYTES
+    python -P -m riskpo_openrlhf.verifiers.worker PACKAGE.MODULE:FUNCTION SECONDS MEGABYTES
 
-A request is a line of JSON on stdin, the list of the function's arguments; the reply a line of JSON on stdout,
-`["ok", value]` or `["error", text]`. The first request is the warm-up; its reply says that all is loaded.
+A request is a line of JSON on stdin: the list of the function's arguments. The reply is a line of JSON on stdout:
+`["ok", value]` or `["error", text]`. The first request is the warm-up; its reply says that everything is loaded.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ OUT_OF_MEMORY = 77  # exit status
 
 
 def main(function: str, seconds: str, megabytes: str) -> None:
-    """Serve requests until stdin ends. A request that takes all its memory or time ends the process."""
+    """Serve requests until stdin ends. A request that exceeds its memory or time ends the process."""
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)  # what the function prints must not look like a reply
+    os.dup2(2, 1)  # so that the function's own output is no reply
     memory, hard = int(megabytes) * 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]
     memory = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Whoever asked kills us at the deadline. This is for the case that it is dead itself: the default action of the
-    # signal ends the process even in the middle of a long computation in C, where no Python handler would run.
+    # The caller kills this process at the deadline. The alarm is for a caller that is dead. The signal's default
+    # action ends the process even inside a long computation in C, where no Python handler would run.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     allowed = math.ceil(float(seconds)) + 1
@@ -36,12 +36,12 @@ def main(function: str, seconds: str, megabytes: str) -> None:
     call = getattr(importlib.import_module(module), name)
     for number, line in enumerate(sys.stdin.buffer):
         if number == 1:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # only the start's errors are read by anyone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # only errors of the start are read
         signal.alarm(allowed if number else 0)
         try:
             reply = json.dumps(["ok", call(*json.loads(line))])
         except MemoryError:
-            os._exit(OUT_OF_MEMORY)  # what is left of the process can't be trusted
+            os._exit(OUT_OF_MEMORY)  # the process can't be trusted any more
         except Exception as error:
             if number == 0:
                 raise
@@ -50,11 +50,11 @@ def main(function: str, seconds: str, megabytes: str) -> None:
         replies.write(reply + "\n")
         replies.flush()
         if _resident() * 2 > memory:
-            return  # the caches of a long life: a fresh process takes the place
+            return  # caches have grown: a fresh process replaces this one
 
 
 def _resident() -> int:
-    """Bytes. Not `getrusage`: its maximum begins with that of the process that started this one."""
+    """Return the resident memory in bytes. `getrusage` will not do: its maximum includes the parent's."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 

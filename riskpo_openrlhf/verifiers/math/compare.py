@@ -1,0 +1,182 @@
+"""Compare two answers: rewrite both into one notation, take them apart, and compare their parts by value.
+
+latex2sympy2_extended, SymPy and math-verify do the algebra. Any of them may take for ever, so `compare` belongs into a
+worker process (`verifiers/killable.py`). `compare_without_algebra` needs none.
+"""
+
+from __future__ import annotations
+
+import re
+
+from riskpo_openrlhf.verifiers.math.expressions import is_scalar
+from riskpo_openrlhf.verifiers.math.leaves import Rules, same_leaf
+from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, Unreadable
+from riskpo_openrlhf.verifiers.math.nodes import (
+    Chain,
+    Leaf,
+    ListNode,
+    Matrix,
+    Named,
+    Node,
+    Ratio,
+    Row,
+    SetNode,
+    TupleNode,
+)
+from riskpo_openrlhf.verifiers.math.notation import tidy
+from riskpo_openrlhf.verifiers.math.numbers import plain_number, same_number
+from riskpo_openrlhf.verifiers.math.parse import readings
+from riskpo_openrlhf.verifiers.math.values import judged_by_math_verify, same_up_to_a_factor
+from riskpo_openrlhf.verifiers.math.words import plain_words
+
+EQUAL, DIFFERENT, UNREADABLE = "equal", "different", "unreadable"
+_SPACE = re.compile(r"\s+(?!\w)|(?<!\w)\s+")  # but not the space in "1 0" and "\pi r"
+_SET_OPERATION = re.compile(r"\\(?:setminus|backslash|cap|mathbb)(?![a-zA-Z])")
+
+
+def compare_without_algebra(gold: str, answer: str) -> str | None:
+    """Return the verdict of `compare` for the same text and for two plain numbers; None for all else."""
+    gold, answer = (text.strip().strip("$").strip() for text in (gold, answer))
+    if _SPACE.sub("", gold) == _SPACE.sub("", answer):
+        return EQUAL
+    g, a = plain_number(gold), plain_number(answer)
+    return _verdict(same_number(g, a)) if g and a else None
+
+
+def compare(gold: str, answer: str, rounded: bool = False) -> str:
+    """Return `equal`, `different`, or `unreadable` if the answer can't be read or is too large to be evaluated.
+
+    Args:
+        gold: the right answer.
+        answer: the answer to judge.
+        rounded: accept decimals that are the rounded value of the other answer, see `geometry.verify`.
+    """
+    if (verdict := compare_without_algebra(gold, answer)) and (verdict == EQUAL or not rounded):
+        return verdict
+    if plain_words(gold) == plain_words(answer) != "":
+        return EQUAL
+    try:
+        answers = readings(answer)
+        rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
+        if any(same(g, a, rules) for g in readings(gold) for a in answers):
+            return EQUAL
+        return _verdict(bool(_SET_OPERATION.search(gold + answer)) and _same_computed_sets(gold, answer, rules))
+    except MemoryError:
+        raise
+    except Exception:  # Unreadable, or whatever SymPy raises on an odd expression
+        return UNREADABLE
+
+
+def same(gold: Node, answer: Node, rules: Rules) -> bool:
+    """Tell whether an answer means the same as the gold. Raises `Unreadable`, and whatever SymPy raises."""
+    match gold, answer:
+        case (Named(), _) | (_, Named()):
+            return _same_named(gold, answer, rules)
+        case Chain(), _:
+            return _same_equation(gold, answer, rules)
+        case _, Chain():  # 2+3 = 5 is right if each part is; 41 = 42 is not
+            return all(same(gold, value, rules) for value in answer.values)
+        case (ListNode() | SetNode() | TupleNode(), ListNode()) | (ListNode(), SetNode() | TupleNode()):
+            return _same_collection(gold, answer, rules)
+        case (SetNode(), SetNode()) | (TupleNode(), TupleNode()):
+            return _same_collection(gold, answer, rules)
+        case SetNode(), _:  # {5} and 5, {(1, 2)} and (1, 2)
+            return _same_in_order(gold.nodes, [answer], rules)
+        case _, SetNode():
+            return _same_in_order([gold], answer.nodes, rules)
+        case Leaf(), Leaf():
+            return same_leaf(gold.text, answer.text, rules)
+        case (Leaf(), Matrix()) | (Matrix(), Leaf()):  # a number times a matrix
+            return judged_by_math_verify(rules.read(gold.text), rules.read(answer.text))
+        case Ratio(), Leaf():
+            return same(gold.as_quotient(), answer, rules)
+        case Leaf(), Ratio():
+            return same(gold, answer.as_quotient(), rules)
+        case (Matrix(), Matrix()) | (Row(), Row()) | (Ratio(), Ratio()):
+            return _same_in_order(gold.nodes, answer.nodes, rules)
+        case _:
+            return False
+
+
+def _same_in_order(golds, answers, rules: Rules) -> bool:
+    return len(golds) == len(answers) and all(same(g, a, rules) for g, a in zip(golds, answers, strict=True))
+
+
+def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
+    """Compare values of which at least one has a name: x = 5 and 5, but not x = 5 and y = 5."""
+    g, a = (node.value if isinstance(node, Named) else node for node in (gold, answer))
+    if isinstance(gold, Named) and isinstance(g, Chain):  # x = 5+6 = 11: the last value is the answer
+        g = g.nodes[-1]
+    if isinstance(gold, Named) and isinstance(answer, Named):
+        alike = answer.name in (gold.name, gold.stem)
+    else:
+        alike = True
+    return (alike and same(g, a, rules)) or _same_equation(gold, answer, rules)
+
+
+def _same_equation(gold: Node, answer: Node, rules: Rules) -> bool:
+    """Tell whether two equations are the same: left side minus right side is the same up to a factor."""
+    if not all(isinstance(node, (Named, Chain)) and node.difference for node in (gold, answer)):
+        return False
+    try:
+        g, a = rules.read(gold.difference), rules.read(answer.difference)
+    except Unreadable:  # x = (1, 2)
+        return False
+    return is_scalar(g) and is_scalar(a) and same_up_to_a_factor(g, a)
+
+
+def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
+    """Compare lists, sets and tuples."""
+    if isinstance(gold, TupleNode) and isinstance(answer, TupleNode):
+        same_ends = gold.brackets == answer.brackets or len(gold.nodes) > 2
+        return same_ends and _same_in_order(gold.nodes, answer.nodes, rules)
+    golds, answers = _elements(gold.nodes), _elements(answer.nodes)
+    if max(len(golds), len(answers)) > MAX_ELEMENTS:
+        raise Unreadable
+    tuples = [node for node in (gold, answer) if isinstance(node, TupleNode)]
+    if any(node.is_interval for node in tuples):
+        return False  # an interval is not the list of its ends
+    if tuples or _named_by_place(golds, answers) or _named_by_place(answers, golds):
+        return _same_in_order(golds, answers, rules)
+    # Each gold as often as among the golds, or more often: an answer may name a solution twice.
+    counts = [[sum(same(g, node, rules) for node in nodes) for g in golds] for nodes in (golds, answers)]
+    known = all(any(same(g, a, rules) for g in golds) for a in answers)
+    return known and all(1 <= g <= a for g, a in zip(*counts, strict=True))
+
+
+def _elements(nodes: tuple[Node, ...]) -> list[Node]:
+    """Return the nodes with each list, such as the two values of a plus-minus, replaced by its elements."""
+    elements: list[Node] = []
+    for node in nodes:
+        match node:
+            case ListNode():
+                elements += _elements(node.nodes)
+            case Named(value=ListNode()):
+                elements += [Named(value, node.name) for value in _elements(node.value.nodes)]
+            case _:
+                elements.append(node)
+    return elements
+
+
+def _named_by_place(named: list[Node], bare: list[Node]) -> bool:
+    """Tell whether the order of bare values says their names: x = 1, y = 2 against 1, 2.
+
+    Not so for x_1 and x_2, which are two of a kind.
+    """
+    stems = {node.stem for node in named if isinstance(node, Named)}
+    return len(stems) > 1 and not any(isinstance(node, Named) for node in bare)
+
+
+def _same_computed_sets(gold: str, answer: str, rules: Rules) -> bool:
+    """Compare sets that must be computed first, such as a difference."""
+    return judged_by_math_verify(*(rules.read(tidy(text)) for text in (gold, answer)))
+
+
+def _case_is_free(text: str) -> bool:
+    """Tell whether m and M are the same: yes, unless a letter occurs in both cases."""
+    letters = set(re.sub(r"\\[a-zA-Z]+", "", text))
+    return not any(letter.upper() in letters for letter in letters if letter.islower())
+
+
+def _verdict(same: bool) -> str:
+    return EQUAL if same else DIFFERENT

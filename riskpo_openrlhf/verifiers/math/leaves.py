@@ -1,0 +1,94 @@
+"""Compare two leaves: numbers, expressions, words, with or without units."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from riskpo_openrlhf.verifiers.math.expressions import is_scalar, read_expression
+from riskpo_openrlhf.verifiers.math.limits import Unreadable
+from riskpo_openrlhf.verifiers.math.numbers import CLOSE, PlainNumber, plain_number, same_number
+from riskpo_openrlhf.verifiers.math.units import split_unit
+from riskpo_openrlhf.verifiers.math.values import EXACT, judged_by_math_verify, real_value, same_value
+from riskpo_openrlhf.verifiers.math.words import is_word, plain_words
+
+_BASE = re.compile(r"(\d+)_\{(?:\\text\{)?(\d{1,2}|[a-z]{3,5})\}?\}")
+_BASES = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten".split(), 2)}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How one comparison is made.
+
+    Attributes:
+        rounded: accept decimals that are the rounded value of the other answer.
+        fold_case: m and M are the same variable.
+    """
+
+    rounded: bool
+    fold_case: bool
+
+    def read(self, text: str):
+        """Read a text as a SymPy object. Raises `Unreadable`."""
+        return read_expression(text, self.fold_case)
+
+
+def same_leaf(gold: str, answer: str, rules: Rules) -> bool:
+    """Tell whether two texts mean the same: without units, as words, in their number bases, or by value."""
+    (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
+    units = {gold_unit, answer_unit} - {""}
+    if len(units) > 1:
+        return False
+    gold_words, answer_words = plain_words(gold), plain_words(answer)
+    if is_word(gold_words, gold) or is_word(answer_words, answer):
+        return gold_words == answer_words
+    if _BASE.fullmatch(gold) or _BASE.fullmatch(answer):
+        return _digits_and_base(gold) == _digits_and_base(answer)
+    if _same_values(gold, answer, rules):
+        return True
+    if units != {"%"} or gold_unit == answer_unit:
+        return False
+    # 50% is 50 to some golds, and 0.5 to others.
+    hundredth = [rf"\frac{{{t}}}{{100}}" if u else t for t, u in ((gold, gold_unit), (answer, answer_unit))]
+    return _same_values(*hundredth, rules)
+
+
+def _digits_and_base(text: str) -> tuple[str, str]:
+    """Return digits and base, 10 if none is written: 52_8 is not 42, because the question asks for the base."""
+    match = _BASE.fullmatch(text)
+    return (match[1], _BASES.get(match[2], match[2])) if match else (text, "10")
+
+
+def _same_values(gold: str, answer: str, rules: Rules) -> bool:
+    g, a = plain_number(gold), plain_number(answer)
+    if g and a and same_number(g, a):
+        return True
+    if rules.rounded and _is_rounded(g, a, gold, answer, rules):
+        return True
+    if g and a:
+        return False
+    right = rules.read(answer)
+    try:
+        left = rules.read(gold)
+    except Unreadable:  # nothing but the same text equals it
+        return False
+    if is_scalar(left) and is_scalar(right):
+        return same_value(left, right, CLOSE if "." in gold + answer else EXACT)
+    return judged_by_math_verify(left, right)
+
+
+def _is_rounded(g: PlainNumber | None, a: PlainNumber | None, gold: str, answer: str, rules: Rules) -> bool:
+    """Tell whether one is a decimal and the other its exact value; an answer's decimal needs two places or more."""
+    if g and g.is_decimal:
+        decimal, number, text = g, a, answer
+    elif a and a.is_decimal and a.places > 1 and not (g and g.is_whole):
+        decimal, number, text = a, g, gold
+    else:
+        return False
+    if number:
+        value = number.value
+    else:
+        expression = rules.read(text)
+        value = real_value(expression) if is_scalar(expression) else None
+    return value is not None and abs(value - decimal.value) <= Fraction(1, 2 * 10**decimal.places)

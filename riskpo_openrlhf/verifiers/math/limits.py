@@ -1,0 +1,18 @@
+"""What is too large to be graded. Every limit of the math verifier is in this file."""
+
+from __future__ import annotations
+
+MAX_CHARACTERS = 2_000  # of an answer; the longest gold of the benchmarks has a few hundred
+MAX_COMMANDS = 200  # \frac, \binom, \sqrt, ^ and _ in an answer
+MAX_NESTED_NODES = 12  # lists in sets in equations …
+MAX_ELEMENTS = 100  # of a list or set
+MAX_DIGITS = 400  # of a number that is compared without algebra
+# The time of latex2sympy2_extended's parser explodes with length, nesting and bars of an expression.
+MAX_EXPRESSION = 600  # characters
+MAX_NESTED_BRACKETS = 20
+MAX_BARS = 8  # of |x|
+MAX_BITS = 200_000  # of a number that is worth evaluating
+
+
+class Unreadable(ValueError):
+    """The text can't be taken apart, or its value is too large to be evaluated."""

@@ -1,0 +1,98 @@
+r"""The parts of an answer. `parse.py` makes them from text, `compare.py` compares them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A text without parts that are compared one by one: a number, an expression, a word, with or without unit."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ListNode:
+    r"""`1, 2 and 3`; also the parts of a union, and the two values of `\pm 3`."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class SetNode:
+    r"""`\{1, 2\}`."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class TupleNode:
+    """`(1, 2)` or `[0, 1)`: a pair and an interval look alike. `brackets` is `"()"`, `"[)"`, …"""
+
+    nodes: tuple[Node, ...]
+    brackets: str
+
+    @property
+    def is_interval(self) -> bool:
+        """Whether it can only be an interval: two ends, and not both brackets round."""
+        return self.brackets != "()" and len(self.nodes) == 2
+
+
+@dataclass(frozen=True)
+class Named:
+    r"""A value with a name: `x = 5`, `f(x) = 2x`, `x \in [0, 1]`, `0 < x < 1`.
+
+    `difference` is the text of left side minus right side of an equation; None for other relations.
+    """
+
+    value: Node
+    name: str
+    difference: str | None = None
+
+    @property
+    def stem(self) -> str:
+        """The name without its index: `x` of `x_1`."""
+        return self.name.split("_")[0]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """An equation whose left side is no name: `2x+y = 3`, `2+3 = 5`, `a = b = 7`. `difference` is as in `Named`.
+
+    `left_is_asked`: the left side, like `m+n`, is what the question asks for and not a value.
+    """
+
+    nodes: tuple[Node, ...]
+    left_is_asked: bool = False
+    difference: str | None = None
+
+    @property
+    def values(self) -> tuple[Node, ...]:
+        return self.nodes[1:] if self.left_is_asked else self.nodes
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a matrix."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    nodes: tuple[Row, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """`11:21`."""
+
+    nodes: tuple[Leaf, ...]
+
+    def as_quotient(self) -> Leaf:
+        return Leaf("/".join(f"({node.text})" for node in self.nodes))
+
+
+Node = Leaf | ListNode | SetNode | TupleNode | Named | Chain | Row | Matrix | Ratio

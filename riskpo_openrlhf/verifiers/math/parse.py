@@ -1,0 +1,159 @@
+r"""Take an answer apart into the nodes of `nodes.py`: text to nodes, standard library only."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from riskpo_openrlhf.verifiers.math.brackets import closing_bracket, depths, split
+from riskpo_openrlhf.verifiers.math.limits import MAX_NESTED_NODES, Unreadable
+from riskpo_openrlhf.verifiers.math.nodes import (
+    Chain,
+    Leaf,
+    ListNode,
+    Matrix,
+    Named,
+    Node,
+    Ratio,
+    Row,
+    SetNode,
+    TupleNode,
+)
+from riskpo_openrlhf.verifiers.math.notation import tidy
+
+_SEPARATORS = {",", ";"}
+_RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\in", "\\approx", "\\ne"}
+_TURNED = {">": "<", "\\ge": "\\le"}
+_MATRIX = re.compile(r"\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
+_SYSTEM = re.compile(r"(?:\\\{)?\s*\\begin\s*\{(cases|aligned|gathered)\}(.*)\\end\s*\{\1\}", re.DOTALL)
+_ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
+_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_SYMBOLS = {
+    "\\emptyset": SetNode(()),
+    "\\mathbb{R}": TupleNode((Leaf("-\\infty"), Leaf("\\infty")), "()"),
+}
+
+
+@functools.lru_cache(maxsize=2048)
+def readings(text: str) -> tuple[Node, ...]:
+    """Parse an answer into a node for each way to read it: `1,234` is a number, or a list of two.
+
+    Raises `Unreadable`.
+    """
+    text = tidy(text)
+    joined = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+    return tuple(_node(reading) for reading in dict.fromkeys((joined, text if ",0" not in text else joined)))
+
+
+def _node(text: str, level: int = 0) -> Node:
+    if level > MAX_NESTED_NODES:
+        raise Unreadable
+    text = text.strip()
+    while text.startswith("{") and closing_bracket(text) == len(text) - 1:
+        text = text[1:-1].strip()
+        if split(text, _SEPARATORS)[1]:  # {1, 2} without the backslashes
+            text = rf"\{{{text}\}}"
+    for separators in (_SEPARATORS, {"\\cup"}):
+        parts = [part for part in split(text, separators)[0] if part]
+        if len(parts) > 1:
+            return ListNode(_nodes(parts, level + 1))
+        text = parts[0] if parts else ""
+    parts, signs = split(text, _RELATIONS)
+    if signs:
+        return _relation(parts, signs, level + 1)
+    if match := _MATRIX.fullmatch(text):
+        rows = [split(row, {"&"})[0] for row in _ROW_END.split(match[2]) if row.strip()]
+        return Matrix(tuple(Row(_nodes(row, level + 1)) for row in rows), text)
+    if match := _SYSTEM.fullmatch(text):
+        return _node(_ROW_END.sub(",", match[2].replace("&", "")), level + 1)
+    if text in _SYMBOLS:
+        return _SYMBOLS[text]
+    if _PLUS_MINUS.search(text) and not text.startswith("\\{"):  # both upper signs, both lower signs
+        upper = _PLUS_MINUS.sub(lambda match: "+" if match[1] == "pm" else "-", text)
+        lower = _PLUS_MINUS.sub(lambda match: "-" if match[1] == "pm" else "+", text)
+        return ListNode(_nodes([value.removeprefix("+") for value in (upper, lower)], level + 1))
+    if text.startswith(("(", "[", "\\{")) and (node := _bracketed(text, level + 1)):
+        return node
+    parts, colons = split(text, {":"})
+    if colons and all(parts):
+        return Ratio(tuple(map(Leaf, parts)))
+    return Leaf(text)
+
+
+def _nodes(parts: list[str], level: int) -> tuple[Node, ...]:
+    return tuple(_node(part, level) for part in parts)
+
+
+def _bracketed(text: str, level: int) -> Node | None:
+    """Parse a text that is one pair of brackets; None if it is more than that."""
+    tokens = depths(text)
+    opening = next(tokens)[0]
+    end = next(match for match, depth in tokens if depth == 0)
+    if end.end() != len(text) or (opening[0] == "\\{") != (end[0] == "\\}"):
+        return None
+    inner = text[opening.end() : end.start()].strip()
+    if opening[0] == "\\{":
+        parts, bars = split(inner, {"|", ":"})
+        if len(bars) == 1 and _is_name(parts[0].split("\\in")[0]):  # {x : x > 1}
+            return _node(parts[1], level)
+    parts = [part for part in split(inner, {";"} if split(inner, {";"})[1] else {","})[0] if part]
+    if opening[0] == "\\{":
+        return SetNode(_nodes(parts, level))
+    if len(parts) == 1:
+        return _node(inner, level)
+    return TupleNode(_nodes(parts, level), opening[0] + end[0])
+
+
+def _relation(parts: list[str], signs: list[str], level: int) -> Node:
+    """Parse a text with relations: `parts[0] signs[0] parts[1] signs[1] …`."""
+    if not all(parts):
+        raise Unreadable
+    if "\\approx" in signs:  # the part before it is exact, unless that is only a name
+        place = signs.index("\\approx")
+        if place == 0 and _is_name(parts[0]):
+            return Named(_node(parts[1], level), _plain(parts[0]))
+        parts, signs = parts[: place + 1], signs[:place]
+        if not signs:
+            return _node(parts[0], level)
+    if set(signs) == {"="}:
+        return _equation(parts, level)
+    if signs == ["\\in"] and _is_name(parts[0]):
+        return Named(_node(parts[1], level), _plain(parts[0]))
+    if signs[0] in (">", "\\ge"):
+        parts, signs = parts[::-1], [_TURNED.get(sign, sign) for sign in signs[::-1]]
+    if set(signs) <= {"<", "\\le"}:
+        if len(parts) == 2 and _is_name(parts[0]):
+            parts, signs = ["-\\infty", *parts], ["<", *signs]
+        elif len(parts) == 2 and _is_name(parts[1]):
+            parts, signs = [*parts, "\\infty"], [*signs, "<"]
+        if len(parts) == 3 and _is_name(parts[1]):
+            brackets = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
+            return Named(TupleNode(_nodes([parts[0], parts[2]], level), brackets), _plain(parts[1]))
+    return Leaf(" ".join([parts[0], *(f"{sign} {part}" for sign, part in zip(signs, parts[1:], strict=True))]))
+
+
+def _equation(sides: list[str], level: int) -> Named | Chain:
+    if len(sides) == 2 and _is_name(sides[1]) and not _is_name(sides[0]):
+        sides = sides[::-1]
+    nodes = _nodes(sides, level)
+    difference = f"{sides[0]}-({sides[1]})" if len(sides) == 2 else None
+    if not _is_name(sides[0]):
+        return Chain(nodes, _is_name(sides[0], sums=True), difference)
+    return Named(nodes[1] if difference else Chain(nodes[1:]), _plain(sides[0]), difference)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\\text|[\s{}]", "", name).lower()
+
+
+def _is_name(text: str, sums: bool = False) -> bool:
+    r"""Tell whether a left side only names its value: x, a_{37}, f(x), |AB|, \angle A, (p, q), \frac{NO}{BO}.
+
+    With `sums`, m+n is a name too.
+    """
+    text = re.sub(r"_\{[^{}]*\}|\\text\s*\{[^{}]*\}", "N", text)
+    text = re.sub(r"(?<=[a-zA-Z])\^\{-1\}(?=\()", "", text)  # f^{-1}(x)
+    text = re.sub(r"(?<=[a-zA-Z'])\s*[\[(][^()\[\]]*[)\]]", "", text)
+    text = re.sub(r"\\(?:pi|infty|pm|mp|cup|cap|setminus|emptyset|mathbb|cdot|begin)(?![a-zA-Z])", "0", text)
+    return bool(re.search("[a-zA-Z]", text)) and not re.search(r"[\d^<>=!%]" + ("" if sums else r"|[+\-]"), text)

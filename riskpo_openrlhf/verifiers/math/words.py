@@ -1,0 +1,31 @@
+r"""Answers in words: `\text{Even}`, and the letters of multiple choice."""
+
+from __future__ import annotations
+
+import re
+
+from riskpo_openrlhf.verifiers.math.limits import MAX_CHARACTERS
+from riskpo_openrlhf.verifiers.math.notation import TEXT_COMMANDS
+
+_MARKUP = re.compile(rf"\\{TEXT_COMMANDS}\s*\{{|[{{}}$\"]|\\[(), ]")
+_CHOICE = re.compile(r"\( ?(?P<bracketed>[a-z]) ?\)(?: .*)?|(?P<plain>[a-z])(?:[).:](?: .*)?)?")
+_SECOND_CHOICE = re.compile(r"\(?\b[a-h][).:]|\b(?:and|or|both)\b")
+
+
+def plain_words(text: str) -> str:
+    r"""Return an answer in words, in lower case: `c` for `\text{(C)}` and `C) 42`, `even` for `\text{Even}`.
+
+    Returns an empty text for anything else, and for a choice that is followed by a second one.
+    """
+    if len(text) > MAX_CHARACTERS:
+        return ""
+    words = " ".join(_MARKUP.sub(" ", text).split()).strip(" .").lower()
+    if match := _CHOICE.fullmatch(words):
+        rest = words[match.end(match.lastgroup) + 1 :]
+        return "" if _SECOND_CHOICE.search(rest) else match[match.lastgroup]
+    return words if re.fullmatch(r"[a-z][a-z ,'\-.]*", words) else ""
+
+
+def is_word(words: str, text: str) -> bool:
+    r"""Tell whether `words`, the `plain_words` of `text`, are no product of letters: `\text{odd}`, not `odd`."""
+    return bool(re.search(r"[a-z]{5}", words)) or (bool(words) and "\\text" in text)
