@@ -51,11 +51,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--reward",
         help="reward function: a file, URLs of verifier services joined by commas, or riskpo for the built-in "
-        "verifiers (default: the verifier that the labels name, else the reward function that trained the model)",
+        "verifiers (default: as in the run that trained the model, else the verifier that each label names)",
     )
     add("--input_key", help="the prompt's field (default: prompt, or else input)")
     add("--label_key", default="label", help="the label's field")
-    template = "render prompts by the model's chat template (default: only prompts that are lists of turns)"
+    template = "render all prompts by the model's chat template (default: as in the run that trained the model, else "
+    template += "only prompts that are lists of turns)"
     add("--apply_chat_template", action=argparse.BooleanOptionalAction, help=template)
     logprobs = "keep log-probabilities of the responses (default: yes; costs about 20 us a token)"
     add("--logprobs", action=argparse.BooleanOptionalAction, default=True, help=logprobs)
@@ -108,7 +109,10 @@ def _evaluate(args) -> int:
     from riskpo_openrlhf.tables import to_json
 
     trained = run.settings_of(args.model)
-    args.runtime = args.runtime or (trained and trained.flags.get("riskpo.runtime")) or "gpu"
+    flags = trained.flags if trained else {}
+    args.runtime = args.runtime or flags.get("riskpo.runtime") or "gpu"
+    if args.apply_chat_template is None and flags.get("data.apply_chat_template"):
+        args.apply_chat_template = True
     plan = run.plan(args)
     result = run.evaluate(args, plan, load_engines(args))
     failed = result.pop("failed")

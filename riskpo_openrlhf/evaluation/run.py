@@ -67,8 +67,8 @@ def plan(args: argparse.Namespace) -> Plan:
 def choose_reward(given: str | None, model: str, rows: Sequence[Problem]) -> tuple[str, str]:
     """Choose the reward function, and say why.
 
-    A given one wins. Otherwise labels that name their verifier are graded by it, and labels that don't are graded as
-    the model's training graded them, if the model lies in the folder of a run.
+    A given one wins. The model of a run is graded as its training graded it. Other models are graded by the verifier
+    that each label names.
 
     Returns:
         `riskpo`, a file's path, or URLs; and the reason.
@@ -78,15 +78,15 @@ def choose_reward(given: str | None, model: str, rows: Sequence[Problem]) -> tup
     """
     if given:
         return given, "--reward"
-    plain = [row for row in rows if not _names_verifier(row)]
-    if not plain:
-        return built_in.NAME, "the verifier that each label names"
     run = settings_of(model)
     trained = run.flags.get("reward.remote_url") if run else None
     if isinstance(trained, (list, tuple)):
         trained = ",".join(trained)
     if trained and (trained == built_in.NAME or trained.startswith("http") or os.path.isfile(trained)):
         return trained, f"as in training, {run.path}"
+    plain = [row for row in rows if not _names_verifier(row)]
+    if not plain:
+        return built_in.NAME, "the verifier that each label names"
     row = plain[0]
     raise EvaluationError(
         f"the label {row.label[:60]!r} of {row.datasource}/{row.id} names no verifier, as {len(plain)} of {len(rows)} "

@@ -171,11 +171,12 @@ def test_labels_that_name_their_verifier_are_graded_by_it_and_so_are_others_with
 
 def test_what_a_run_trained_is_graded_as_in_training(command, capsys):
     reward = command.folder.parent / "reward.py"
-    flags = {"reward.remote_url": [str(reward)], "riskpo.runtime": "cpu"}
+    flags = {"reward.remote_url": [str(reward)], "riskpo.runtime": "cpu", "data.apply_chat_template": True}
     settings = {"format": 1, "flags": flags, "config": {"a knob of an older version": 1}}
     (command.folder.parent / "settings.json").write_text(json.dumps(settings))
     assert command("--n", "1", reward=None) == 0
     assert command.reward == [str(reward)] and command.runtime == "cpu"
+    assert {request["prompt"] for request in command.asked} == {"1+1=", "2+2=="}  # the template adds the mark
     assert f"Graded by {reward} (as in training, " in capsys.readouterr().out
 
 
