@@ -3,19 +3,25 @@
 import ast
 import doctest
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
-from riskpo_openrlhf.config import FLAG_PREFIX, PRESETS, RiskPOConfig, bounds_text
+from riskpo_openrlhf.config import (
+    FIXED_BY_RELEASED,
+    FLAG_PREFIX,
+    KNOBS,
+    METHOD_FLAGS,
+    PRESETS,
+    RiskPOConfig,
+    bounds_text,
+)
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-KNOBS = fields(RiskPOConfig)
 POLICY_METRICS = {"clip/low", "clip/high", "entropy"}  # integration.policy_loss adds them in the policy workers
 EVALUATION_METRICS = {
     *("pass@k", "pass@k_se", "avg@n", "avg@n_se"),
@@ -81,13 +87,31 @@ def test_each_preset_has_a_column_with_its_values(preset):
     (header,) = [row for row in table if row[0] == "knob"]
     (column,) = [i for i, cell in enumerate(header) if f"`{preset}`" in cell]
     written = {row[0]: row for row in table if len(row) == len(header) and row[0] in {knob.name for knob in KNOBS}}
-    assert {name for values in PRESETS.values() for name in values} <= set(written)
+    assert {name for values in PRESETS.values() for name in values} - {"released"} <= set(written)
     paper, config = RiskPOConfig(), RiskPOConfig.preset(preset)
     for name, row in written.items():
         if row[column] == "(no effect)":
             continue
+        if row[column] == "–":
+            assert config.released and name in FIXED_BY_RELEASED
+            continue
         assert (row[column] or row[1]) == as_flag(getattr(config, name)), name
         assert row[1] == as_flag(getattr(paper, name)), name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_flag_of_a_presets_loss_is_in_both_tables(preset):
+    table = list(rows(page("method.md")))
+    (header,) = [row for row in table if row[0] == "knob"]
+    (column,) = [i for i, cell in enumerate(header) if f"`{preset}`" in cell]
+    by_flag = {row[0]: row for row in table if len(row) == len(header)}
+    shorter = {row[0]: row for row in rows(page("flags.md")) if len(row) == 5}
+    place = 2 + ("paper", "recommended", "released").index(preset.split("-")[0])
+    for name, value in METHOD_FLAGS[preset].items():
+        shown = "none" if value is None else as_flag(value)
+        row = by_flag[f"`--{name}`"]
+        assert (row[column] or row[1]) == shown, name
+        assert shorter[f"`--{name}`"][place].strip("`") == shown, name
 
 
 @pytest.mark.parametrize("name", sorted(emitted() | {f"eval/{{datasource}}/{m}" for m in EVALUATION_METRICS}))
