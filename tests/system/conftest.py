@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 
-REPOSITORY = Path(__file__).parents[2]
 JOB_SECONDS = 420
 
 
