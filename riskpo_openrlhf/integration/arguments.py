@@ -20,7 +20,7 @@ from riskpo_openrlhf.verifiers import built_in
 
 ESTIMATOR = "riskpo"
 POLICY_LOSSES = ("riskpo", "gmpo", "gpg")
-MEANS_OVER_RESPONSES = ("riskpo", "gmpo")  # losses that are one whatever `--actor.loss_agg_mode` says
+MEANS_OVER_RESPONSES = ("riskpo", "gmpo")  # losses that are one unless `--actor.loss_agg_mode` is given
 DEFAULT_PRESET = "paper"
 FOR_ALL = ("max_error_share",)  # knobs that hold for every estimator
 _NAMES = [knob.name for knob in KNOBS]
@@ -217,8 +217,3 @@ def check_policy_loss(values: dict) -> None:
         raise ValueError(f"--actor.dual_clip has no meaning with --actor.policy_loss_type {kind}: leave it out")
     if dual_clip is not None and dual_clip <= 1:
         raise ValueError(f"--actor.dual_clip {dual_clip:g} is not allowed: (1, inf)")
-    if kind in MEANS_OVER_RESPONSES and values["actor.loss_agg_mode"] == "token-mean":
-        raise ValueError(
-            f"--actor.loss_agg_mode token-mean has no effect with --actor.policy_loss_type {kind}, which is a mean "
-            "over responses: leave it out, or add --actor.policy_loss_type ppo"
-        )

@@ -21,8 +21,9 @@ from riskpo_openrlhf.integration.launch import WORKER, replace_names
 class RiskPOPolicyLoss(PolicyLoss):
     """OpenRLHF's loss, with `--actor.policy_loss_type riskpo | gmpo | gpg` besides. Takes OpenRLHF's arguments.
 
-    riskpo: Eq. 3 of arXiv:2510.00911, mean over responses. gmpo: arXiv:2507.20673, mean over responses.
-    gpg: arXiv:2504.02546, aggregated as `--actor.loss_agg_mode` says. Any other type is computed by OpenRLHF.
+    riskpo: Eq. 3 of arXiv:2510.00911. gmpo: arXiv:2507.20673. gpg: arXiv:2504.02546. Any other type is computed by
+    OpenRLHF. `token_level_loss` False is a mean over responses, as the first two papers have it; `arguments.resolve`
+    sets it for them unless `--actor.loss_agg_mode` is given.
     With a loss of ours, `clip_low` and `clip_high` hold the shares of response tokens on which each clip was active.
     """
 
@@ -35,10 +36,8 @@ class RiskPOPolicyLoss(PolicyLoss):
         policy_loss_type: str = "ppo",
         **correction,
     ):
+        # With a loss of ours the parent, as "ppo", applies the correction and reduces. It must not clip again.
         self_made = policy_loss_type in POLICY_LOSSES
-        if self_made:
-            # The parent only corrects and reduces: as "ppo" it applies the correction, and it must not clip again.
-            token_level_loss = token_level_loss and policy_loss_type == "gpg"
         super().__init__(
             clip_eps_low,
             clip_eps_high,

@@ -79,9 +79,8 @@ GIVEN = [
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize(("name", "other", "default"), GIVEN)
 def test_a_flag_given_beside_a_preset_wins_even_with_openrlhfs_default(preset, name, other, default):
-    loss = ["--actor.policy_loss_type", "ppo"] if name == "actor.loss_agg_mode" else []
     for value in (other, default) if default is not None else (other,):
-        flat, _ = parse(*RISKPO, *GROUP, *loss, "--algo.riskpo.preset", preset, f"--{name}", str(value))
+        flat, _ = parse(*RISKPO, *GROUP, "--algo.riskpo.preset", preset, f"--{name}", str(value))
         assert vars(flat)[name] == value
 
 
@@ -131,7 +130,7 @@ def test_our_losses_with_another_estimator_keep_openrlhfs_defaults_and_log_the_e
     others = ["--algo.advantage.estimator", "group_norm", *GROUP, "--actor.policy_loss_type", "riskpo"]
     values = vars(parse(*others)[0])
     assert values["algo.kl.init_coef"] == 0.01 and values["actor.dual_clip"] is None
-    assert values["actor.loss_agg_mode"] == "seq-mean-token-mean"  # what Eq. 3 is, whatever the flag says
+    assert values["actor.loss_agg_mode"] == "seq-mean-token-mean"  # as in Eq. 3
     assert values["actor.entropy_coef"] == 0.0
 
 
@@ -204,9 +203,6 @@ WRONG = {
     "a knob of the authors' code": (
         ["--algo.riskpo.preset", "released-dapo", "--algo.riskpo.credit", "uniform"],
         "--algo.riskpo.credit uniform can't stand beside --algo.riskpo.preset released-dapo",
-    ),
-    "a mean over tokens of Eq. 3": (
-        ["--actor.loss_agg_mode", "token-mean"], "--actor.loss_agg_mode token-mean has no effect with",
     ),
     "a KL loss of weight 0": (["--algo.kl.use_loss"], "--algo.kl.use_loss has no effect with --algo.kl.init_coef 0"),
     "an adaptive KL of weight 0": (["--algo.kl.target", "6"], "--algo.kl.target has no effect with"),

@@ -25,7 +25,7 @@ def batch():
 
 
 def test_riskpo_without_correction_is_openrlhfs_gspo(batch):
-    ours, clipped, kl, vllm_kl, filtered = RiskPOPolicyLoss(policy_loss_type="riskpo")(**batch)
+    ours, clipped, kl, vllm_kl, filtered = RiskPOPolicyLoss(policy_loss_type="riskpo", token_level_loss=False)(**batch)
     theirs, their_clipped, their_kl, *_ = PolicyLoss(policy_loss_type="gspo")(**batch)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(clipped, their_clipped)
@@ -47,7 +47,7 @@ def test_a_loss_of_openrlhfs_own_is_computed_by_openrlhf_to_the_bit(batch, kind,
 def test_low_and_high_clips_are_told_apart(batch):
     log_ratio = (batch["log_probs"] - batch["old_log_probs"]).detach().sum(-1, keepdim=True)
     batch["advantages"] = log_ratio.sign().expand(N, T)  # every response has moved the way its advantage asks for
-    loss = RiskPOPolicyLoss(policy_loss_type="riskpo", clip_eps_low=0.0, clip_eps_high=0.0)
+    loss = RiskPOPolicyLoss(policy_loss_type="riskpo", token_level_loss=False, clip_eps_low=0.0, clip_eps_high=0.0)
     _, clipped, *_ = loss(**batch)
     tokens = batch["action_mask"].sum(-1, keepdim=True)
     torch.testing.assert_close(loss.clip_low, (tokens * (log_ratio < 0)).sum() / tokens.sum())
@@ -56,21 +56,25 @@ def test_low_and_high_clips_are_told_apart(batch):
     torch.testing.assert_close(clipped, loss.clip_low + loss.clip_high)
 
 
-def test_the_mean_is_over_responses_whatever_the_aggregation_flag_says(batch):
-    token, sequence = (
-        RiskPOPolicyLoss(policy_loss_type="riskpo", token_level_loss=flag)(**batch)[0] for flag in (True, False)
-    )
-    torch.testing.assert_close(token, sequence)
-    terms = sequence_clipped_loss(*[batch[k] for k in ("log_probs", "old_log_probs", "advantages", "action_mask")])
-    per_response = (terms.loss * batch["action_mask"]).sum(-1) / batch["action_mask"].sum(-1)
-    torch.testing.assert_close(token, per_response.mean())
+@pytest.mark.parametrize("kind, function", [("riskpo", sequence_clipped_loss), ("gmpo", gmpo_loss), ("gpg", gpg_loss)])
+def test_each_loss_is_its_core_function_over_responses_or_over_tokens_as_the_aggregation_flag_says(
+    batch, kind, function
+):
+    names, mask = ("log_probs", "old_log_probs", "advantages", "action_mask"), batch["action_mask"]
+    clip = () if kind == "gpg" else (0.2, 0.2)
+    loss = function(*[batch[name] for name in names], *clip).loss * mask
+    over = {False: (loss.sum(-1) / mask.sum(-1)).mean(), True: loss.sum() / mask.sum()}
+    assert not torch.isclose(over[False], over[True])
+    for token_level, expected in over.items():
+        ours = RiskPOPolicyLoss(policy_loss_type=kind, token_level_loss=token_level)(**batch)[0]
+        torch.testing.assert_close(ours, expected)
 
 
 def test_data_parallel_normalisers_are_honoured(batch):
     split = {"dp_size": 2, "batch_num_tokens": torch.tensor(40.0), "global_batch_size": torch.tensor(12.0)}
     whole, part = (
-        RiskPOPolicyLoss(policy_loss_type="riskpo")(**batch)[0],
-        RiskPOPolicyLoss(policy_loss_type="riskpo")(**batch, **split)[0],
+        RiskPOPolicyLoss(policy_loss_type="riskpo", token_level_loss=False)(**batch)[0],
+        RiskPOPolicyLoss(policy_loss_type="riskpo", token_level_loss=False)(**batch, **split)[0],
     )
     torch.testing.assert_close(part, whole * N / 12 * 2)
 
@@ -89,7 +93,7 @@ def test_data_parallel_normalisers_are_honoured(batch):
 def test_rollout_mismatch_correction_is_openrlhfs_own(batch, correction):
     # On policy every ratio is 1, so OpenRLHF's corrected token loss and ours must weigh each token alike.
     batch["log_probs"] = batch["old_log_probs"].clone().requires_grad_()
-    ours = RiskPOPolicyLoss(policy_loss_type="riskpo", **correction)(**batch)
+    ours = RiskPOPolicyLoss(policy_loss_type="riskpo", token_level_loss=False, **correction)(**batch)
     theirs = PolicyLoss(policy_loss_type="ppo", token_level_loss=False, **correction)(**batch)
     for mine, their in zip((ours[0], *ours[3:]), (theirs[0], *theirs[3:]), strict=True):
         torch.testing.assert_close(mine, their)
@@ -99,22 +103,10 @@ def test_rollout_mismatch_correction_is_openrlhfs_own(batch, correction):
 def test_dual_clip_is_that_of_openrlhf_on_single_token_responses(batch):
     one = {name: value[:, :1].detach() for name, value in batch.items()}
     one["log_probs"] = (one["old_log_probs"] + 2.0).requires_grad_()  # ratio 7.4, beyond the dual clip
-    ours = RiskPOPolicyLoss(policy_loss_type="riskpo", dual_clip=3.0)(**one)[0]
+    ours = RiskPOPolicyLoss(policy_loss_type="riskpo", token_level_loss=False, dual_clip=3.0)(**one)[0]
     theirs = PolicyLoss(policy_loss_type="ppo", dual_clip=3.0, token_level_loss=False)(**one)[0]
     torch.testing.assert_close(ours, theirs)
-    assert not torch.isclose(ours, RiskPOPolicyLoss(policy_loss_type="riskpo")(**one)[0])
-
-
-@pytest.mark.parametrize("kind, function", [("gmpo", gmpo_loss), ("gpg", gpg_loss)])
-def test_gmpo_and_gpg_reach_their_core_functions(batch, kind, function):
-    names = ("log_probs", "old_log_probs", "advantages", "action_mask")
-    clip = (0.2, 0.2) if kind == "gmpo" else ()
-    terms, mask = function(*[batch[name] for name in names], *clip), batch["action_mask"]
-    loss = RiskPOPolicyLoss(policy_loss_type=kind, token_level_loss=True)(**batch)[0]
-    if kind == "gpg":  # aggregated as --actor.loss_agg_mode says
-        torch.testing.assert_close(loss, (terms.loss * mask).sum() / mask.sum())
-        loss = RiskPOPolicyLoss(policy_loss_type=kind, token_level_loss=False)(**batch)[0]
-    torch.testing.assert_close(loss, ((terms.loss * mask).sum(-1) / mask.sum(-1)).mean())
+    assert not torch.isclose(ours, RiskPOPolicyLoss(policy_loss_type="riskpo", token_level_loss=False)(**one)[0])
 
 
 def test_what_padding_holds_never_enters(batch):
