@@ -5,8 +5,8 @@ over its width, mix with the tail, over the std of the set's scores, then the cr
 these divisors. What was not in it: a response without a verdict is left out (its bundle counts as in `core.bundles`).
 
 Three choices keep rounding from being divided by 1e-6; on exact numbers they change nothing. Everything is computed
-in float64. Scores of a set that differ by float32's rounding alone count as equal: their advantage is 0 / 1e-6 = 0. And
-a sum of excesses that is 0 but for float32's rounding counts as 0.
+in float64. Scores of a set that differ by float32's rounding alone count as equal: their advantage is 0 / 1e-6 = 0.
+And a sum of excesses that is 0 but for float32's rounding counts as 0.
 """
 
 from __future__ import annotations
