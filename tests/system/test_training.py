@@ -26,7 +26,8 @@ def test_a_synchronous_run_trains_evaluates_logs_every_metric_and_keeps_the_engi
         "--algo.advantage.is_correction_level", "token",
     ).require_success()  # fmt: skip
     assert job.steps() == [1, 2, 3]
-    assert "RiskPO preset recommended; differs from the paper in alpha=0.4 (paper 0.2)" in job.output
+    assert "RiskPO preset recommended; changed: actor.policy_loss_type=riskpo (preset ppo); differs" in job.output
+    assert "from the paper in alpha=0.4 (paper 0.2)" in job.output
     scalars = job.scalars()
     for name in OURS | THEIRS:
         assert [step for step, _ in scalars[f"train/{name}"]] == [1, 2, 3], name
