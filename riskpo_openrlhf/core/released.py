@@ -4,8 +4,9 @@ Where it differs from the paper is a table in docs/method.md, section 8. Its ord
 over its width, mix with the tail, over the std of the set's scores, then the credit rule; 1e-6 is added to each of
 these divisors. What was not in it: a response without a verdict is left out (its bundle counts as in `core.bundles`).
 
-Two choices keep rounding from being divided by 1e-6; on exact numbers they change nothing. Everything is computed in
-float64, and scores of a set that differ by rounding alone count as equal: such a set has advantage 0 / 1e-6 = 0.
+Three choices keep rounding from being divided by 1e-6; on exact numbers they change nothing. Everything is computed
+in float64. Scores of a set that differ by float32's rounding alone count as equal: their advantage is 0 / 1e-6 = 0.
+And a sum of excesses that is 0 but for float32's rounding counts as 0.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from riskpo_openrlhf.core.groups import group_std, mean, settle
 from riskpo_openrlhf.core.risk import g, middle, tail
 
 EPSILON = 1e-6  # the authors add it to every divisor
+ROUNDING = torch.finfo(torch.float32).eps
 
 
 def draw_layout(
@@ -43,7 +45,7 @@ def draw_layout(
 def advantages(layout: Layout, config: RiskPOConfig) -> tuple[Tensor, Tensor, Tensor]:
     """A `[P, G]` in bundle order, and the quantiles q_alpha, q_beta `[n_bundles]` of the bundles that have a score."""
     (part,) = layout.parts
-    scores = settle(part.scores, part.scored, torch.finfo(torch.float32).eps)
+    scores = settle(part.scores, part.scored, ROUNDING)
     q_alpha, q_beta = (own_quantile(scores, part.scored, level) for level in (config.alpha, config.beta))
     A = mixed(scores, q_alpha, q_beta, config) / bundle_std(scores, part.scored) * part.factor
     credit = sum_mean_credit if config.released == "dapo" else std_credit
@@ -86,7 +88,7 @@ def sum_mean_credit(A: Tensor, layout: Layout, part: Part) -> Tensor:
     The divisor can be as small as 1e-6, so single advantages are unbounded.
     """
     excess = (layout.rewards - mean(layout.rewards, layout.valid)).masked_fill(~layout.valid, 0)
-    whole = sum_sets(excess, part.order, int(part.target[0]))
-    equal = whole.abs() <= EPSILON
+    whole, size = (sum_sets(x, part.order, int(part.target[0])) for x in (excess, layout.rewards.abs()))
+    equal = whole.abs() <= (4 * ROUNDING * size).clamp(min=EPSILON)
     divisor = torch.where(equal, part.n.clamp(min=1), whole)
     return A[part.set_of] * torch.where(equal[part.set_of], 1, excess) / divisor[part.set_of]

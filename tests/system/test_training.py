@@ -27,8 +27,8 @@ def test_a_run_on_two_ranks_trains_evaluates_logs_every_metric_and_keeps_the_eng
         "--algo.advantage.is_correction_level", "token",
     ).require_success()  # fmt: skip
     assert job.steps() == [1, 2, 3]
-    assert "RiskPO preset recommended; changed: " in job.output
-    assert "differs from the paper in alpha=0.4 (paper 0.2)" in job.output
+    assert "RiskPO preset recommended; changed: actor.policy_loss_type=riskpo (preset ppo); differs" in job.output
+    assert "from the paper in alpha=0.4 (paper 0.2)" in job.output
     scalars = job.scalars()
     for name in OURS | THEIRS:
         assert [step for step, _ in scalars[f"train/{name}"]] == [1, 2, 3], name

@@ -142,12 +142,15 @@ def test_rounding_is_never_divided_by_the_authors_epsilon(preset, exponent, sign
         assert (result.advantages == 0).all()
 
 
-@pytest.mark.parametrize("exponent", [0, 2, 4])
-def test_equal_shares_where_the_excess_cancels_in_exact_numbers_at_any_scale(exponent):
-    # r = .1, .2, .3 and .3, .2, .1: excesses -.1, 0, .1 and .1, 0, -.1 cancel, but not in float32.
-    rewards = torch.tensor([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.0, 0.0, 0.9]]) * 10.0**exponent
-    A = step("released-dapo", rewards, bundle_size=3).advantages
-    assert torch.isfinite(A).all() and A.abs().max() < 10
+@pytest.mark.parametrize("exponent", [-2, 0, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_shares_where_the_excess_cancels_but_for_rounding_at_any_scale(exponent, dtype):
+    # Means 3 and 4: the second bundle's excesses are 5 - 3 and 2 - 4. A third of it has no exact number.
+    rewards = torch.tensor([[1, 5, 3], [2, 2, 8]], dtype=dtype) * 10.0**exponent / 3
+    A = step("released-dapo", rewards, bundle_size=2).advantages
+    # R = 3, 7, 11 in the same unit: q = 4.6, 9.4, std 4, so A of R = 7 is 2.4 / .6 / 2.5 / 4 = .4, in halves.
+    assert A[:, 1].tolist() == pytest.approx([0.2, 0.2], rel=1e-3)
+    assert A.abs().max() < 2
 
 
 @pytest.mark.parametrize("name", FIXED_BY_RELEASED)
