@@ -15,7 +15,7 @@ import pytest
 import torch
 
 REPOSITORY = Path(__file__).parents[2]
-JOB_SECONDS = 900
+JOB_SECONDS = 420
 
 
 @dataclass
