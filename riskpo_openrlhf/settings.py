@@ -17,20 +17,28 @@ ABOVE = 3  # folders to look in: that of the TensorBoard files or the model, and
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run was started with: its flags by dotted name, RiskPO's settings (None for a baseline), versions."""
+    """What a run was started with: its flags by dotted name, RiskPO's knobs (None for a baseline), versions."""
 
     path: Path
     flags: Mapping[str, Any]
-    config: RiskPOConfig | None
+    knobs: Mapping[str, Any] | None
     preset: str | None
     versions: Mapping[str, str]
 
+    @property
+    def config(self) -> RiskPOConfig | None:
+        """Build RiskPO's settings. Raises `ValueError` if this version does not know a knob or its value."""
+        try:
+            return None if self.knobs is None else RiskPOConfig.from_dict(self.knobs)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.path} is of another version of this package: {error}") from error
+
     def __str__(self) -> str:
         """One line for a caption."""
-        if self.config is None:
+        if not (config := self.config):
             return f"estimator {self.flags.get('algo.advantage.estimator', 'unknown')}"
-        levels = f"alpha {self.config.alpha:g}, beta {self.config.beta:g}, omega {self.config.omega:g}"
-        return f"preset {self.preset}, {levels}, bundles of {self.config.bundle_size}"
+        levels = f"alpha {config.alpha:g}, beta {config.beta:g}, omega {config.omega:g}"
+        return f"preset {self.preset}, {levels}, bundles of {config.bundle_size}"
 
 
 def find_settings(folder: Path) -> RunSettings | None:
@@ -40,7 +48,7 @@ def find_settings(folder: Path) -> RunSettings | None:
     share one parent, and the file is then that of the run that started last.
 
     Raises:
-        ValueError: the file is not JSON, is of another format, or holds settings that this version does not know.
+        ValueError: the file is not JSON or of another format.
     """
     folder = folder.resolve()
     for home in (folder, *folder.parents)[:ABOVE]:
@@ -53,11 +61,8 @@ def find_settings(folder: Path) -> RunSettings | None:
         inside = folder.parent.name == Path(str(values["flags"].get("logger.tensorboard_dir") or "")).name
         if inside and name and folder.name != name:
             return None
-        try:
-            config = None if values.get("config") is None else RiskPOConfig.from_dict(values["config"])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} is of another version of this package: {error}") from error
-        return RunSettings(path, values["flags"], config, values.get("preset"), values.get("versions") or {})
+        versions = values.get("versions") or {}
+        return RunSettings(path, values["flags"], values.get("config"), values.get("preset"), versions)
     return None
 
 

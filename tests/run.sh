@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All checks of the project: style, then the tests. `bash tests/run.sh [--fast] [pytest's arguments]`
-# --fast leaves out the tests that start real engines. Ends with the status of the first check that failed.
+# Run all checks of the project: style, then the tests. `bash tests/run.sh [--fast] [pytest's arguments]`
+# --fast leaves out the tests that start real engines. The exit status is that of the first check that failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source recipes/lib/environment.sh

@@ -39,7 +39,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", help="folder or hub name")
     add("--data", help="JSON-lines files of prepare_data, joined by commas")
-    add("--out", type=Path, help="output folder; an unfinished evaluation found there is resumed")
+    out = (
+        "output folder; an unfinished evaluation found there is resumed (default: evaluation, beside a model's folder)"
+    )
+    add("--out", type=Path, help=out)
     add("--n", type=int, help="responses a problem")
     add("--temperature", type=float, help="0 is greedy")
     add("--top_p", type=float, help="nucleus sampling: the share of probability to sample from")
@@ -48,11 +51,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--reward",
         help="reward function: a file, URLs of verifier services joined by commas, or riskpo for the built-in "
-        "verifiers (default: the verifier that the labels name, else the reward function that trained the model)",
+        "verifiers (default: as in the run that trained the model, else the verifier that each label names)",
     )
     add("--input_key", help="the prompt's field (default: prompt, or else input)")
     add("--label_key", default="label", help="the label's field")
-    template = "render prompts by the model's chat template (default: only prompts that are lists of turns)"
+    template = "render all prompts by the model's chat template (default: as in the run that trained the model, else "
+    template += "only prompts that are lists of turns)"
     add("--apply_chat_template", action=argparse.BooleanOptionalAction, help=template)
     logprobs = "keep log-probabilities of the responses (default: yes; costs about 20 us a token)"
     add("--logprobs", action=argparse.BooleanOptionalAction, default=True, help=logprobs)
@@ -61,11 +65,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--tensor_parallel_size", type=_positive, default=1, help="GPUs an engine")
     add("--gpu_memory_utilization", type=float, default=0.9, help="share of a GPU's memory that an engine takes")
     add("--enforce_eager", action="store_true", help="no CUDA graphs")
-    add("--runtime", choices=("gpu", "cpu"), default="gpu", help="cpu: a machine without a GPU")
+    runtime = "cpu: a machine without a GPU (default: as in the run that trained the model, else gpu)"
+    add("--runtime", choices=("gpu", "cpu"), help=runtime)
     add("--parquet", action="store_true", help="write samples.parquet too")
     add("--compare", nargs=2, type=Path, metavar=("FIRST", "SECOND"), help="compare two finished evaluations")
     add("--json", action="store_true", help="print the result as one line of JSON, the last, in place of tables")
     args = parser.parse_args(argv)
+    if args.model and not args.out and os.path.isdir(args.model):
+        args.out = Path(args.model).absolute().parent / "evaluation"
     missing = [f"--{name}" for name in ("model", "data", "out") if getattr(args, name) is None]
     if missing and not args.compare:
         parser.error(f"{', '.join(missing)} must be given (or --compare FIRST SECOND)")
@@ -101,6 +108,11 @@ def _evaluate(args) -> int:
     from riskpo_openrlhf.evaluation import run, samples, summary
     from riskpo_openrlhf.tables import to_json
 
+    trained = run.settings_of(args.model)
+    flags = trained.flags if trained else {}
+    args.runtime = args.runtime or flags.get("riskpo.runtime") or "gpu"
+    if args.apply_chat_template is None and flags.get("data.apply_chat_template"):
+        args.apply_chat_template = True
     plan = run.plan(args)
     result = run.evaluate(args, plan, load_engines(args))
     failed = result.pop("failed")

@@ -68,7 +68,7 @@ class Layout:
     def restore(self, values: Tensor) -> Tensor:
         """Put `values [P, G]` back from bundle order into the order of arrival."""
         out = torch.empty_like(values)
-        out[self.prompts] = torch.empty_like(values).scatter(1, self.xi, values)
+        out[self.prompts] = torch.empty_like(values).scatter_(1, self.xi, values)
         return out
 
     def bundle_ids(self) -> Tensor:

@@ -186,11 +186,11 @@ class RiskPOEstimator:
 
     def _warn_of_weak_start(self, layout: Layout) -> None:
         c = self.config
-        passed = torch.count_nonzero(layout.rewards > 0).item() / max(int(layout.valid.sum()), 1)
+        passed = torch.count_nonzero(layout.rewards > 0).item() / max(torch.count_nonzero(layout.valid).item(), 1)
         if (c.released, c.credit, c.constant, c.profile) == ("", "uniform", True, "averse") and passed < WEAK_START:
             logger.warning(
                 "RiskPO starts at a pass rate of %.2f with the paper's advantage, which is never positive: weak "
-                "models have unlearned with it (docs/method.md, section 7). Watch riskpo/score_mean; "
+                "models have unlearned with it (docs/method.md, section 9). Watch riskpo/score_mean; "
                 "%spreset recommended and %scredit counterfactual have no such offset",
                 passed,
                 FLAG_PREFIX,

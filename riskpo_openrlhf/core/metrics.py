@@ -47,14 +47,14 @@ def region_metrics(scores: Tensor, q_alpha: Tensor, q_beta: Tensor) -> dict[str,
 
 def advantage_metrics(A: Tensor, valid: Tensor) -> dict[str, float]:
     """Mean, std, largest size and share of zeros of the advantages `A [P, G]` of responses with a verdict."""
-    A, n = A[valid].double(), int(valid.sum())
-    zeros = n - torch.count_nonzero(A).item()
-    A = A if n else A.new_zeros(1)
+    n = max(torch.count_nonzero(valid).item(), 1)
+    mean = A.sum(dtype=torch.float64) / n  # A is 0 without a verdict
+    squares = torch.where(valid, A - mean, 0).square()
     return {
-        "riskpo/advantage_mean": A.mean().item(),
-        "riskpo/advantage_std": A.std(unbiased=False).item(),
+        "riskpo/advantage_mean": mean.item(),
+        "riskpo/advantage_std": (squares.sum() / n).sqrt().item(),
         "riskpo/advantage_abs_max": A.abs().max().item(),
-        "riskpo/advantage_zero_share": zeros / max(n, 1),
+        "riskpo/advantage_zero_share": torch.count_nonzero((A == 0) & valid).item() / n,
     }
 
 
@@ -64,10 +64,10 @@ def signal_metrics(rewards: Tensor, valid: Tensor) -> dict[str, float]:
     highest = rewards.masked_fill(~valid, -torch.inf).amax(1)
     equal = lowest == highest  # never for a prompt without any verdict
     prompts = max(torch.count_nonzero(lowest <= highest).item(), 1)
-    n_valid = int(valid.sum())
+    n_valid = torch.count_nonzero(valid).item()
     return {
         "signal/prompts_all_wrong": torch.count_nonzero(equal & (highest <= 0)).item() / prompts,
         "signal/prompts_all_right": torch.count_nonzero(equal & (highest > 0)).item() / prompts,
-        "signal/grpo_zero_share": int(valid[equal].sum()) / max(n_valid, 1),
+        "signal/grpo_zero_share": torch.count_nonzero(valid[equal]).item() / max(n_valid, 1),
         "verifier/error_share": 1 - n_valid / valid.numel(),
     }

@@ -1,6 +1,6 @@
 """The authors' released code (RTkenny/RiskPO), in one file: the advantages of the presets `released-*`.
 
-Where it differs from the paper is a table in docs/method.md, section 6. Its order of operations is kept: middle part
+Where it differs from the paper is a table in docs/method.md, section 8. Its order of operations is kept: middle part
 over its width, mix with the tail, over the std of the set's scores, then the credit rule; 1e-6 is added to each of
 these divisors. What was not in it: a response without a verdict is left out (its bundle counts as in `core.bundles`).
 

@@ -15,7 +15,7 @@ def rvar(x: Tensor, alpha: float, beta: float) -> Tensor:
 
     An atom counts by the part of it that lies inside the levels. The paper's conditional expectation, and the authors'
     code, count every score between the two quantiles in full; the three agree for a continuous distribution
-    (docs/method.md, section 3). Raises `ValueError` unless 0 <= alpha < beta <= 1 and `x` holds a score.
+    (docs/method.md, section 2). Raises `ValueError` unless 0 <= alpha < beta <= 1 and `x` holds a score.
     """
     if not 0 <= alpha < beta <= 1:
         raise ValueError(f"levels {alpha:g}, {beta:g} are not allowed: 0 <= alpha < beta <= 1")

@@ -1,14 +1,15 @@
-"""Files of a data set on the hub, in its cache, or in a folder of copies; and the records in them, one by one.
+"""Find the files of a data set on the hub, in its cache or in a folder of copies, and stream their records.
 
-Records are read without guessing types: a string stays a string, an image its bytes.
+`huggingface_hub` downloads, and `datasets` decides which files are a split. Records are read here: types are not
+guessed (a string stays a string, an image its bytes) and no file is held in memory as a whole.
 """
 
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ REACH = (
 
 
 class Copy(NamedTuple):
-    """Files of one split; `revision` is the commit they are of, None for a folder of copies."""
+    """The files of one split. `revision`: their commit, None for a folder of copies."""
 
     files: list[Path]
     revision: str | None
@@ -38,24 +39,24 @@ def fetch(
     revision: str | None = None,
     copies: Path | None = None,
 ) -> Copy:
-    """The files of one split of a data set, downloaded unless the hub's cache has them.
+    """Return the files of one split of a data set. Download them unless the hub's cache has them.
 
     Args:
         repo: `OWNER/NAME`.
-        config: the hub's name for a subset; needed where a data set has several.
-        files: glob patterns of the files, where they are not those of a split.
+        config: the hub's name for a subset; needed if a data set has several.
+        files: globs of the files, if they are not those of a split.
         revision: a commit, also abbreviated, or a branch; None is `main`.
         copies: read `copies/OWNER/NAME` and nothing else.
 
     Raises:
-        DataError: not reachable, not there, or without such files; the message says what to do.
+        DataError: not reachable, missing, or without such files; the message says what to do.
     """
     if copies is not None:
         folder = Path(copies, repo).absolute()
         if not folder.is_dir():
             raise DataError(f"--from {copies}: {folder} is not there; put a copy of the data set {repo} into it")
         patterns = files or _patterns(folder, repo, config, split)
-        return Copy(_existing(folder, repo, patterns, split), None)
+        return Copy(_resolve(folder, repo, patterns, split), None)
     try:
         revision = _commit(repo, revision)
         if not files:
@@ -68,11 +69,11 @@ def fetch(
             f"{repo} at revision {revision or 'main'} can't be downloaded ({type(error).__name__}: "
             f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}): {REACH}"
         ) from error
-    return Copy(_existing(folder, repo, files, split), folder.name)
+    return Copy(_resolve(folder, repo, files, split), folder.name)
 
 
 def count_records(files: Iterable[Path]) -> int | None:
-    """The number of records, if the files say it (parquet)."""
+    """Return the number of records if the files declare it (parquet), else None."""
     import pyarrow.parquet as parquet
 
     files = list(files)
@@ -82,7 +83,7 @@ def count_records(files: Iterable[Path]) -> int | None:
 
 
 def records(files: Iterable[Path], columns: Sequence[str], where: str = "") -> Iterator[dict]:
-    """Every record with these columns and no others. Raises `DataError` when a column is missing or a file broken."""
+    """Yield every record with these columns only. Raises `DataError` if a column is missing or a file is broken."""
     readers = {".parquet": _from_parquet, ".jsonl": _from_lines, ".json": _from_json}
     for path in files:
         try:
@@ -98,7 +99,7 @@ def records(files: Iterable[Path], columns: Sequence[str], where: str = "") -> I
 def _snapshot(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
     from huggingface_hub import constants, snapshot_download
 
-    # The library keeps whole files, goes on after a lost connection, and checks the size of what it got.
+    # The library keeps finished files, resumes after a lost connection, and checks sizes.
     return Path(
         snapshot_download(
             repo,
@@ -111,7 +112,7 @@ def _snapshot(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
 
 
 def _commit(repo: str, revision: str | None) -> str | None:
-    """The full commit of an abbreviated one, which the hub does not take; anything else as it is."""
+    """Return the full commit of an abbreviated one, which the hub refuses; anything else unchanged."""
     if revision is None or FULL_SHA.fullmatch(revision) or not re.fullmatch(r"[0-9a-f]{6,39}", revision):
         return revision
     from huggingface_hub import HfApi, constants
@@ -137,46 +138,39 @@ def _hub_errors() -> tuple[type[Exception], ...]:
 
 
 def _patterns(folder: Path, repo: str, config: str | None, split: str) -> list[str]:
-    """Globs of a split, as the `configs` at the top of README.md say; none if it says nothing."""
-    from huggingface_hub import metadata_load
+    """Return the globs of a split as README.md declares them; none if it declares nothing."""
+    from datasets.data_files import sanitize_patterns
+    from datasets.utils.metadata import MetadataConfigs
+    from huggingface_hub import DatasetCardData, metadata_load
 
     readme = folder / "README.md"
     metadata = metadata_load(readme) if readme.exists() else None
-    configs = {entry["config_name"]: entry for entry in (metadata or {}).get("configs", []) if "data_files" in entry}
-    if not configs:
+    configs = MetadataConfigs.from_dataset_card_data(DatasetCardData(**metadata or {}))
+    if not any("data_files" in entry for entry in configs.values()):
         return []
-    name = config or ("default" if "default" in configs else next(iter(configs)))
-    if name not in configs or (config is None and name != "default" and len(configs) > 1):
-        raise DataError(f"{repo} has no config {config or 'default'!r}, but {', '.join(configs)}: try --revision")
-    entries = configs[name]["data_files"]
-    if isinstance(entries, (str, list)) and not isinstance(entries[0], dict):
-        entries = [{"split": "train", "path": entries}]
-    paths = {}
-    for entry in entries:
-        path = entry["path"]
-        paths[entry["split"]] = [path] if isinstance(path, str) else list(path)
-    if split not in paths:
-        raise DataError(f"{repo}, config {name}, has no split {split!r}, but {', '.join(paths)}: try --revision")
-    return [f"{configs[name].get('data_dir', '')}/{path}".lstrip("/") for path in paths[split]]
+    name = config or configs.get_default_config_name()
+    if "data_files" not in configs.get(name, ()):
+        raise DataError(f"{repo} has no config {name or 'default'!r}, but {', '.join(configs)}: try --revision")
+    splits = sanitize_patterns(configs[name]["data_files"])
+    if split not in splits:
+        raise DataError(f"{repo}, config {name}, has no split {split!r}, but {', '.join(splits)}: try --revision")
+    return [posixpath.join(configs[name].get("data_dir", ""), pattern) for pattern in splits[split]]
 
 
-def _existing(folder: Path, repo: str, patterns: Sequence[str], split: str) -> list[Path]:
-    """Files of the patterns, in the order of their names; without patterns, those named after the split."""
-    there = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in SUFFIXES)
-    names = {path: path.relative_to(folder).as_posix() for path in there}
-    if patterns:
-        found = [path for path in there if any(fnmatch(names[path], pattern) for pattern in patterns)]
-    else:
-        word = re.compile(rf"(^|[^a-z0-9]){split}([^a-z]|$)")
-        found = [path for path in there if word.search(names[path].lower())]
-        if not found and split == "train":
-            found = there
+def _resolve(folder: Path, repo: str, patterns: Sequence[str], split: str) -> list[Path]:
+    """Return the files of the patterns, sorted by name; without patterns, the files that are named after the split."""
+    from datasets.data_files import DataFilesList, get_data_patterns
+
+    try:
+        patterns = patterns or get_data_patterns(str(folder))[split]
+        found = DataFilesList.from_patterns(patterns, base_path=str(folder), allowed_extensions=list(SUFFIXES))
+    except (FileNotFoundError, KeyError):
+        found = []
     if not found:
+        there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in SUFFIXES)
         what = ", ".join(patterns) or f"a split {split!r}"
-        raise DataError(
-            f"{repo} has no file for {what} in {folder}; there is: {', '.join(names.values()) or 'nothing'}"
-        )
-    return found
+        raise DataError(f"{repo} has no file for {what} in {folder}; there is: {', '.join(there) or 'nothing'}")
+    return sorted(map(Path, set(found)))
 
 
 def _require(columns: Sequence[str], found: Iterable[str], path: Path) -> None:
@@ -205,7 +199,7 @@ def _from_lines(path: Path, columns: Sequence[str]) -> Iterator[dict]:
 
 
 def _from_json(path: Path, columns: Sequence[str]) -> Iterator[dict]:
-    """A list of records, `{column: {row: value}}` as pandas writes it, or JSON lines; none is held as a whole."""
+    """Stream a list of records, `{column: {row: value}}` as pandas writes it, or JSON lines."""
     import ijson
 
     with open(path, "rb") as file:
@@ -214,7 +208,7 @@ def _from_json(path: Path, columns: Sequence[str]) -> Iterator[dict]:
     if not start.startswith(b"[") and not by_column:
         yield from _from_lines(path, columns)
         return
-    # By column, each has a reader of its own at the same row: the file is read several times, and nothing is held.
+    # By column: each column has its own reader at the same row, so the file is read several times and never held.
     handles = [open(path, "rb") for _ in (columns if by_column else "1")]
     try:
         if not by_column:

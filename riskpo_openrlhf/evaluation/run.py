@@ -19,7 +19,7 @@ from riskpo_openrlhf.evaluation import problems, summary
 from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling
 from riskpo_openrlhf.evaluation.samples import SUMMARY, SampleStore
 from riskpo_openrlhf.files import write_json
-from riskpo_openrlhf.settings import find_settings
+from riskpo_openrlhf.settings import RunSettings, find_settings
 from riskpo_openrlhf.tables import aligned
 from riskpo_openrlhf.verifiers import built_in, labels
 
@@ -36,6 +36,17 @@ class Plan(NamedTuple):
     sampling: dict[str, Sampling]
     reward: str
     reason: str
+
+
+def settings_of(model: str) -> RunSettings | None:
+    """Read the settings of the run that trained a model; None for a hub name or a folder that is not in a run's.
+
+    Raises `EvaluationError` if the run's settings.json can't be read.
+    """
+    try:
+        return find_settings(Path(model)) if os.path.isdir(model) else None
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
 
 
 def plan(args: argparse.Namespace) -> Plan:
@@ -56,8 +67,8 @@ def plan(args: argparse.Namespace) -> Plan:
 def choose_reward(given: str | None, model: str, rows: Sequence[Problem]) -> tuple[str, str]:
     """Choose the reward function, and say why.
 
-    A given one wins. Otherwise labels that name their verifier are graded by it, and labels that don't are graded as
-    the model's training graded them, if the model lies in the folder of a run.
+    A given one wins. The model of a run is graded as its training graded it. Other models are graded by the verifier
+    that each label names.
 
     Returns:
         `riskpo`, a file's path, or URLs; and the reason.
@@ -67,15 +78,15 @@ def choose_reward(given: str | None, model: str, rows: Sequence[Problem]) -> tup
     """
     if given:
         return given, "--reward"
-    plain = [row for row in rows if not _names_verifier(row)]
-    if not plain:
-        return built_in.NAME, "the verifier that each label names"
-    run = find_settings(Path(model)) if os.path.isdir(model) else None
+    run = settings_of(model)
     trained = run.flags.get("reward.remote_url") if run else None
     if isinstance(trained, (list, tuple)):
         trained = ",".join(trained)
     if trained and (trained == built_in.NAME or trained.startswith("http") or os.path.isfile(trained)):
         return trained, f"as in training, {run.path}"
+    plain = [row for row in rows if not _names_verifier(row)]
+    if not plain:
+        return built_in.NAME, "the verifier that each label names"
     row = plain[0]
     raise EvaluationError(
         f"the label {row.label[:60]!r} of {row.datasource}/{row.id} names no verifier, as {len(plain)} of {len(rows)} "

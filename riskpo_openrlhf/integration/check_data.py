@@ -8,27 +8,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from riskpo_openrlhf.data.decontaminate import normalise
-from riskpo_openrlhf.data.instructions import bare_problem
 from riskpo_openrlhf.data.schema import read_manifests
 from riskpo_openrlhf.integration.check_rows import (
     ERROR,
     LEVELS,
     NOTE,
     WARNING,
-    as_list,
+    RowCheck,
     first_line,
-    image_problems,
-    label_problems,
-    plain_text,
-    prompt_problems,
 )
 
 EXTENSIONS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")
@@ -72,18 +65,13 @@ def check_files(values: Mapping) -> list[Finding]:
         reader = Reader(*keys, split=values[split], split_flag=split, flag=flag, most_rows=most)
         with _quiet():
             local = [Path(name) for name in names if _is_local(name)]
-            tables = [table for path in local if (table := reader.read(path)) is not None]
-            images = max((_most_images(table, reader.image_key) for table in tables), default=0)
-            if images > values["data.max_images_per_prompt"]:
-                reader.add(
-                    ERROR,
-                    f"--data.max_images_per_prompt {values['data.max_images_per_prompt']}",
-                    f"a prompt has {images} image{'s' * (images > 1)}",
-                    f"Set --data.max_images_per_prompt {images}",
-                )
+            tables = {path: table for path in local if (table := reader.read(path)) is not None}
+            for path, table in tables.items():
+                reader.images(path, table, values["data.max_images_per_prompt"])
             if len(tables) == len(names) and tables:
                 reader.together(names, values["data.prompt_probs"] if training else None)
         found += reader.findings
+    found += _template_problem(values)
     return [finding for finding in found if finding.level == ERROR]
 
 
@@ -113,7 +101,7 @@ def check_paths(
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-    rows = _Rows(reader, tokenizer, max_prompt_tokens)
+    rows = RowCheck(reader, tokenizer, max_prompt_tokens)
     with _quiet():
         files = [file for path in paths for file in _expand(Path(path))]
         loaded = [path for path in files if (table := reader.read(path)) is not None and rows.check(path, table)]
@@ -174,6 +162,13 @@ class Reader:
             self.add(ERROR, path, "has no rows", "Put problems into it, or leave it out")
             return None
         return table if self._columns(path, table) and self._shapes(path, table) else None
+
+    def images(self, path: Path, table, most: int) -> None:
+        """Report prompts with more images than `--data.max_images_per_prompt` lets in."""
+        there = _most_images(table, self.image_key)
+        if there > most:
+            what = f"a prompt has {there} image{'s' * (there > 1)}, and --data.max_images_per_prompt is {most}"
+            self.add(ERROR, path, what, f"Set --data.max_images_per_prompt {there}")
 
     def together(self, paths: Sequence[str], probabilities: str | None = None) -> None:
         """Report files that can't become one data set."""
@@ -249,77 +244,6 @@ class Reader:
         return True
 
 
-class _Rows:
-    """Check every row of the files that load: instructions, labels for our verifiers, images, lengths, repeats."""
-
-    def __init__(self, reader: Reader, tokenizer, max_prompt_tokens: int):
-        self.reader, self.tokenizer, self.max_prompt_tokens = reader, tokenizer, max_prompt_tokens
-        self.places: dict[tuple, Counter] = defaultdict(Counter)  # problem -> file -> times
-
-    def check(self, path: Path, table) -> bool:
-        from openrlhf.datasets.prompts_dataset import PromptDataset
-
-        reader = self.reader
-        template = self.tokenizer or SimpleNamespace(apply_chat_template=_plain_template)
-        try:
-            read = PromptDataset(table, template, reader.strategy)
-        except Exception as error:  # a chat template is a program of the model's author
-            what = f"the chat template fails: {first_line(error)}"
-            reader.add(ERROR, path, what, "Look at the turns of the prompts")
-            return False
-        found: dict[tuple[int, str, str], list[int]] = defaultdict(list)
-        for place, (prompt, label, images) in enumerate(zip(read.prompts, read.labels, read.images, strict=True)):
-            written = plain_text(table[place][reader.input_key])
-            problems = (
-                *prompt_problems(prompt, written, label),
-                *self._length(prompt),
-                *label_problems(label),
-                *image_problems(written, images, reader.image_key),
-            )
-            for problem in problems:
-                found[problem].append(place)
-            stems = tuple(str(image)[-200:] for image in as_list(images))
-            self.places[(normalise(bare_problem(written)), *stems)][str(path)] += 1
-        for (level, what, cure), places in found.items():
-            reader.add(level, path, f"{what} ({len(places)} of {len(table)} rows, first: {places[0]})", cure)
-        self._summary(path, read)
-        return True
-
-    def report_shared(self) -> None:
-        """Report problems that two files have in common."""
-        shared = Counter()
-        for files in self.places.values():
-            names = sorted(files)
-            shared.update((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
-        cure = (
-            "If you train on one and test on the other, decontaminate; in one --eval.dataset, the same prompt in "
-            "both counts for the last one only"
-        )
-        for (first, second), n in shared.items():
-            self.reader.add(WARNING, f"{first} and {second}", f"have {n} problems in common", cure)
-
-    def _length(self, prompt: str) -> Iterator[tuple[int, str, str]]:
-        if self.tokenizer and len(self._tokens(prompt)) > self.max_prompt_tokens:
-            cure = "OpenRLHF keeps the last tokens only: leave the row out, or raise --data.max_len"
-            yield WARNING, f"the prompt has more than {self.max_prompt_tokens} tokens", cure
-
-    def _tokens(self, prompt: str) -> list[int]:
-        return self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-
-    def _summary(self, path: Path, read) -> None:
-        repeated = sum(files[str(path)] - 1 for files in self.places.values() if files[str(path)] > 1)
-        if repeated:
-            self.reader.add(WARNING, path, f"{repeated} problems are there more than once", "Keep one of each")
-        most = max((len(as_list(images)) for images in read.images), default=0)
-        if most:
-            cure = f"Set --data.max_images_per_prompt {most} or more"
-            self.reader.add(NOTE, path, f"has up to {most} images a prompt", cure)
-        sources = ", ".join(map(repr, Counter(read.datasources)))
-        example = f"the first prompt is {read.prompts[0][:300]!r}, its label {read.labels[0]!r}"
-        what = f"{len(read.prompts)} rows are read, of {sources}; {example}"
-        self.reader.add(NOTE, path, what, "Is it what you expect")
-
-
 @contextmanager
 def _quiet():
     """Keep the progress bars and log lines of `datasets` out of a report that says the same in plain words."""
@@ -347,6 +271,24 @@ def _bad_name(path: Path) -> tuple[str, str] | None:
     return None
 
 
+def _template_problem(values: Mapping) -> list[Finding]:
+    """Report a local model without the chat template that `--data.apply_chat_template` asks for."""
+    model = values["actor.model_name_or_path"]
+    if not values["data.apply_chat_template"] or not model or not Path(model, "config.json").is_file():
+        return []
+    from openrlhf.utils.utils import get_tokenizer
+
+    try:
+        template = get_tokenizer(model, None).chat_template
+    except Exception as error:  # whatever transformers raises is the finding
+        what, cure = f"its tokenizer can't be loaded: {first_line(error)}", "Save the tokenizer beside the weights"
+        return [Finding(ERROR, model, what, cure, "actor.model_name_or_path")]
+    if template:
+        return []
+    cure = "Take a model with one, or give --data.input_template instead of --data.apply_chat_template"
+    return [Finding(ERROR, model, "its tokenizer has no chat template", cure, "data.apply_chat_template")]
+
+
 def _is_local(name: str) -> bool:
     return name.startswith((".", "/", "~")) or os.path.exists(name) or Path(name).suffix in EXTENSIONS
 
@@ -371,7 +313,3 @@ def _most_images(table, key: str) -> int:
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         return compute.max(compute.list_value_length(column)).as_py() or 0
     return int(column.null_count < len(column))
-
-
-def _plain_template(chat, tokenize=False, add_generation_prompt=True) -> str:
-    return plain_text(chat)

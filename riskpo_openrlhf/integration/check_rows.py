@@ -1,12 +1,16 @@
-"""Check one row of a data set: its prompt, its label for our verifiers, its images."""
+"""Check the rows of a data set: prompts, labels for our verifiers, images, lengths and repeats."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
-from riskpo_openrlhf.data.instructions import INSTRUCTIONS
+from riskpo_openrlhf.data.decontaminate import normalise
+from riskpo_openrlhf.data.instructions import INSTRUCTIONS, bare_problem
 from riskpo_openrlhf.data.schema import CALCULATOR, DOUBLE_BRACES
 from riskpo_openrlhf.verifiers.code.testcases import read_tests
 from riskpo_openrlhf.verifiers.labels import read_label
@@ -16,6 +20,80 @@ LEVELS = ("note", "warning", "error")
 HOW_TO_ANSWER = {"math": (r"\boxed", "Answer:"), "geometry": (r"\boxed",), "code": ("```python",)}
 
 Problems = Iterator[tuple[int, str, str]]  # level, what, cure
+
+
+class RowCheck:
+    """Check every row of the files that load: instructions, labels for our verifiers, images, lengths, repeats.
+
+    Findings go to `reader.add`. `tokenizer`: counts tokens and applies its chat template, or None.
+    """
+
+    def __init__(self, reader, tokenizer, max_prompt_tokens: int):
+        self.reader, self.tokenizer, self.max_prompt_tokens = reader, tokenizer, max_prompt_tokens
+        self.places: dict[tuple, Counter] = defaultdict(Counter)  # problem -> file -> times
+
+    def check(self, path: Path, table) -> bool:
+        from openrlhf.datasets.prompts_dataset import PromptDataset
+
+        reader = self.reader
+        template = self.tokenizer or SimpleNamespace(apply_chat_template=_plain_template)
+        try:
+            read = PromptDataset(table, template, reader.strategy)
+        except Exception as error:  # a chat template is a program of the model's author
+            what = f"the chat template fails: {first_line(error)}"
+            reader.add(ERROR, path, what, "Look at the turns of the prompts")
+            return False
+        found: dict[tuple[int, str, str], list[int]] = defaultdict(list)
+        for place, (prompt, label, images) in enumerate(zip(read.prompts, read.labels, read.images, strict=True)):
+            written = plain_text(table[place][reader.input_key])
+            problems = (
+                *prompt_problems(prompt, written, label),
+                *self._length(prompt),
+                *label_problems(label),
+                *image_problems(written, images, reader.image_key),
+            )
+            for problem in problems:
+                found[problem].append(place)
+            stems = tuple(str(image)[-200:] for image in as_list(images))
+            self.places[(normalise(bare_problem(written)), *stems)][str(path)] += 1
+        for (level, what, cure), places in found.items():
+            reader.add(level, path, f"{what} ({len(places)} of {len(table)} rows, first: {places[0]})", cure)
+        self._summary(path, read)
+        return True
+
+    def report_shared(self) -> None:
+        """Report problems that two files have in common."""
+        shared = Counter()
+        for files in self.places.values():
+            names = sorted(files)
+            shared.update((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
+        cure = (
+            "If you train on one and test on the other, decontaminate; in one --eval.dataset, the same prompt in "
+            "both counts for the last one only"
+        )
+        for (first, second), n in shared.items():
+            self.reader.add(WARNING, f"{first} and {second}", f"have {n} problems in common", cure)
+
+    def _length(self, prompt: str) -> Iterator[tuple[int, str, str]]:
+        if self.tokenizer and len(self._tokens(prompt)) > self.max_prompt_tokens:
+            cure = "OpenRLHF keeps the last tokens only: leave the row out, or raise --data.max_len"
+            yield WARNING, f"the prompt has more than {self.max_prompt_tokens} tokens", cure
+
+    def _tokens(self, prompt: str) -> list[int]:
+        return self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+
+    def _summary(self, path: Path, read) -> None:
+        repeated = sum(files[str(path)] - 1 for files in self.places.values() if files[str(path)] > 1)
+        if repeated:
+            self.reader.add(WARNING, path, f"{repeated} problems are there more than once", "Keep one of each")
+        most = max((len(as_list(images)) for images in read.images), default=0)
+        if most:
+            cure = f"Set --data.max_images_per_prompt {most} or more"
+            self.reader.add(NOTE, path, f"has up to {most} images a prompt", cure)
+        sources = ", ".join(map(repr, Counter(read.datasources)))
+        example = f"the first prompt is {read.prompts[0][:300]!r}, its label {read.labels[0]!r}"
+        what = f"{len(read.prompts)} rows are read, of {sources}; {example}"
+        self.reader.add(NOTE, path, what, "Is it what you expect")
 
 
 def prompt_problems(prompt: str, written: str, label) -> Problems:
@@ -118,3 +196,7 @@ def _opens(path: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def _plain_template(chat, tokenize=False, add_generation_prompt=True) -> str:
+    return plain_text(chat)

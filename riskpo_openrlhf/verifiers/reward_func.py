@@ -13,7 +13,7 @@ from riskpo_openrlhf.verifiers import code, geometry, math
 from riskpo_openrlhf.verifiers.labels import read_label
 from riskpo_openrlhf.verifiers.response import response_of
 
-# Importing them is cheap: SymPy is loaded by worker processes only, and the sandbox starts with the first program.
+# These imports are cheap: worker processes load SymPy, and the first program loads the sandbox.
 VERIFY = {"math": math.verify, "geometry": geometry.verify, "code": code.verify}
 
 # The same keys for every sample and verifier: OpenRLHF reduces extra_logs over ranks key by key.

@@ -3,8 +3,11 @@
     python tests/benchmarks/bench_core.py
 
 The loop is written with Python numbers, without the metrics that `step` also computes. On the smallest batch it is
-given the estimator's own draws, and both must agree. Memory is the peak of live torch tensors, and of Python objects,
-during a step, less what the step returns, as a multiple of the float32 rewards' own bytes.
+given the estimator's own draws, and both must agree. Memory is the peak of live torch tensors during a step, less what
+the step returns, as a multiple of the float32 rewards' own bytes. Exit code 1 if a bar is missed.
+
+Times of two machines do not compare, so a step is measured in plain loops of the same run. BEFORE holds the same
+numbers of the implementation in chunks (commit fdfd583), whose bar was three times the rewards' memory.
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ from __future__ import annotations
 import gc
 import math
 import random
+import sys
 import time
-import tracemalloc
 from functools import partial
 from hashlib import blake2b
 
@@ -25,9 +28,17 @@ from riskpo_openrlhf.core.bundles import draw_layout
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 
 SHAPES = ((512, 10), (4096, 16), (16384, 16), (65536, 16))
-PRESETS = ("paper", "recommended")
+# (loops a step takes the place of at 512 x 10, memory by shape)
+BEFORE = {
+    "paper": (4.0, (7.4, 2.8, 2.8, 2.5)),
+    "recommended": (4.7, (7.9, 3.1, 3.1, 2.8)),
+}
+SLOWER = 1.5  # times the time before, at 512 x 10
+POWER = (
+    1.15  # time grows as this power of the number of responses, from the second batch (out of the caches) to the last
+)
+MEMORY = 16.0  # times the rewards'
 LOOP_LIMIT = 300_000  # above this many responses, the loop is timed on a part of the batch
-TENSOR_LOOP_LIMIT = 8_000  # the same for the loop that reads rewards out of the tensor one by one
 
 
 def make_batch(P: int, G: int) -> tuple[torch.Tensor, list[str]]:
@@ -120,17 +131,17 @@ def check_agreement(preset: str) -> None:
 
 
 def seconds(work, repeats: int) -> float:
-    """The best of some runs: the machine is seldom idle."""
+    """CPU seconds of the best of some runs: the machine is seldom idle."""
     best = math.inf
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return best
 
 
-def peak_bytes(work) -> tuple[int, int]:
-    """Peak bytes of (torch tensors, Python objects) during `work`, less the tensors that it returns."""
+def peak_bytes(work) -> int:
+    """Peak bytes of torch tensors during `work`, less those that it returns."""
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
         result = work()
@@ -140,59 +151,46 @@ def peak_bytes(work) -> tuple[int, int]:
         live += event.nbytes()
         peak = max(peak, live)
     assert records, "this torch reports no memory events"
-    returned = sum(t.numel() * t.element_size() for t in (result.advantages, result.bundle, result.scores))
-    del result
-    tracemalloc.start()
-    work()
-    python = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak - returned, python
+    return peak - sum(t.numel() * t.element_size() for t in (result.advantages, result.bundle, result.scores))
 
 
-def main() -> None:
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), float32 rewards, binary")
-    header = (
-        "preset",
-        "P x G",
-        "step",
-        "ns/response",
-        "growth",
-        "floats",
-        "/ step",
-        "elements",
-        "/ step",
-        "tensors",
-        "Python",
-    )
-    print("{:<12} {:>10} {:>10} {:>12} {:>7} {:>10} {:>8} {:>10} {:>8} {:>8} {:>7}".format(*header))
-    for preset in PRESETS:
+def main() -> int:
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), float32 rewards, binary\n")
+    print("| preset | P x G | step | ns a response | loops a step | before | memory | before |")
+    print("|---|---|---|---|---|---|---|---|")
+    missed = []
+    for preset, (loops_before, memory_before) in BEFORE.items():
         check_agreement(preset)
-        config, first = RiskPOConfig.preset(preset), None
-        for P, G in SHAPES:
+        config, times = RiskPOConfig.preset(preset), []
+        for (P, G), before in zip(SHAPES, memory_before, strict=True):
             rewards, keys = make_batch(P, G)
-
-            part = min(P, LOOP_LIMIT // G)
+            part, smallest = min(P, LOOP_LIMIT // G), not times
             work = partial(one_step, config, rewards, keys)
             work()
-            taken = seconds(work, 10 if P * G < 10**5 else 5)
-            loop = seconds(partial(loop_step, rewards[:part].tolist(), keys, config, 0, 0), 2) * P / part
-            few = min(P, TENSOR_LOOP_LIMIT // G)
-            tensor_loop = seconds(partial(loop_step, list(rewards[:few]), keys, config, 0, 0), 1) * P / few
-            each = taken / (P * G) * 1e9
-            first = first or each
-            tensors, python = (size / (rewards.numel() * 4) for size in peak_bytes(work))
+            taken = seconds(work, 60 if smallest else 6)
+            loop = seconds(partial(loop_step, rewards[:part].tolist(), keys, config, 0, 0), 10 if smallest else 2)
+            loops, memory = loop * P / part / taken, peak_bytes(work) / (rewards.numel() * 4)
+            times.append(taken)
             print(
-                f"{preset:<12} {f'{P} x {G}':>10} {taken * 1e3:>7.1f} ms {each:>12.0f} {each / first:>6.2f}x "
-                f"{loop:>8.2f} s {loop / taken:>7.1f}x {tensor_loop:>8.1f} s {tensor_loop / taken:>7.0f}x "
-                f"{tensors:>7.2f}x {python:>6.2f}x"
+                f"| {preset} | {P} x {G} | {taken * 1e3:.1f} ms | {taken / (P * G) * 1e9:.0f} | {loops:.1f} "
+                f"| {loops_before if smallest else ''} | {memory:.1f}x | {before:.1f}x |"
             )
+            if smallest and loops < loops_before / SLOWER:
+                missed.append(f"{preset}: {loops_before / loops:.2f} times the time before, the bar is {SLOWER}")
+            if memory > MEMORY:
+                missed.append(f"{preset}, {P} x {G}: memory {memory:.1f} times the rewards', the bar is {MEMORY:g}")
+        (P, G), (Q, H) = SHAPES[1], SHAPES[-1]
+        power = math.log(times[-1] / times[1]) / math.log(Q * H / (P * G))
+        print(f"| {preset} | | | power {power:.2f} | | | | |")
+        if power > POWER:
+            missed.append(f"{preset}: time grows as the power {power:.2f} of the responses, the bar is {POWER}")
+    print(f"\nloops a step: plain loops in the time of a step; above {LOOP_LIMIT} responses timed on a part.")
     print(
-        "growth: time per response against the smallest batch. floats: the loop over Python numbers, taken out of the"
+        f"bars: {SLOWER} times the time before at 512 x 10; power {POWER}; memory {MEMORY:g} times (before: 3 times)."
     )
-    print("tensor beforehand and not put back. elements: the same loop over the tensor's elements.")
-    print(f"Above {LOOP_LIMIT} and {TENSOR_LOOP_LIMIT} responses, the two loops are timed on a part and scaled up.")
-    print("tensors, Python: peak extra memory of a step beyond what it returns, as multiples of the rewards' bytes.")
+    print("\n".join(f"MISSED {text}" for text in missed) or "all bars held")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -38,10 +38,10 @@ def command(tmp_path, monkeypatch):
 
     @contextmanager
     def running(args, tokenizer, *, reward, **kwargs):
-        run.reward = reward
+        run.reward, run.runtime = reward, args.runtime
         yield [None]
 
-    def run(*flags, answer=lambda request: {}, reward=tmp_path / "reward.py"):
+    def run(*flags, answer=lambda request: {}, reward=tmp_path / "reward.py", out=True):
         run.asked = []
 
         def generate(engines, problems):
@@ -52,8 +52,9 @@ def command(tmp_path, monkeypatch):
         stand_in = SimpleNamespace(**vars(evaluation_engines))
         stand_in.generate, stand_in.running = generate, running
         monkeypatch.setattr(evaluate, "load_engines", lambda args: stand_in)
-        places = ["--model", tmp_path / "model", "--data", tmp_path / "data.jsonl", "--out", tmp_path / "out"]
-        return evaluate.main(list(map(str, [*places, *(["--reward", reward] if reward else []), *flags])))
+        places = ["--model", tmp_path / "model", "--data", tmp_path / "data.jsonl"]
+        places += (["--out", tmp_path / "out"] if out else []) + (["--reward", reward] if reward else [])
+        return evaluate.main(list(map(str, [*places, *flags])))
 
     run.asked, run.folder = [], tmp_path / "out"
     return run
@@ -170,11 +171,18 @@ def test_labels_that_name_their_verifier_are_graded_by_it_and_so_are_others_with
 
 def test_what_a_run_trained_is_graded_as_in_training(command, capsys):
     reward = command.folder.parent / "reward.py"
-    settings = {"format": 1, "flags": {"reward.remote_url": [str(reward)]}, "config": None}
+    flags = {"reward.remote_url": [str(reward)], "riskpo.runtime": "cpu", "data.apply_chat_template": True}
+    settings = {"format": 1, "flags": flags, "config": {"a knob of an older version": 1}}
     (command.folder.parent / "settings.json").write_text(json.dumps(settings))
     assert command("--n", "1", reward=None) == 0
-    assert command.reward == [str(reward)]
+    assert command.reward == [str(reward)] and command.runtime == "cpu"
+    assert {request["prompt"] for request in command.asked} == {"1+1=", "2+2=="}  # the template adds the mark
     assert f"Graded by {reward} (as in training, " in capsys.readouterr().out
+
+
+def test_without_out_the_result_goes_beside_the_model(command):
+    assert command("--n", "1", out=False) == 0
+    assert (command.folder.with_name("evaluation") / "summary.json").is_file()
 
 
 def test_with_json_the_last_line_is_the_summary_and_a_comparison_is_nothing_else(command, capsys):

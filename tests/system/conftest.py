@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-REPOSITORY = Path(__file__).parents[2]
-JOB_SECONDS = 420
+JOB_SECONDS = 600
 
 
 @dataclass

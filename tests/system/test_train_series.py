@@ -27,7 +27,7 @@ def test_a_run_after_a_ruined_one_starts_from_its_own_model_on_the_same_engines(
     assert abs(other.curves[f"{compare.SAMPLED}/pass@1"][1][0] - start) < 0.04
     for record in (ruined, other):  # what engines sample and what the checkpoints' weights say
         sampled, exact = (record.curves[f"{source}/pass@1"][1] for source in (compare.SAMPLED, compare.EXACT))
-        assert abs(sampled[0] - exact[0]) < 0.05 and abs(sampled[-1] - exact[-1]) < 0.05
+        assert abs(sampled[0] - exact[0]) < 0.06 and abs(sampled[-1] - exact[-1]) < 0.06
     # RiskPO's advantages in OpenRLHF's own loss, as the recipe `recommended` has it
     assert {"train/riskpo/q_alpha", "train/entropy", "train/ppo_clip_ratio"} <= other.curves.keys()
     logs = {path.parts[-4]: path.read_text() for path in (tmp_path / "out").glob("*/*/*/*/train.log")}

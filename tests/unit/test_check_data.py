@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -144,23 +146,47 @@ def test_files_that_are_no_json_say_so_and_others_are_read_too(tmp_path):
     assert any("3 rows are read" in str(finding) for finding in found)
 
 
-def test_with_a_tokenizer_prompts_are_rendered_and_counted(tmp_path):
+def words(folder: Path, template: str | None) -> str:
+    """Save a tokenizer for which every word is a token."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     inner = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="?")
-    tokenizer.chat_template = "{% for turn in messages %}<user> {{ turn['content'] }} {% endfor %}<assistant>"
-    tokenizer.save_pretrained(tmp_path / "model")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="?", eos_token="?")
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+TURNS = "{% for turn in messages %}<user> {{ turn['content'] }} {% endfor %}<assistant>"
+
+
+@pytest.mark.parametrize(("template", "flag"), [(TURNS, None), (None, "data.apply_chat_template")])
+def test_a_chat_template_that_the_model_lacks_is_reported(template, flag, tmp_path):
+    values = flags(save(tmp_path / "own.jsonl", [row()]))
+    values["actor.model_name_or_path"] = words(tmp_path / "model", template)
+    (tmp_path / "model/config.json").write_text('{"model_type": "qwen2"}')
+    assert [finding.flag for finding in check_files(values)] == ([flag] if flag else [])
+    text = save(tmp_path / "text.jsonl", [row(prompt="Hi?")])
+    assert check_files(values | {"data.prompt_dataset": str(text), "data.apply_chat_template": False}) == []
+
+
+def test_a_model_whose_tokenizer_can_not_be_loaded_is_reported(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    (tmp_path / "tokenizer.json").write_text("{")
+    (finding,) = check_files(flags("", actor__model_name_or_path=str(tmp_path)))
+    assert finding.flag == "actor.model_name_or_path" and "its tokenizer can't be loaded" in finding.message
+
+
+def test_with_a_tokenizer_prompts_are_rendered_and_counted(tmp_path):
     path = write(tmp_path / "own.jsonl", [row(), asked("word " * 50)])
-    limit = {"tokenizer": str(tmp_path / "model"), "max_prompt_tokens": 40}
+    limit = {"tokenizer": words(tmp_path / "model", TURNS), "max_prompt_tokens": 40}
     found = check_paths([path], **limit)
     assert "more than 40 tokens (1 of 2 rows, first: 1)" in complaints(found)[0]
     assert any("<user> What is 0 + 0? Let's" in str(finding) for finding in found)
     assert not any("lengths" in str(finding) for finding in found)
-    tokenizer.chat_template = "{{ raise_exception('no system turn') }}"
-    tokenizer.save_pretrained(tmp_path / "model")
+    words(tmp_path / "model", "{{ raise_exception('no system turn') }}")
     assert "the chat template fails: no system turn" in complaints(check_paths([path], **limit))[0]
 
 
@@ -186,6 +212,7 @@ def test_another_program_can_read_the_result(rows, code, tmp_path, capsys):
 def flags(path, **change) -> dict:
     """The data flags of OpenRLHF with the values that prepared files need."""
     values = {
+        "actor.model_name_or_path": "owner/model",
         "data.prompt_dataset": str(path),
         "data.prompt_probs": None,
         "data.prompt_split": "train",
@@ -247,7 +274,8 @@ def test_a_file_without_rows_is_an_error(name, content, tmp_path):
 
 
 def test_a_parquet_file_without_rows_is_an_error(tmp_path):
-    datasets.Dataset.from_dict({"prompt": [], "label": []}).to_parquet(tmp_path / "e.parquet")
+    empty = pyarrow.array([], pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": empty, "label": empty}), tmp_path / "e.parquet")
     (finding,) = check_files(flags(tmp_path / "e.parquet"))
     assert finding.what == "has no rows"
 
@@ -280,7 +308,8 @@ def test_the_split_of_the_test_file_is_the_one_of_its_own_flag(tmp_path):
 def test_images_need_the_flag_that_lets_them_in(ending, tmp_path):
     path = save(tmp_path / f"own{ending}", [asked("<image><image>?", images=["/a.png", "/b.png"])])
     (finding,) = check_files(flags(path, data__max_images_per_prompt=1))
-    assert finding.cure == "Set --data.max_images_per_prompt 2"
+    assert "a prompt has 2 images, and --data.max_images_per_prompt is 1" in finding.message
+    assert finding.where == str(path) and finding.cure == "Set --data.max_images_per_prompt 2"
     assert check_files(flags(path, data__max_images_per_prompt=2)) == []
 
 

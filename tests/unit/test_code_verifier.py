@@ -158,8 +158,8 @@ def test_a_test_set_that_takes_longer_than_the_wall_limit_is_wrong(monkeypatch):
 @pytest.mark.parametrize("variable", ["RISKPO_CODE_WALL_SECONDS", "RISKPO_CODE_SANDBOXES"])
 def test_an_environment_variable_that_makes_no_sense_is_named(variable, monkeypatch):
     sandbox._make_slots.cache_clear()
-    monkeypatch.setenv(variable, "0")
-    with pytest.raises(ValueError, match=f"{variable}='0' is not allowed: .* above 0"):
+    monkeypatch.setenv(variable, "-1")
+    with pytest.raises(ValueError, match=f"{variable}='-1' is not allowed: .* above 0"):
         graded("print(1)", ADD)
 
 

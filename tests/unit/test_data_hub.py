@@ -106,7 +106,7 @@ def server():
         ),
     }
     httpd.seen, httpd.cut_after = [], None
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield httpd
     httpd.shutdown()
@@ -126,31 +126,28 @@ def url(server) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def test_a_set_is_downloaded_with_its_commit_recorded_and_comes_from_the_cache_afterwards(server, tmp_path):
-    run = prepare(tmp_path, "aime25", endpoint=url(server))
+def test_only_the_needed_files_of_full_commits_are_downloaded_and_come_from_the_cache_afterwards(server, tmp_path):
+    names = ["aime25", "gsm8k_test", "--accept_row_counts"]  # a full commit, and an abbreviated one with a README
+    run = prepare(tmp_path, *names, endpoint=url(server))
     assert run.returncode == 0, run.stderr
-    manifest = read_manifests(tmp_path / "out")["aime25"]
-    assert manifest["source"]["revision"] == COMMIT and manifest["rows"]["kept"] == 30
-    asked = len(server.seen)
-    shutil.rmtree(next((tmp_path / "home").glob("hub/*/trees")))  # as a cache filled by an older library
-    offline = prepare(tmp_path, "aime25", "--force", HF_HUB_OFFLINE="1")
-    assert offline.returncode == 0, offline.stderr
-    assert read_manifests(tmp_path / "out")["aime25"] == manifest and len(server.seen) == asked
-
-
-def test_an_abbreviated_commit_becomes_the_full_one_and_only_the_needed_files_are_downloaded(server, tmp_path):
-    run = prepare(tmp_path, "gsm8k_test", "--accept_row_counts", endpoint=url(server))
-    assert run.returncode == 0, run.stderr
-    assert read_manifests(tmp_path / "out")["gsm8k_test"]["source"]["revision"] == OTHER
+    manifests = read_manifests(tmp_path / "out")
+    assert {name: manifest["source"]["revision"] for name, manifest in manifests.items()} == {
+        "aime25": COMMIT,
+        "gsm8k_test": OTHER,
+    }
+    assert manifests["aime25"]["rows"]["kept"] == 30
     assert not any("train" in path or "socratic" in path for _, path, _ in server.seen)
-    offline = prepare(tmp_path, "gsm8k_test", "--accept_row_counts", "--force", HF_HUB_OFFLINE="1")
+    asked = len(server.seen)
+    for tree in (tmp_path / "home").glob("hub/*/trees"):  # as a cache filled by an older library
+        shutil.rmtree(tree)
+    offline = prepare(tmp_path, *names, "--force", HF_HUB_OFFLINE="1")
     assert offline.returncode == 0, offline.stderr
-    assert read_manifests(tmp_path / "out")["gsm8k_test"]["source"]["revision"] == OTHER
+    assert read_manifests(tmp_path / "out") == manifests and len(server.seen) == asked
 
 
 def test_a_download_goes_on_where_the_line_broke(server, tmp_path):
     _, files = server.repos["math-ai/aime25"]
-    files["test.jsonl"] += b"\n" * (12 * MEGABYTE)  # the library writes to the disk by 10 MB
+    files["test.jsonl"] += b" " * (12 * MEGABYTE)  # the library writes to the disk by 10 MB
     server.cut_after = 11 * MEGABYTE
     run = prepare(tmp_path, "aime25", endpoint=url(server))
     assert run.returncode == 0, run.stderr

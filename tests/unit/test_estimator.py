@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riskpo_openrlhf.config import PRESETS, RiskPOConfig
+from riskpo_openrlhf.core.bundles import draw_layout
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 from riskpo_openrlhf.core.groups import group_mean, group_std, group_std_mean
 
@@ -27,6 +28,65 @@ def draw(P, G, seed=0, error_share=0.0):
     generator = torch.Generator().manual_seed(seed)
     rewards = (torch.rand(P, G, generator=generator) < torch.rand(P, 1, generator=generator)).float()
     return rewards, torch.rand(P, G, generator=generator) >= error_share
+
+
+def by_definition(layout, config, q_alpha, q_beta):
+    """A of each response in bundle order, one at a time, by Theorem 1, Eq. 3 and docs/method.md, section 5."""
+    r, ok, B = layout.rewards.tolist(), layout.valid.tolist(), config.bundle_size
+    P, G = len(r), len(r[0])
+    A = [[0.0] * G for _ in range(P)]
+
+    def u(x):
+        return -(1 + config.omega) * max(q_alpha - x, 0) + max(x - q_alpha, 0) - max(x - q_beta, 0)
+
+    for part in layout.parts:
+        columns, order = range(G)[part.columns], part.order.tolist()
+        for start in range(0, P, B):
+            members = order[start : start + B]
+            for i, b in ((i, b) for i in members for b in columns):
+                others = [r[k][b] for k in members if k != i and ok[k][b]]
+                if config.credit == "uniform" and ok[i][b]:
+                    n = len(others) + 1
+                    A[i][b] = (u((sum(others) + r[i][b]) * B / n) + q_alpha - q_beta) * n / B
+                elif config.credit == "counterfactual":
+                    n = len(others) + 1
+                    for j in columns:
+                        rest = [r[i][k] for k in range(G) if k != j and ok[i][k]]
+                        if ok[i][j] and rest:
+                            own, *without = (u((sum(others) + x) * B / n) * n / B for x in (r[i][j], *rest))
+                            A[i][j] += (own - statistics.fmean(without)) / len(columns)
+    if config.normalization == "group-std-mean":
+        for i in range(P):
+            verdicts = [x for x, has in zip(r[i], ok[i], strict=True) if has]
+            if len(set(verdicts)) > 1:
+                share = (statistics.fmean(verdicts) - min(verdicts)) / (max(verdicts) - min(verdicts))
+                A[i] = [a * 0.5 / (statistics.pstdev(verdicts) * math.sqrt(2 * share)) for a in A[i]]
+    return A
+
+
+@pytest.mark.parametrize("preset", ["paper", "recommended"])
+def test_advantages_are_their_definition_on_ninety_random_batches(preset):
+    for seed in range(90):
+        generator = torch.Generator().manual_seed(seed)
+        P, G = (int(torch.randint(low, high, (1,), generator=generator)) for low, high in ((1, 24), (2, 9)))
+        rewards, valid = draw(P, G, seed, error_share=0.2 * (seed % 2))  # binary; then real; then thirds
+        rewards = (rewards, torch.randn(P, G, generator=generator), (rewards + torch.rand(P, G).round()) / 3)[seed % 3]
+        rewards = rewards.double()
+        config = RiskPOConfig.preset(preset, bundle_size=1 + seed % 5)
+        estimator = RiskPOEstimator(config, seed)
+        for k in range(2):
+            layout = draw_layout(rewards, valid, config.bundling, config.bundle_size, seed, k)
+            full = [part.scores[part.n == config.bundle_size] for part in layout.parts]
+            sample = torch.cat(full) if sum(map(len, full)) else layout.scores
+            q = estimator.tracker.values
+            if q is None:
+                q = [
+                    torch.quantile(sample, level).item() if len(sample) else 0.0
+                    for level in (config.alpha, config.beta)
+                ]
+            expected = torch.tensor(by_definition(layout, config, *q), dtype=torch.float64)
+            result = estimator.step(rewards, k, valid)
+            torch.testing.assert_close(result.advantages, layout.restore(expected), rtol=1e-9, atol=1e-9)
 
 
 def test_paper_gives_every_member_of_a_bundle_the_advantage_of_eq_3():

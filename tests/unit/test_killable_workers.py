@@ -230,9 +230,9 @@ def parent(code: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", PARENT + code], stdout=subprocess.PIPE, text=True)
 
 
-def workers_of(process: subprocess.Popen) -> list[int]:
+def pids_of(process: subprocess.Popen, count: int) -> list[int]:
     pids = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(pids) == 2
+    assert len(pids) == count
     return pids
 
 
@@ -244,7 +244,7 @@ def test_workers_end_with_their_parent_however_it_ends():
         "print(*pool.pids(), flush=True)\n"
         "time.sleep(60)\n"
     )
-    idle, busy = workers_of(ends), workers_of(is_killed)
+    idle, busy = pids_of(ends, 2), pids_of(is_killed, 2)
     assert all(map(runs, busy))
     is_killed.kill()
     is_killed.wait()
@@ -254,18 +254,22 @@ def test_workers_end_with_their_parent_however_it_ends():
 
 def test_a_forked_child_has_workers_of_its_own_and_does_not_keep_the_parents_alive():
     process = parent(
+        "import signal\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})\n"
         "mine = pool.pids()\n"
-        "reader, writer = os.pipe()\n"
         "if os.fork() == 0:\n"
-        "    assert pool.call(0) == ('ok', None) and not set(pool.pids()) & set(mine)\n"
-        "    print(*mine, flush=True)\n"
-        "    os.write(writer, b'called')\n"
-        "    time.sleep(15)\n"
-        "os.close(writer)\n"
-        "assert os.read(reader, 6) == b'called'\n"
+        "    print(os.getpid(), *mine, flush=True)\n"
+        "    signal.sigtimedwait({signal.SIGUSR1}, 60)\n"
+        "    assert pool.call(0) == ('ok', None)\n"
+        "    print(*pool.pids(), flush=True)\n"
+        "    os._exit(0)\n"
         "assert pool.call(0) == ('ok', None) and pool.pids() == mine\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    mine = workers_of(process)
+    child, *mine = pids_of(process, 3)
     assert process.wait(20) == -signal.SIGKILL
-    assert wait_until(lambda: not any(map(runs, mine)))
+    assert wait_until(lambda: not any(map(runs, mine))) and runs(child)
+    os.kill(child, signal.SIGUSR1)
+    own = {int(pid) for pid in process.stdout.readline().split()}
+    assert own and not own & set(mine)
+    assert wait_until(lambda: not runs(child))

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 INTEGRATION = "riskpo_openrlhf.integration"
 LABORATORY = "riskpo_openrlhf.lab"
 CPU_RUNTIME = "riskpo_openrlhf.runtime.cpu"
+OPENRLHF_MODULE = re.compile(r"openrlhf(\.\w+)+")
 DOTTED_INTEGRATION = re.compile(r"(riskpo_openrlhf)?\.integration(\.\w+)*(:\w+)?")
 
 
@@ -32,11 +34,16 @@ def nodes(tree: ast.AST, *, in_functions: bool):
             yield from nodes(node, in_functions=in_functions)
 
 
-def imported(source: str, module: str, is_package: bool = False, *, in_functions: bool = True) -> set[str]:
+@cache
+def tree(path: Path) -> ast.AST:
+    return ast.parse(path.read_text())
+
+
+def imported(parsed: ast.AST, module: str, is_package: bool = False, *, in_functions: bool = True) -> set[str]:
     """Full names that the source imports, relative ones resolved; `from a import b` gives both a and a.b."""
     package = module if is_package else module.rpartition(".")[0]
     names = set()
-    for node in nodes(ast.parse(source), in_functions=in_functions):
+    for node in nodes(parsed, in_functions=in_functions):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -48,7 +55,7 @@ def imported(source: str, module: str, is_package: bool = False, *, in_functions
 
 
 def imported_by(path: Path, **kwargs) -> set[str]:
-    return imported(path.read_text(), module_name(path), path.name == "__init__.py", **kwargs)
+    return imported(tree(path), module_name(path), path.name == "__init__.py", **kwargs)
 
 
 def within(name: str, parent: str) -> bool:
@@ -70,9 +77,29 @@ def loaded_after(*modules: str) -> dict[str, list[str]]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def test_importing_the_package_and_its_settings_loads_no_heavy_library():
-    for module, loaded in loaded_after("riskpo_openrlhf", "riskpo_openrlhf.config").items():
-        heavy = {"torch", "numpy", "ray", "vllm", "openrlhf", "deepspeed", "transformers"}.intersection(loaded)
+def violations(files, wrong) -> dict[str, set[str]]:
+    """File -> names that it must not import; `wrong` decides by full name."""
+    found = {module_name(path): {name for name in imported_by(path) if wrong(name)} for path in files}
+    return {module: names for module, names in found.items() if names}
+
+
+def outside(*parts: str) -> list[Path]:
+    return [path for path in FILES if not any(path.is_relative_to(ROOT / part) for part in parts)]
+
+
+def strings(path: Path, pattern: re.Pattern) -> set[str]:
+    """Whole strings of the source that match, such as a module's name for `runpy` or `importlib`."""
+    constants = (node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant))
+    return {text for text in constants if isinstance(text, str) and pattern.fullmatch(text)}
+
+
+def test_importing_the_package_its_settings_and_its_light_commands_loads_no_heavy_library():
+    light = ("riskpo_openrlhf", "riskpo_openrlhf.config")
+    commands = ("riskpo_openrlhf.cli.prepare_data", "riskpo_openrlhf.cli.serve_verifiers")
+    frameworks = {"torch", "numpy", "ray", "vllm", "openrlhf", "deepspeed", "transformers"}
+    libraries = {"datasets", "huggingface_hub", "pyarrow", "PIL", "sympy", "fastapi", "uvicorn", "reasoning_gym"}
+    for module, loaded in loaded_after(*light, *commands).items():
+        heavy = (frameworks | libraries).intersection(loaded)
         assert not heavy, f"import {module} loads {heavy}"
 
 
@@ -85,33 +112,39 @@ def test_importing_core_loads_torch_but_no_training_framework():
 
 def test_core_imports_nothing_of_the_project_but_core_and_config():
     allowed = ("riskpo_openrlhf.core", "riskpo_openrlhf.config")
-    for path in (ROOT / "core").rglob("*.py"):
-        own = {name for name in imported_by(path) if within(name, "riskpo_openrlhf") and name != "riskpo_openrlhf"}
-        wrong = {name for name in own if not any(within(name, parent) for parent in allowed)}
-        assert not wrong, f"{path} imports {wrong}"
+
+    def wrong(name):
+        own = within(name, "riskpo_openrlhf") and name != "riskpo_openrlhf"
+        return own and not any(within(name, parent) for parent in allowed)
+
+    assert violations((ROOT / "core").rglob("*.py"), wrong) == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_only_the_command_line_imports_the_integration(path):
-    if any(path.is_relative_to(ROOT / part) for part in ("cli", "integration", "lab")):
-        return
-    names = {name for name in imported_by(path) if within(name, INTEGRATION)}
-    if path != ROOT / "__init__.py":  # the lazy `install`, for launch scripts of one's own
-        constants = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
-        names |= {text for text in constants if isinstance(text, str) and DOTTED_INTEGRATION.fullmatch(text)}
-    assert not names, f"{path} imports {names}; only riskpo_openrlhf/cli and riskpo_openrlhf/lab may"
+def test_openrlhf_is_imported_in_the_integration_the_runtime_and_the_laboratory_only():
+    files = outside("integration", "runtime", "lab")
+    assert violations(files, lambda name: within(name, "openrlhf")) == {}
+    assert {module_name(path): found for path in files if (found := strings(path, OPENRLHF_MODULE))} == {}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if not path.is_relative_to(ROOT / "lab")], ids=module_name)
-def test_nothing_of_the_product_imports_the_laboratory(path):
-    names = {name for name in imported_by(path) if within(name, LABORATORY)}
-    assert not names, f"{path} imports {names}; the wheel does not hold riskpo_openrlhf/lab"
+def test_only_the_command_line_and_the_laboratory_import_the_integration():
+    files = outside("cli", "integration", "lab")
+    assert violations(files, lambda name: within(name, INTEGRATION)) == {}
+    named = {path for path in files if strings(path, DOTTED_INTEGRATION)}
+    assert named <= {ROOT / "__init__.py"}  # the lazy `install`, for launch scripts of one's own
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_the_cpu_runtime_is_imported_only_inside_functions(path):
-    names = {name for name in imported_by(path, in_functions=False) if within(name, CPU_RUNTIME)}
-    assert not names, f"{path} imports {names} when it is imported itself; on a GPU cluster it must not be loaded"
+def test_nothing_of_the_product_imports_the_laboratory_which_the_wheel_does_not_hold():
+    assert violations(outside("lab"), lambda name: within(name, LABORATORY)) == {}
+
+
+def test_the_cpu_runtime_is_imported_inside_functions_only_so_that_a_gpu_cluster_never_loads_it():
+    found = {path for path in FILES for name in imported_by(path, in_functions=False) if within(name, CPU_RUNTIME)}
+    assert found == set()
+
+
+def test_no_file_of_the_product_is_longer_than_400_lines_but_the_program_inside_the_sandbox():
+    lengths = {module_name(path): len(path.read_text().splitlines()) for path in outside("lab")}
+    assert {module for module, n in lengths.items() if n > 400} <= {"riskpo_openrlhf.verifiers.code.guest"}
 
 
 @pytest.mark.parametrize(
@@ -131,10 +164,10 @@ def test_the_cpu_runtime_is_imported_only_inside_functions(path):
     ],
 )
 def test_every_way_of_writing_an_import_is_seen(source, module, is_package, found):
-    assert found in imported(source, module, is_package, in_functions=False)
+    assert found in imported(ast.parse(source), module, is_package, in_functions=False)
 
 
 def test_an_import_inside_a_function_does_not_count_as_one_at_import_time():
-    source = "def start():\n    from . import cpu\n"
-    assert CPU_RUNTIME in imported(source, "riskpo_openrlhf.runtime", True)
-    assert CPU_RUNTIME not in imported(source, "riskpo_openrlhf.runtime", True, in_functions=False)
+    parsed = ast.parse("def start():\n    from . import cpu\n")
+    assert CPU_RUNTIME in imported(parsed, "riskpo_openrlhf.runtime", True)
+    assert CPU_RUNTIME not in imported(parsed, "riskpo_openrlhf.runtime", True, in_functions=False)

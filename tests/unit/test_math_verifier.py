@@ -410,11 +410,12 @@ def test_numbers_of_bounded_length_are_compared_exactly():
     assert compare_without_algebra("1" * 401, "1" * 400 + "2") is None
 
 
-def test_the_parent_does_not_load_the_algebra(tmp_path):
+def test_grading_loads_neither_the_algebra_nor_the_sandbox(tmp_path):
     code = (
-        "import sys\nfrom riskpo_openrlhf.verifiers import math\n"
-        r"assert math.verify(r'\boxed{2\sqrt3}', r'\sqrt{12}').correct" + "\n"
-        "assert not {'sympy', 'math_verify', 'torch', 'ray', 'openrlhf'} & set(sys.modules)\n"
+        "import sys\nfrom riskpo_openrlhf.verifiers.reward_func import grade\n"
+        r"assert grade(r'Q: \boxed{2\sqrt3}', 'Q: ', r'\sqrt{12}')['scores'] == 1.0" + "\n"
+        "heavy = {'sympy', 'math_verify', 'torch', 'ray', 'openrlhf', 'riskpo_openrlhf.verifiers.code.sandbox'}\n"
+        "assert not heavy & set(sys.modules)\n"
     )
     environment = {**os.environ, "RISKPO_VERIFIER_WORKERS": "1"}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)

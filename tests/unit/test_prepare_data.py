@@ -345,7 +345,7 @@ def test_a_code_prompt_says_once_how_to_answer(out):
     assert len(starter) == 1 and "standard input" not in starter[0]
 
 
-def test_an_archer_task_that_contains_a_test_task_is_taken_out(out):
+def test_an_archer_task_that_contains_a_test_task_is_removed(out):
     assert read_manifests(out)["archer_code"]["dropped"] == {
         "in the test set livecodebench_release_v5": 1,
     }
@@ -469,7 +469,7 @@ def test_one_instruction_for_all_leaves_geometry_and_code_as_they_must_be(copies
     assert prompts_of(tmp_path, "dapo_math_17k")[0] == LEAKED + BOXED
 
 
-def test_a_test_set_that_comes_later_is_still_taken_out_of_the_training_set(copies, tmp_path, capsys):
+def test_a_training_set_is_decontaminated_of_a_test_set_that_comes_later(copies, tmp_path, capsys):
     where = ["--from", str(copies), "--out", str(tmp_path)]
     assert main(["dapo_math_17k", *where]) == 0
     assert DAPO[0]["prompt"] in [row["prompt"] for row in rows_of(tmp_path, "dapo_math_17k")]
@@ -478,6 +478,20 @@ def test_a_test_set_that_comes_later_is_still_taken_out_of_the_training_set(copi
     assert DAPO[0]["prompt"] not in [row["prompt"] for row in rows_of(tmp_path, "dapo_math_17k")]
     before = (tmp_path / "dapo_math_17k.jsonl").stat().st_mtime_ns
     assert main(["dapo_math_17k", "amc", *where]) == 0  # still finished, and nothing more to take out
+    assert (tmp_path / "dapo_math_17k.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_folder_that_an_earlier_version_prepared_is_still_finished(copies, tmp_path):
+    command = ["dapo_math_17k", "amc", "--from", str(copies), "--out", str(tmp_path)]
+    assert main(command) == 0
+    path, manifest = tmp_path / "dapo_math_17k.manifest.json", read_manifests(tmp_path)["dapo_math_17k"]
+    assert list(manifest["decontaminated_against"]) == list(manifest["contaminated"]) == ["amc"]
+    old = manifest | {"checked_against": manifest["decontaminated_against"], "leaks": manifest["contaminated"]}
+    del old["decontaminated_against"], old["contaminated"]
+    path.write_text(json.dumps(old))
+    before = (tmp_path / "dapo_math_17k.jsonl").stat().st_mtime_ns
+    assert main(command) == 0
+    assert read_manifests(tmp_path)["dapo_math_17k"] == manifest
     assert (tmp_path / "dapo_math_17k.jsonl").stat().st_mtime_ns == before
 
 

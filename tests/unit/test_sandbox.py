@@ -357,6 +357,12 @@ def test_the_self_test_finds_no_hole_here_and_sees_one_that_is_made(monkeypatch,
     assert holes() == ["it reads /etc"] * 2
 
 
+def test_the_self_test_is_a_command_that_says_the_mode_and_nothing_else():
+    command = [sys.executable, "-m", "riskpo_openrlhf.verifiers.code.sandbox"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "programs of the model run in: namespaces\n", "")
+
+
 # --- the sandbox itself ------------------------------------------------------------------------------------------
 
 

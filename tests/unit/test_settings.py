@@ -64,4 +64,4 @@ def test_a_baseline_has_flags_and_no_settings_of_riskpo(tmp_path):
 def test_a_file_that_can_not_be_read_is_named(tmp_path, text, message):
     (tmp_path / "settings.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        find_settings(tmp_path)
+        str(find_settings(tmp_path))
