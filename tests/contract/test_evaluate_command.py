@@ -210,3 +210,11 @@ def test_a_missing_seam_ends_with_code_3_and_its_name(tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit) as ended:
         evaluate.main([*map(str, places), "--runtime", "cpu"])
     assert ended.value.code == 3 and "SingleTurnAgentExecutor._fetch_rewards_via_func" in capsys.readouterr().err
+
+
+def test_in_a_file_the_progress_is_a_line_now_and_then_and_no_bar(command, capsys, monkeypatch):
+    monkeypatch.setattr("riskpo_openrlhf.evaluation.run.SECONDS", 0)
+    assert command("--n", "2") == 0
+    printed = capsys.readouterr()
+    assert "2 of 4 samples, right 100.0 %\n4 of 4 samples, right 100.0 %\n" in printed.out
+    assert "Evaluating" not in printed.err
