@@ -1,15 +1,16 @@
-"""Tokenizers for the small models: one token a character, plus whole words and special tokens."""
+r"""Tokenizers for the small models: one token a byte, plus whole words and special tokens.
+
+They are byte-level like Qwen2's, because transformers loads any tokenizer in a Qwen2's folder as a `Qwen2Tokenizer`.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-PRINTABLE = "\n" + "".join(map(chr, range(ord(" "), ord("~") + 1)))
-UNKNOWN = "\ufffd"
+BYTES = "".join(sorted(pre_tokenizers.ByteLevel.alphabet()))
 PAD, EOS = "<pad>", "<eos>"
 USER, ASSISTANT, IMAGE = CHAT_TOKENS = ("<user>", "<assistant>", "<image>")
 CHAT_TEMPLATE = (
@@ -22,24 +23,22 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(
-    characters: str, max_length: int, *, words: Sequence[str] = (), unknown: str | None = None, chat: bool = False
+    max_length: int, *, characters: str = BYTES, words: Sequence[str] = (), chat: bool = False
 ) -> PreTrainedTokenizerFast:
-    """Build a tokenizer of characters.
+    r"""Build a tokenizer.
 
     Args:
-        characters: one token each.
         max_length: tokens that the model takes.
-        words: texts of several characters that are one token, such as `\\boxed{`.
-        unknown: the token of every other character. Without one, another character is an error.
+        characters: the known ones, in the byte-level alphabet; others are dropped. Default: every byte, so that any
+            text comes back.
+        words: texts that are one token, such as `\boxed{`.
         chat: add `<user>`, `<assistant>` and `<image>`, and a chat template that uses them.
     """
-    special = [PAD, EOS, *(CHAT_TOKENS if chat else ())]
-    plain = [*([unknown] if unknown else []), *characters, *words]
-    vocabulary = {token: i for i, token in enumerate([*special, *plain])}
-    core = Tokenizer(models.WordLevel(vocabulary, **({"unk_token": unknown} if unknown else {})))
-    pattern = "|".join([*map(re.escape, words), r"[\s\S]"])
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
-    core.decoder = decoders.Fuse()
+    tokens = [PAD, EOS, *(CHAT_TOKENS if chat else ()), *characters, *words]
+    core = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_tokens([*words])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,

@@ -20,7 +20,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, set_seed
 
 from riskpo_openrlhf.files import write_jsonl
 from riskpo_openrlhf.lab.build_once import build_once
-from riskpo_openrlhf.lab.character_tokenizer import PRINTABLE, UNKNOWN, build_tokenizer
+from riskpo_openrlhf.lab.character_tokenizer import build_tokenizer
 from riskpo_openrlhf.verifiers.labels import write_label
 
 # task -> the data sets of its recipe
@@ -93,7 +93,7 @@ def response(task: str, digit: int) -> str:
 
 def _language_model() -> tuple:
     set_seed(0)
-    tokenizer = build_tokenizer(PRINTABLE, 4096, unknown=UNKNOWN, chat=True)
+    tokenizer = build_tokenizer(4096, chat=True)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -112,7 +112,7 @@ def _language_model() -> tuple:
 def _vision_language_model() -> tuple:
     from riskpo_openrlhf.lab.tiny_vlm import build_model, build_processor
 
-    tokenizer = build_tokenizer(PRINTABLE, 512, unknown=UNKNOWN, chat=True)
+    tokenizer = build_tokenizer(512, chat=True)
     return build_model(tokenizer), build_processor(tokenizer)
 
 

@@ -84,8 +84,8 @@ def shipped(settings: TinySettings) -> Path | None:
 
 
 def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
-    r"""Build the tokenizer: characters `0-9 + - * =` and the words `\boxed{` and `}`; anything else is an error."""
-    return build_tokenizer(CHARACTERS, MAX_LENGTH, words=WORDS)
+    r"""Build the tokenizer: a token for each of `0-9 + - * =`, for `\boxed{` and for `}`."""
+    return build_tokenizer(MAX_LENGTH, characters=CHARACTERS, words=WORDS)
 
 
 def boxed(answer: str) -> str:

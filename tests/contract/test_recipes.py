@@ -138,7 +138,7 @@ def test_a_dry_run_names_every_problem_and_ends_with_2(data, dry_run, tmp_path):
     code, output = dry_run(words)
     assert code == 2
     for problem in (
-        "no config.json there", "no column 'prompt' (--data.input_key); there are: question, label",
+        "no config.json there", "odd.jsonl: has no column 'prompt', but question, label. Set --data.input_key",
         "none.jsonl: no such file", "reward.py: no such file", "--train.colocate_all shares the actor's 8 GPUs",
         "leaves no room for a prompt", "5120 responses is not a multiple of --train.batch_size 1000",
         "--reward.overlong_buffer_len 4000 is longer than a response", "8 problems",

@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("reasoning_gym")
 torch = pytest.importorskip("torch")
-from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: E402
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
 from riskpo_openrlhf.lab import prepare_quickstart, quickstart_result, smollm2, tiny_model  # noqa: E402
 from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, Kind, problems  # noqa: E402
 from riskpo_openrlhf.lab.build_once import build_once  # noqa: E402
-from riskpo_openrlhf.lab.character_tokenizer import PRINTABLE, UNKNOWN, build_tokenizer  # noqa: E402
+from riskpo_openrlhf.lab.character_tokenizer import build_tokenizer  # noqa: E402
 from riskpo_openrlhf.lab.tiny_model import (  # noqa: E402
     MODELS,
     TinySettings,
@@ -31,36 +31,35 @@ from riskpo_openrlhf.lab.tiny_model import (  # noqa: E402
 SMALL = TinySettings(hidden_size=32, intermediate_size=64, layers=1, heads=1, steps=3, batch_size=8)
 
 
+def loaded_as_openrlhf_and_vllm_load_it(tokenizer, folder):
+    Qwen2Config().save_pretrained(folder)  # beside it, transformers takes a tokenizer for a Qwen2Tokenizer
+    tokenizer.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
 def test_every_problem_and_its_answer_survive_the_tokenizer_one_token_a_character_and_two_for_the_box(tmp_path):
-    build_tiny_tokenizer().save_pretrained(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)  # as OpenRLHF and vLLM load it
+    tokenizer = loaded_as_openrlhf_and_vllm_load_it(build_tiny_tokenizer(), tmp_path)
     for row in problems(CHARACTER_KINDS, 60, seed=0):
         text = row["input"] + boxed(row["answer"])
         ids = tokenizer(text + "<eos>", add_special_tokens=False).input_ids
+        assert ids == build_tiny_tokenizer()(text + "<eos>").input_ids
         assert len(ids) == len(row["input"] + row["answer"]) + 3
         assert ids[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(ids, skip_special_tokens=False) == text + "<eos>"
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def test_an_unknown_character_is_an_error_and_not_silently_dropped():
-    with pytest.raises(Exception, match="(?i)unk"):
-        build_tiny_tokenizer()("3x4=")
-
-
-def test_a_tokenizer_with_a_token_for_unknown_characters_reads_any_text_and_writes_chats(tmp_path):
-    build_tokenizer(PRINTABLE, 512, unknown=UNKNOWN, chat=True).save_pretrained(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+def test_a_tokenizer_of_bytes_gives_any_text_back_and_writes_chats(tmp_path):
+    tokenizer = loaded_as_openrlhf_and_vllm_load_it(build_tokenizer(512, chat=True), tmp_path)
     chat = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Find x\nin é."}]},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Find  x\n in é."}]},
         {"role": "assistant", "content": "\\boxed{7}"},
         {"role": "user", "content": "Why?"},
     ]
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    assert text == "<user><image>Find x\nin é.<assistant>\\boxed{7}<eos><user>Why?<assistant>"
+    assert text == "<user><image>Find  x\n in é.<assistant>\\boxed{7}<eos><user>Why?<assistant>"
     ids = tokenizer(text).input_ids
-    assert tokenizer.decode(ids) == text.replace("é", UNKNOWN)
-    assert tokenizer.convert_tokens_to_ids("<image>") in ids
+    assert tokenizer.decode(ids) == text and tokenizer.convert_tokens_to_ids("<image>") in ids
 
 
 def test_the_models_have_a_tenth_of_a_million_parameters_and_a_head_size_that_vllm_takes():
