@@ -3,7 +3,7 @@
 #
 #   bash recipes/math_hard.sh [--method paper] [--machines 8gpu] [--dry-run | --smoke] [options] [-- FLAGS]
 #
-# Evaluates on AIME24, AIME25, AMC and MATH-500 during training. Evaluate Minerva and OlympiadBench of Table 1 afterwards.
+# Evaluates on AIME24, AIME25, AMC and MATH-500 during training. Evaluate Minerva and OlympiadBench afterwards.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/launch.sh"
 

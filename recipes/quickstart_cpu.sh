@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train a small model by RiskPO on a laptop, with the real OpenRLHF, Ray, vLLM and DeepSpeed. No GPU, no downloaded model.
+# Train a small model by RiskPO on a laptop, with the real OpenRLHF, Ray, vLLM and DeepSpeed. No GPU, no download.
 #
 #   bash recipes/quickstart_cpu.sh [--method NAME] [--model mixed|micro|smollm2] [--out DIR] [--seed N] [--steps N]
 #       [--dry-run | --prepare | --print] [-- FLAGS]

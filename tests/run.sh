@@ -34,7 +34,8 @@ check() {
 }
 check "ruff check" python3 -m ruff check .
 check "ruff format --check" python3 -m ruff format --check .
-check "pytest" python3 -m pytest "${arguments[@]}"
+# Two processes; the engines' tests are all in one of them (tests/conftest.py). `-n 0` takes a single one, for --pdb.
+check "pytest" python3 -m pytest -n 2 --dist loadgroup "${arguments[@]}"
 for name in "${failed[@]}"; do
     echo "tests/run.sh: $name failed" >&2
 done

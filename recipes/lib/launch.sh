@@ -5,7 +5,7 @@
 #   test_sets    the same, for the evaluation during training
 #   task_flags   training flags of this task alone
 # and calls `launch "$@"`. The last of several equal flags wins, in this order:
-#   shared_flags, task_flags, recipes/methods/METHOD.sh, recipes/machines/MACHINES.sh, what follows -- on the command line
+#   shared_flags, task_flags, methods/METHOD.sh, machines/MACHINES.sh, what follows -- on the command line
 # A method sets method_flags, and if its authors' runs are to be repeated also method_settings and method_model.
 
 launch_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

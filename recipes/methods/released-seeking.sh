@@ -1,5 +1,5 @@
-# The authors' released code as their risk-seeking MATH script runs it: core/released.py, PPO's token clip with a mean over tokens, clip 0.2
-# and dual clip 3. For math_easy.sh.
+# The authors' released code as their risk-seeking MATH script runs it: core/released.py, PPO's token clip (0.2, dual
+# clip 3), a mean over tokens. For math_easy.sh.
 method_flags=(--algo.advantage.estimator riskpo --algo.riskpo.preset released-seeking)
 # Their settings: 1024 prompts x 5 responses, mini-batches of 512 prompts, responses of 1024 tokens, evaluation every 5
 # steps, greedy, one sample a problem; no warm-up. They train 200 steps. OpenRLHF counts episodes: 14 of 14 rollouts are

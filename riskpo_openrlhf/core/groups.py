@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 
-def settle(values: Tensor, valid: Tensor, eps: float | None = None) -> Tensor:
+def settle(values: Tensor, valid: Tensor, eps: float | None = None, size: Tensor | None = None) -> Tensor:
     """Make the valid values of a row of `values [N, M]` equal where they differ by rounding alone.
 
-    Rounding means: their range is at most 4 eps times the largest of their sizes; eps is that of the dtype.
+    Rounding means: their range is at most 4 eps `size [N, 1]`. By default eps is that of the dtype and size the largest
+    of the absolute values; values that are sums have the size of what was added up.
     """
     lowest = values.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
     highest = values.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
-    size = torch.maximum(lowest.abs(), highest.abs())
+    size = torch.maximum(lowest.abs(), highest.abs()) if size is None else size
     equal = highest - lowest <= 4 * (eps or torch.finfo(values.dtype).eps) * size
     return torch.where(equal & valid, lowest, values)
 

@@ -45,7 +45,8 @@ def draw_layout(
 def advantages(layout: Layout, config: RiskPOConfig) -> tuple[Tensor, Tensor, Tensor]:
     """A `[P, G]` in bundle order, and the quantiles q_alpha, q_beta `[n_bundles]` of the bundles that have a score."""
     (part,) = layout.parts
-    scores = settle(part.scores, part.scored, ROUNDING)
+    added = sum_sets(layout.rewards.abs(), part.order, int(part.target[0])).amax(1, keepdim=True)
+    scores = settle(part.scores, part.scored, ROUNDING, size=added)
     q_alpha, q_beta = (own_quantile(scores, part.scored, level) for level in (config.alpha, config.beta))
     A = mixed(scores, q_alpha, q_beta, config) / bundle_std(scores, part.scored) * part.factor
     credit = sum_mean_credit if config.released == "dapo" else std_credit

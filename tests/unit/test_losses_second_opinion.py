@@ -20,6 +20,7 @@ import torch
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 from riskpo_openrlhf.core.losses import gmpo_loss, gpg_loss
+from riskpo_openrlhf.integration.arguments import MEANS_OVER_RESPONSES
 
 METHODS = Path(__file__).parents[2] / "recipes/methods"
 LN2 = math.log(2)
@@ -253,11 +254,13 @@ def recipe(name):
 
 
 def loss_of_recipe(policy_loss, flags):
-    """As OpenRLHF's trainer makes it of the flags; `--actor.loss_agg_mode` is a token mean unless it is given."""
+    """As OpenRLHF's trainer makes it of the flags, `--actor.loss_agg_mode` filled as `arguments.resolve` fills it."""
     clip = flags.get("--actor.eps_clip_low_high")
     edges = dict(zip(("clip_eps_low", "clip_eps_high"), map(float, clip), strict=True)) if clip else {}
-    token_level = flags.get("--actor.loss_agg_mode", ["token-mean"]) == ["token-mean"]
-    return policy_loss(flags["--actor.policy_loss_type"][0], token_level_loss=token_level, **edges)
+    (kind,) = flags["--actor.policy_loss_type"]
+    default = "seq-mean-token-mean" if kind in MEANS_OVER_RESPONSES else "token-mean"
+    token_level = flags.get("--actor.loss_agg_mode", [default]) == ["token-mean"]
+    return policy_loss(kind, token_level_loss=token_level, **edges)
 
 
 def test_the_advantages_of_the_maxrl_recipe_are_its_papers_up_to_one_factor():
@@ -272,11 +275,11 @@ def test_the_advantages_of_the_maxrl_recipe_are_its_papers_up_to_one_factor():
     assert torch.allclose(A, theirs * 2 / 3, atol=1e-4)
 
 
-@pytest.mark.parametrize("token_level_loss", [True, False])
-def test_gmpo_is_a_mean_over_responses_whatever_the_aggregation_flag_as_in_verl_and_trl(policy_loss, token_level_loss):
-    # The 1/4 from above; a token mean would be (2 * -3/2 + 3 * 2) / 5 = 3/5.
+@pytest.mark.parametrize(("token_level_loss", "expected"), [(False, 1 / 4), (True, 3 / 5)])
+def test_gmpo_is_a_mean_over_responses_as_in_verl_and_trl_or_over_tokens(policy_loss, token_level_loss, expected):
+    # The 1/4 from above; the token mean is (2 * -3/2 + 3 * 2) / 5 = 3/5.
     loss = policy_loss("gmpo", token_level_loss=token_level_loss, clip_eps_low=LN2, clip_eps_high=LN2)
-    assert loss(*of_ratios(RATIOS, [3.0, -1.0]))[0].item() == pytest.approx(1 / 4)
+    assert loss(*of_ratios(RATIOS, [3.0, -1.0]))[0].item() == pytest.approx(expected)
 
 
 def test_gmpos_clip_is_04_in_core_and_recipe_as_trls_and_02_by_openrlhfs_flag_as_verls(policy_loss):
@@ -293,7 +296,7 @@ def test_unlike_verl_and_trl_gmpos_mean_leaves_out_responses_without_tokens(poli
     # Losses -3/2 and 2 as above, and an empty third response. verl: (-3/2 + 2 + 0) / 3 = 1/6; TRL divides by 3 too and
     # adds the third's -A, which has no gradient. Ours: (-3/2 + 2) / 2 = verl's * 3/2, and so are the gradients.
     args = of_ratios([*RATIOS, []], [3.0, -1.0, 5.0])
-    loss = policy_loss("gmpo", clip_eps_low=LN2, clip_eps_high=LN2)(*args)[0]
+    loss = policy_loss("gmpo", token_level_loss=False, clip_eps_low=LN2, clip_eps_high=LN2)(*args)[0]
     assert loss.item() == pytest.approx(1 / 6 * 3 / 2)
     assert_rows(gradients(loss, args[0], args[3]), [[0, -1 / 4 * 3 / 2], [0, 2 / 9 * 3 / 2, 2 / 9 * 3 / 2], []])
 
@@ -313,7 +316,9 @@ def test_unlike_verl_gmpos_mismatch_weights_are_averaged_and_not_multiplied(poli
     # (-3/2 * 5/2 + 2) / 2 = -7/8. Without a correction they are the same.
     new, old, A, mask = of_ratios(RATIOS, [3.0, -1.0])
     rollout = old - torch.tensor([[4.0, 1, 1], [1, 1, 1]], dtype=torch.float64).log()
-    loss = policy_loss("gmpo", clip_eps_low=LN2, clip_eps_high=LN2, is_correction_level="token")
+    loss = policy_loss(
+        "gmpo", token_level_loss=False, clip_eps_low=LN2, clip_eps_high=LN2, is_correction_level="token"
+    )  # fmt: skip
     assert loss(new, old, A, mask, rollout)[0].item() == pytest.approx(-7 / 8)
 
 
