@@ -1,4 +1,4 @@
-"""Marks: tests/system starts real engines, which `tests/run.sh --fast` leaves out; who shares a process with whom."""
+"""What lies in tests/system starts real engines and carries the marker that `tests/run.sh --fast` leaves out."""
 
 from pathlib import Path
 
@@ -17,6 +17,3 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(SYSTEM):
             item.add_marker("system")
-        # For `pytest -n 2`. Engines need the cores: one job of theirs at a time. Other files share their fixtures.
-        group = "engines" if item.path.is_relative_to(SYSTEM) else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
