@@ -16,7 +16,6 @@ RELEASED = "the authors' released code"
 OURS = "this project, docs/method.md"
 OPEN = "; open in " + PAPER
 
-
 # Values of knobs that compare the responses of one prompt with each other.
 COMPARES_RESPONSES = frozenset("stratified counterfactual group-std group-mean group-std-mean".split())
 # What the authors' code decides for itself: these knobs can't stand beside a preset released-*.
@@ -154,8 +153,8 @@ class RiskPOConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RiskPOConfig:
-        """Restore `to_dict`, that of older releases included if this one still has the method it describes."""
-        return cls(**_of_this_release(values))
+        """Restore `to_dict`. Raises `TypeError` for an unknown knob and `ValueError` for a value out of range."""
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, as a checkpoint holds them."""
@@ -191,8 +190,7 @@ class RiskPOConfig:
 
     def require_group_size(self, group_size: int) -> None:
         """Refuse settings that need more responses a prompt than `group_size`. Raises `ValueError`."""
-        named = [(FLAG_PREFIX + name, getattr(self, name)) for name in FIXED_BY_RELEASED]
-        needs_two = [f"{flag} {value}" for flag, value in named if value in COMPARES_RESPONSES]
+        needs_two = [f"{FLAG_PREFIX}{k} {v}" for k, v in self.to_dict().items() if v in COMPARES_RESPONSES]
         needs_two += [f"{FLAG_PREFIX}preset released-{self.released}"] if self.released else []
         if group_size < 2 and needs_two:
             raise ValueError(
@@ -229,28 +227,6 @@ def _refuse_fixed(released: str, settings: dict[str, Any]) -> None:
 
 def _differing(flags: dict[str, Any], others: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {name: (value, others[name]) for name, value in flags.items() if value != others[name]}
-
-
-def _of_this_release(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings of an older release, whose knobs also spelled out the authors' code, as settings of this one."""
-    values = dict(values)
-    old = {name: values.pop(name, default) for name, default in (("mix", "paper"), ("short_bundle", "scale"))}
-    old.update({name: values[name] for name in FIXED_BY_RELEASED if name in values})
-    authors = {
-        "mix": "released", "short_bundle": "as-is", "bundling": "ordered", "normalization": "bundle-std",
-        "quantile_source": "bundle", "credit": old.get("credit"),
-    }  # fmt: skip
-    if old == authors and old["credit"] in ("std", "sum-mean"):
-        averse = values.get("profile", "averse") == "averse"
-        released = "dapo" if old["credit"] == "sum-mean" else "math" if averse else "seeking"
-        return {**{k: v for k, v in values.items() if k not in FIXED_BY_RELEASED}, "released": released}
-    for name, kept in (("mix", "paper"), ("short_bundle", "scale")):
-        if old[name] != kept:
-            raise ValueError(
-                f"{FLAG_PREFIX}{name} {old[name]} is no longer there: the authors' code comes whole, with the presets "
-                "released-*; resume with the release that wrote these settings"
-            )
-    return values
 
 
 KNOBS = tuple(knob for knob in fields(RiskPOConfig) if knob.metadata)

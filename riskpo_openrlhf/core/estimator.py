@@ -75,6 +75,7 @@ class RiskPOEstimator:
         else:
             layout = draw_layout(rewards, valid, config.bundling, *draw)
         scores, full = layout.scores, layout.full_scores(config.bundle_size)
+        sample = full if len(full) else scores  # a short bundle speaks for the batch only where none is full
         if not self.tracker.started:
             self.tracker.start(full)
         if self._first_step:
@@ -82,9 +83,15 @@ class RiskPOEstimator:
         if config.released:
             A, *q = released.advantages(layout, config)
         else:
-            q = self._quantiles(full if len(full) else scores)
+            q = self._quantiles(sample)
             A = self._advantages(layout, *q)
-        numbers = self._metrics(layout, A, q, scores, full if len(full) else scores)
+        numbers = {
+            **metrics.quantile_metrics(q, self.tracker.values, sample),
+            **metrics.score_metrics(sample, config.alpha, config.beta, config.omega),
+            **metrics.region_metrics(scores, *q),
+            **metrics.advantage_metrics(A, layout.valid),
+            **metrics.signal_metrics(layout.rewards, layout.valid),
+        }
         self.tracker.update(full)
         self._first_step = False
         return RiskPOAdvantages(
@@ -151,19 +158,6 @@ class RiskPOEstimator:
             return A
         return groups.divide(A, groups.DIVISORS[c.normalization](layout.rewards, layout.valid))
 
-    def _metrics(
-        self, layout: Layout, A: Tensor, q: Sequence[Tensor], scores: Tensor, sample: Tensor
-    ) -> dict[str, float]:
-        """All numbers of one step; `sample [n]` holds the scores of the full bundles, or of all if none is full."""
-        c = self.config
-        return {
-            **metrics.quantile_metrics(q, self.tracker.values, sample),
-            **metrics.score_metrics(sample, c.alpha, c.beta, c.omega),
-            **metrics.region_metrics(scores, *q),
-            **metrics.advantage_metrics(A, layout.valid),
-            **metrics.signal_metrics(layout.rewards, layout.valid),
-        }
-
     def _checked(self, rewards: Tensor, valid: Tensor | None, keys: Sequence[str] | None) -> tuple[Tensor, Tensor]:
         """Rewards as float32 or float64 and valid as bool, on the CPU. Raises `ValueError` for what can't be used."""
         if rewards.dim() != 2 or rewards.numel() == 0:
@@ -199,11 +193,6 @@ class RiskPOEstimator:
 
 
 def _bundles_by(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that give tracked quantiles their meaning, of a configuration of this release or an older one.
-
-    Older releases had a bundling `ordered`; it is now part of the presets `released-*`.
-    """
+    """The settings that give tracked quantiles their meaning. All presets released-* bundle alike."""
     found = {name: config[name] for name in ("alpha", "beta", "bundle_size", "bundling")}
-    if config.get("released") or config["bundling"] == "ordered":
-        found["bundling"] = "of the presets released-*"
-    return found
+    return found | ({"bundling": "of the presets released-*"} if config["released"] else {})

@@ -14,8 +14,8 @@ from torch import Tensor
 def settle(values: Tensor, valid: Tensor, eps: float | None = None, size: Tensor | None = None) -> Tensor:
     """Make the valid values of a row of `values [N, M]` equal where they differ by rounding alone.
 
-    Rounding means: their range is at most 4 eps `size [N, 1]`. By default eps is that of the dtype and size the largest
-    of the absolute values; values that are sums have the size of what was added up.
+    Rounding means that their range is at most 4 eps `size [N, 1]`. By default eps is the dtype's, and size the largest
+    absolute value. A sum has the size of what was added up.
     """
     lowest = values.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
     highest = values.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
