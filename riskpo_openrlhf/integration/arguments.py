@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,16 +101,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def config_from_flags(flat: argparse.Namespace) -> RiskPOConfig:
     """Build the configuration of dotted flags: the preset, with the knobs that are not None."""
-    values = vars(flat)
-    given = {name: values[_GROUP + name] for name in _NAMES if values[_GROUP + name] is not None}
-    return RiskPOConfig.preset(values[_GROUP + "preset"] or DEFAULT_PRESET, **given)
+    return _config({name: vars(flat)[_GROUP + name] for name in ("preset", *_NAMES)})
 
 
 def config_from_args(args: SimpleNamespace) -> RiskPOConfig:
     """Build the configuration inside OpenRLHF's nested `args`, as `resolve` left it."""
-    return config_from_flags(
-        SimpleNamespace(**{_GROUP + name: value for name, value in vars(args.algo.riskpo).items()})
-    )
+    return _config(vars(args.algo.riskpo))
+
+
+def _config(given: Mapping[str, Any]) -> RiskPOConfig:
+    changed = {name: given[name] for name in _NAMES if given[name] is not None}
+    return RiskPOConfig.preset(given["preset"] or DEFAULT_PRESET, **changed)
 
 
 def uses_riskpo(args: SimpleNamespace) -> bool:
@@ -118,13 +121,7 @@ def uses_riskpo(args: SimpleNamespace) -> bool:
 
 def method_flags(args: SimpleNamespace) -> dict[str, Any]:
     """OpenRLHF's flags of the loss and the objective in its nested `args`, by dotted name, for `describe`."""
-    found = {}
-    for name in _METHOD_FLAGS:
-        *groups, last = name.split(".")
-        node = args
-        for group in groups:
-            node = getattr(node, group)
-        found[name] = getattr(node, last)
+    found = {name: attrgetter(name)(args) for name in _METHOD_FLAGS}
     low, high = args.actor.eps_clip_low_high or (args.actor.eps_clip, args.actor.eps_clip)
     found["actor.eps_clip"] = low if low == high else (low, high)  # OpenRLHF reads the pair and no other
     return found

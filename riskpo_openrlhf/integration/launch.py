@@ -21,6 +21,7 @@ from riskpo_openrlhf.console import say
 from riskpo_openrlhf.integration import arguments, contract
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
 from riskpo_openrlhf.integration.parser import is_openrlhfs, look_ahead
+from riskpo_openrlhf.integration.placement import gpus_needed
 
 OURS = "riskpo_openrlhf.integration"
 
@@ -140,15 +141,15 @@ def install() -> None:
     if OPENRLHF_MODULE in sys.modules:
         raise RuntimeError(f"call riskpo_openrlhf.install() before importing {OPENRLHF_MODULE}")
     contract.check_version()
-    flags = look_ahead(sys.argv[1:])
-    if flags.runtime == "cpu" or (flags.dry_run and not _has_gpu()):
+    runtime, dry_run = look_ahead(sys.argv[1:])
+    if runtime == "cpu" or (dry_run and not _has_gpu()):
         from riskpo_openrlhf.runtime import cpu
 
         cpu.prepare_driver()
     for note in contract.check():
         say(f"note: {note}")
     replace_names(SUBMITTER)
-    if flags.dry_run:
+    if dry_run:
         replace_names(DRY_RUN)
 
 
@@ -192,7 +193,7 @@ def parse_args(self, args=None, namespace=None):
         if not ray.is_initialized():
             from riskpo_openrlhf.runtime import cpu
 
-            cpu.start_ray(flat)
+            cpu.start_ray(gpus_needed(vars(flat)))
     return flat
 
 
