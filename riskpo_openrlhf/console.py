@@ -1,4 +1,4 @@
-"""Every line that a training job prints for people: its mark, and the data in it that programs read.
+"""Every line that a job prints for people: its mark, and the data in it that programs read; and progress in files.
 
     [riskpo] step 3/80 | reward 0.412 | 2.7 s {"step": 3, "steps": 80}
 
@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from functools import partialmethod
 from typing import NamedTuple
 
 MARK = "[riskpo] "
+SECONDS = 30  # between two lines of progress off a terminal
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -46,3 +49,15 @@ def read(line: str) -> Line | None:
         except ValueError:
             continue
     return Line(message, {})
+
+
+def lines_not_bars() -> None:
+    """Off a terminal, turn each tqdm bar of this process into a line every 30 s; a shorter bar says nothing.
+
+    A Ray worker is never on a terminal: each of ours calls this (`launch.replace_names`).
+    """
+    from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        tqdm.__init__ = partialmethod(tqdm.__init__, delay=SECONDS, mininterval=SECONDS, maxinterval=SECONDS)
+        tqdm.status_printer = staticmethod(lambda file: lambda text: print(text, file=file, flush=True))

@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+from riskpo_openrlhf.console import lines_not_bars
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS
 from riskpo_openrlhf.data.prepare import Options, decontaminate_folder, prepare
 from riskpo_openrlhf.data.reasoning import TASKS
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--json goes with --check PATH...")
     if args.list:
         return _list()
+    lines_not_bars()
     try:
         if args.check:
             return _check(args)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from riskpo_openrlhf.console import SECONDS
 from riskpo_openrlhf.evaluation import problems, summary
 from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling
 from riskpo_openrlhf.evaluation.samples import SUMMARY, SampleStore
@@ -24,7 +25,6 @@ from riskpo_openrlhf.tables import aligned
 from riskpo_openrlhf.verifiers import built_in, labels
 
 FEW = 20  # samples before a verifier that fails most of the time stops the evaluation
-SECONDS = 30  # between two lines of progress in a file
 
 Say = Callable[[str], None]
 

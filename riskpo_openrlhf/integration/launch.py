@@ -17,7 +17,7 @@ import sys
 from importlib import import_module
 from typing import NamedTuple
 
-from riskpo_openrlhf.console import say
+from riskpo_openrlhf.console import lines_not_bars, say
 from riskpo_openrlhf.integration import arguments, contract
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
 from riskpo_openrlhf.integration.parser import is_openrlhfs, look_ahead
@@ -114,7 +114,11 @@ REPLACED = (
 
 
 def replace_names(process: str) -> None:
-    """Put our objects under OpenRLHF's names in this process. Call it before OpenRLHF looks the names up."""
+    """Put our objects under OpenRLHF's names in this process. Call it before OpenRLHF looks the names up.
+
+    OpenRLHF's progress bars become lines, too.
+    """
+    lines_not_bars()
     for row in (row for row in REPLACED if row.process == process):
         owner = import_module(row.module)
         *path, name = row.name.split(".")
