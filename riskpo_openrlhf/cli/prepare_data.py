@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from riskpo_openrlhf.data.instructions import INSTRUCTIONS
 from riskpo_openrlhf.data.prepare import Options, decontaminate_folder, prepare
 from riskpo_openrlhf.data.reasoning import TASKS
 from riskpo_openrlhf.data.sources import SOURCES
+from riskpo_openrlhf.tables import to_json
 
 DEFAULTS = Options()
 
@@ -100,16 +100,8 @@ def _prepare(args) -> int:
     if args.out is None:
         raise ValueError("--out is missing: the folder to write to")
     revisions = dict(_name_and_commit(text) for text in args.revision)
-    options = Options(
-        instruction=args.instruction,
-        copies=args.copies,
-        tokenizer=args.tokenizer,
-        max_prompt_tokens=args.max_prompt_tokens,
-        accept_row_counts=args.accept_row_counts,
-        tasks=tuple(args.tasks),
-        count=args.count,
-        seed=args.seed,
-    )
+    chosen = {knob.name: getattr(args, knob.name) for knob in dataclasses.fields(Options) if knob.name != "revision"}
+    options = Options(**{**chosen, "tasks": tuple(args.tasks)})
     try:
         for name in dict.fromkeys(args.names):
             mine = dataclasses.replace(options, revision=revisions.get(name))
@@ -137,19 +129,14 @@ def _check(args) -> int:
     from riskpo_openrlhf.integration.check_data import ERROR, LEVELS, check_paths
 
     findings = check_paths(
-        args.check,
-        input_key=args.input_key,
-        label_key=args.label_key,
-        image_key=args.image_key,
-        apply_chat_template=args.apply_chat_template == "true",
-        split=args.split,
-        tokenizer=args.tokenizer,
+        args.check, input_key=args.input_key, label_key=args.label_key, image_key=args.image_key, split=args.split,
+        apply_chat_template=args.apply_chat_template == "true", tokenizer=args.tokenizer,
         max_prompt_tokens=args.max_prompt_tokens,
-    )
+    )  # fmt: skip
     worst = max((finding.level for finding in findings), default=0)
     if args.json:
         listed = [dataclasses.asdict(finding) | {"level": LEVELS[finding.level]} for finding in findings]
-        print(json.dumps({"ok": worst < ERROR, "findings": listed}, ensure_ascii=False))
+        print(to_json({"ok": worst < ERROR, "findings": listed}))
         return worst
     for finding in findings:
         print(finding)

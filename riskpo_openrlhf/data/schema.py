@@ -23,10 +23,6 @@ DOUBLE_BRACES = r"\boxed{{}}"  # what "\boxed{{}}" becomes when it is written ou
 CALCULATOR = re.compile(r"<<[^<>\n]*=[^<>\n]*>>")  # GSM8K's annotations, which hold the answer
 
 
-# Keys of manifests that earlier versions wrote, and today's.
-OLD_KEYS = {"checked_against": "decontaminated_against", "leaks": "contaminated"}
-
-
 class DataError(ValueError):
     """The data are not as expected; the message says what to do."""
 
@@ -86,7 +82,7 @@ def read_manifests(out: Path) -> dict[str, dict]:
     for path in sorted(out.glob("*.manifest.json")):
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            found[manifest["name"]] = {OLD_KEYS.get(key, key): value for key, value in manifest.items()}
+            found[manifest["name"]] = manifest
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} can't be read ({error}): delete it and prepare the set again") from error
     return found
