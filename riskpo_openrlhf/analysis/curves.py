@@ -56,9 +56,9 @@ class Panel:
 Groups = Mapping[str, Sequence[Run]]
 
 
-def panel(groups: Groups, title: str, unit: str, tags: Mapping[str, str] | str, window: int = 1, **more) -> Panel:
+def panel(groups: Groups, title: str, unit: str, tags: Mapping[str, str] | str, window: int = 1) -> Panel:
     """Make a panel of `tags` (tag -> name, or one tag). `window` > 1 smooths training metrics, beside the raw ones."""
-    made = Panel(title, unit, **more)
+    made = Panel(title, unit)
     for label, runs in groups.items():
         before = len(made.series)
         for tag, name in ({tags: ""} if isinstance(tags, str) else tags).items():

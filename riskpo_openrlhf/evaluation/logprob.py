@@ -16,14 +16,12 @@ SIGNIFICANT = 0.05
 FEWEST = 5  # questions in a tail under which nothing is tested
 
 
-def logprob_by_reward(rewards, logprobs, *, permutations: int = 5000, seed: int = 0) -> dict:
+def logprob_by_reward(rewards, logprobs) -> dict:
     """Compute the bins and the tests of Assumption 1.
 
     Args:
         rewards: `[P]`, mean reward of each question.
         logprobs: `[P]`, mean sequence-normalised log-probability of its responses, nats a token.
-        permutations: for the p-values.
-        seed: draws the permutations.
 
     Returns:
         A dictionary that JSON can hold. `bins`: questions by the quantile level of their reward (Figure 3), in tenths;
@@ -38,8 +36,8 @@ def logprob_by_reward(rewards, logprobs, *, permutations: int = 5000, seed: int 
         "questions": rewards.size,
         "bins": _bins(levels, rewards, logprobs, np.linspace(0, 1, BINS + 1)),
         "bins_by_reward": _bins(rewards, rewards, logprobs, np.linspace(low, high, BINS + 1)),
-        "lower_tail": tail(rewards, logprobs, LOWER, falling=True, permutations=permutations, seed=seed),
-        "upper_tail": tail(rewards, logprobs, UPPER, falling=False, permutations=permutations, seed=seed),
+        "lower_tail": tail(rewards, logprobs, LOWER, falling=True),
+        "upper_tail": tail(rewards, logprobs, UPPER, falling=False),
     }
 
 
