@@ -24,18 +24,8 @@ FIXED_BY_RELEASED = ("bundling", "credit", "normalization", "quantile_source")
 
 def _knob(default, meaning: str, source: str, *, low=None, high=None, open_low=False, open_high=False, choices=None):
     """A dataclass field that carries its own documentation and bounds (`open_*` excludes the end point)."""
-    return field(
-        default=default,
-        metadata={
-            "meaning": meaning,
-            "source": source,
-            "low": low,
-            "high": high,
-            "open_low": open_low,
-            "open_high": open_high,
-            "choices": choices,
-        },
-    )
+    bounds = {"low": low, "high": high, "open_low": open_low, "open_high": open_high, "choices": choices}
+    return field(default=default, metadata={"meaning": meaning, "source": source, **bounds})
 
 
 def bounds_text(metadata) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from riskpo_openrlhf.core.bundles import Layout, Part
+from riskpo_openrlhf.core.groups import extremes
 from riskpo_openrlhf.core.risk import utility
 
 
@@ -44,8 +45,7 @@ def less_the_others(values: Tensor, valid: Tensor) -> Tensor:
 
     Counted from the row's lowest, so that equal values cancel exactly.
     """
-    above = values - values.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
-    above = above.masked_fill(~valid, 0)
+    above = (values - extremes(values, valid)[0]).masked_fill(~valid, 0)
     n = valid.sum(1, keepdim=True)
     difference = (n * above - above.sum(1, keepdim=True)) / (n - 1).clamp(min=1)
     return difference.masked_fill(~valid, 0)

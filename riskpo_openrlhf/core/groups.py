@@ -11,14 +11,19 @@ import torch
 from torch import Tensor
 
 
+def extremes(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest valid value `[N, 1]` of each row; inf and -inf without any."""
+    lowest = values.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
+    return lowest, values.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
+
+
 def settle(values: Tensor, valid: Tensor, eps: float | None = None, size: Tensor | None = None) -> Tensor:
     """Make the valid values of a row of `values [N, M]` equal where they differ by rounding alone.
 
     Rounding means that their range is at most 4 eps `size [N, 1]`. By default eps is the dtype's, and size the largest
     absolute value. A sum has the size of what was added up.
     """
-    lowest = values.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
-    highest = values.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
+    lowest, highest = extremes(values, valid)
     size = torch.maximum(lowest.abs(), highest.abs()) if size is None else size
     equal = highest - lowest <= 4 * (eps or torch.finfo(values.dtype).eps) * size
     return torch.where(equal & valid, lowest, values)
@@ -29,7 +34,7 @@ def spread(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
     Both are 0 where a row's values are equal, and place is 0 where there is no valid value.
     """
-    lowest = values.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
+    lowest, _ = extremes(values, valid)
     above = (values - lowest).masked_fill(~valid, 0)
     width = above.amax(1, keepdim=True)
     return width, above / torch.where(width > 0, width, 1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from riskpo_openrlhf.core import risk
+from riskpo_openrlhf.core.groups import extremes
 
 
 def quantile_metrics(q: tuple[Tensor, Tensor], tracked: Sequence[float] | None, sample: Tensor) -> dict[str, float]:
@@ -20,18 +21,16 @@ def quantile_metrics(q: tuple[Tensor, Tensor], tracked: Sequence[float] | None, 
 
 def score_metrics(sample: Tensor, alpha: float, beta: float, omega: float) -> dict[str, float]:
     """Eq. 1 and Eq. 2 of the scores `sample [n]`, for either profile so that runs compare, and their mean and std."""
-    names = ("mvar", "rvar_lower", "rvar_middle", "score_mean", "score_std")
-    values = [0.0] * len(names)
-    if len(sample):
-        sample = sample.sort().values
-        values = [
-            risk.mvar(sample, alpha, beta, omega).item(),
-            risk.cvar(sample, alpha).item(),
-            risk.rvar(sample, alpha, beta).item(),
-            sample.mean().item(),
-            sample.std(unbiased=False).item(),
-        ]
-    return dict(zip((f"riskpo/{name}" for name in names), values, strict=True))
+    if not len(sample):
+        return dict.fromkeys((f"riskpo/{n}" for n in "mvar rvar_lower rvar_middle score_mean score_std".split()), 0.0)
+    sample = sample.sort().values
+    return {
+        "riskpo/mvar": risk.mvar(sample, alpha, beta, omega).item(),
+        "riskpo/rvar_lower": risk.cvar(sample, alpha).item(),
+        "riskpo/rvar_middle": risk.rvar(sample, alpha, beta).item(),
+        "riskpo/score_mean": sample.mean().item(),
+        "riskpo/score_std": sample.std(unbiased=False).item(),
+    }
 
 
 def region_metrics(scores: Tensor, q_alpha: Tensor, q_beta: Tensor) -> dict[str, float]:
@@ -60,8 +59,7 @@ def advantage_metrics(A: Tensor, valid: Tensor) -> dict[str, float]:
 
 def signal_metrics(rewards: Tensor, valid: Tensor) -> dict[str, float]:
     """Where a prompt's responses `rewards [P, G]` are all alike, and how many have no verdict."""
-    lowest = rewards.masked_fill(~valid, torch.inf).amin(1)
-    highest = rewards.masked_fill(~valid, -torch.inf).amax(1)
+    lowest, highest = (values.squeeze(1) for values in extremes(rewards, valid))
     equal = lowest == highest  # never for a prompt without any verdict
     prompts = max(torch.count_nonzero(lowest <= highest).item(), 1)
     n_valid = torch.count_nonzero(valid).item()

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from riskpo_openrlhf.files import write_bytes
+from riskpo_openrlhf.files import write_json
 from riskpo_openrlhf.verifiers.labels import read_label
 
 # OpenRLHF takes a longer string of letters, digits and slashes for an image in base64.
@@ -72,8 +72,7 @@ def manifest_path(out: Path, name: str) -> Path:
 
 
 def write_manifest(out: Path, manifest: dict) -> None:
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    write_bytes(manifest_path(out, manifest["name"]), text.encode())
+    write_json(manifest_path(out, manifest["name"]), manifest)
 
 
 def read_manifests(out: Path) -> dict[str, dict]:

@@ -54,10 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action = parser._option_string_actions[flag]
         action.choices = [*action.choices, *(choice for choice in added if choice not in action.choices)]
     reward = parser._option_string_actions["--reward.remote_url"]
-    reward.type, reward.help = (
-        built_in.reward_path,
-        f"reward file, URLs, or {built_in.NAME} for the built-in verifiers",
-    )
+    reward.type = built_in.reward_path
+    reward.help = f"reward file, URLs, or {built_in.NAME} for the built-in verifiers"
     for name in _METHOD_FLAGS:
         action = parser._option_string_actions[f"--{name}"]
         by_preset = ", ".join(f"{preset} {flags[name]}" for preset, flags in METHOD_FLAGS.items())

@@ -34,19 +34,16 @@ def run_folder(values: dict) -> Path:
 
 def write_settings(args: SimpleNamespace) -> Path:
     """Write `settings.json` into the run's folder, atomically. Return its path."""
-    values = flat(args)
-    own = uses_riskpo(args)
+    values, own = flat(args), uses_riskpo(args)
     path = run_folder(values) / SETTINGS
-    write_json(
-        path,
-        {
-            "format": FORMAT,
-            "flags": values,
-            "config": config_from_args(args).to_dict() if own else None,
-            "preset": args.algo.riskpo.preset if own else None,
-            "versions": {"riskpo_openrlhf": __version__, **_versions()},
-        },
-    )
+    settings = {
+        "format": FORMAT,
+        "flags": values,
+        "config": config_from_args(args).to_dict() if own else None,
+        "preset": args.algo.riskpo.preset if own else None,
+        "versions": {"riskpo_openrlhf": __version__, **_versions()},
+    }
+    write_json(path, settings)
     return path
 
 
