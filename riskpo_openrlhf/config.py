@@ -158,12 +158,11 @@ class RiskPOConfig:
         """Name -> (own value, the other's value) of every setting that differs."""
         return {k: (v, getattr(other, k)) for k, v in self.to_dict().items() if v != getattr(other, k)}
 
-    def describe(self, preset: str, flags: dict[str, Any] | None = None) -> str:
+    def describe(self, preset: str, flags: dict[str, Any]) -> str:
         """One line for the log: the preset, what the run changes in it, and every difference from the paper.
 
         `flags` are the run's values of the OpenRLHF flags in `METHOD_FLAGS`, by dotted name.
         """
-        flags = flags or METHOD_FLAGS[preset]
         changed = {**self.differences(RiskPOConfig.preset(preset)), **_differing(flags, METHOD_FLAGS[preset])}
         settled = {k.name for k in KNOBS if PAPER in k.metadata["source"] and OPEN not in k.metadata["source"]}
         from_paper = {k: v for k, v in self.differences(RiskPOConfig()).items() if k in settled or k == "released"}
@@ -254,7 +253,5 @@ _AUTHORS = {
 METHOD_FLAGS: dict[str, dict[str, Any]] = {
     "paper": {"actor.policy_loss_type": "riskpo", **_MEAN_OVER_RESPONSES},  # Eq. 3
     "recommended": {"actor.policy_loss_type": "ppo", **_MEAN_OVER_RESPONSES},
-    "released-dapo": _AUTHORS,
-    "released-math": _AUTHORS,
-    "released-seeking": _AUTHORS,
+    **{f"released-{script}": _AUTHORS for script in RELEASED_SCRIPTS},
 }
