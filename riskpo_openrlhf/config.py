@@ -23,13 +23,13 @@ FIXED_BY_RELEASED = ("bundling", "credit", "normalization", "quantile_source")
 
 
 def _knob(default, meaning: str, source: str, *, low=None, high=None, open_low=False, open_high=False, choices=None):
-    """A dataclass field that carries its own documentation and bounds (`open_*` excludes the end point)."""
+    """Make a dataclass field that carries its own documentation and bounds (`open_*` excludes the end point)."""
     bounds = {"low": low, "high": high, "open_low": open_low, "open_high": open_high, "choices": choices}
     return field(default=default, metadata={"meaning": meaning, "source": source, **bounds})
 
 
 def bounds_text(metadata) -> str:
-    """The allowed values of one knob, as people read them: `[0, 1)`, `one of: a, b`, `true or false`."""
+    """Write the allowed values of one knob for people: `[0, 1)`, `one of: a, b`, `true or false`."""
     if metadata["choices"]:
         return "one of: " + ", ".join(metadata["choices"])
     if metadata["low"] is None and metadata["high"] is None:
@@ -155,11 +155,11 @@ class RiskPOConfig:
         return replace(self, **changes)
 
     def differences(self, other: RiskPOConfig) -> dict[str, tuple[Any, Any]]:
-        """Name -> (own value, the other's value) of every setting that differs."""
+        """Map the name of every setting that differs to (own value, the other's value)."""
         return {k: (v, getattr(other, k)) for k, v in self.to_dict().items() if v != getattr(other, k)}
 
     def describe(self, preset: str, flags: dict[str, Any]) -> str:
-        """One line for the log: the preset, what the run changes in it, and every difference from the paper.
+        """Write one line for the log: the preset, what the run changes in it, and every difference from the paper.
 
         `flags` are the run's values of the OpenRLHF flags in `METHOD_FLAGS`, by dotted name.
         """

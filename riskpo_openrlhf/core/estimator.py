@@ -137,7 +137,7 @@ class RiskPOEstimator:
         return QuantileTracker([c.alpha, c.beta], c.tracker_lr, c.tracker_decay)
 
     def _quantiles(self, sample: Tensor) -> tuple[Tensor, Tensor]:
-        """q_alpha, q_beta (0-dim): the tracked values, or the empirical quantiles of `sample [n]`."""
+        """Return q_alpha, q_beta (0-dim): the tracked values, or the empirical quantiles of `sample [n]`."""
         values = self.tracker.values
         if self.config.quantile_source == "batch" or not self.tracker.started:
             levels = (self.config.alpha, self.config.beta)
@@ -145,7 +145,7 @@ class RiskPOEstimator:
         return tuple(sample.new_tensor(value) for value in values)
 
     def _advantages(self, layout: Layout, q_alpha: Tensor, q_beta: Tensor) -> Tensor:
-        """A `[P, G]` in bundle order: by bundle, sent back to its responses, divided by the group's statistic."""
+        """Compute A `[P, G]` in bundle order: by bundle, given back to responses, over the group's statistic."""
         c, A = self.config, torch.empty_like(layout.rewards)
         advantage = risk.mvar_advantage if c.profile == "averse" else risk.risk_seeking_advantage
         for part in layout.parts:
@@ -159,7 +159,7 @@ class RiskPOEstimator:
         return groups.divide(A, groups.DIVISORS[c.normalization](layout.rewards, layout.valid))
 
     def _checked(self, rewards: Tensor, valid: Tensor | None, keys: Sequence[str] | None) -> tuple[Tensor, Tensor]:
-        """Rewards as float32 or float64 and valid as bool, on the CPU. Raises `ValueError` for what can't be used."""
+        """Make rewards float32 or float64 and valid bool, on the CPU. Raises `ValueError` for unusable ones."""
         if rewards.dim() != 2 or rewards.numel() == 0:
             raise ValueError(f"rewards have shape {list(rewards.shape)}: [prompts, responses a prompt] is expected")
         if valid is not None and valid.shape != rewards.shape:
@@ -193,6 +193,6 @@ class RiskPOEstimator:
 
 
 def _bundles_by(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that give tracked quantiles their meaning. All presets released-* bundle alike."""
+    """Select the settings that give tracked quantiles their meaning. All presets released-* bundle alike."""
     found = {name: config[name] for name in ("alpha", "beta", "bundle_size", "bundling")}
     return found | ({"bundling": "of the presets released-*"} if config["released"] else {})

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def extremes(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """The lowest and the highest valid value `[N, 1]` of each row; inf and -inf without any."""
+    """Return the lowest and the highest valid value `[N, 1]` of each row; inf and -inf without any."""
     lowest = values.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
     return lowest, values.masked_fill(~valid, -torch.inf).amax(1, keepdim=True)
 
@@ -30,7 +30,7 @@ def settle(values: Tensor, valid: Tensor, eps: float | None = None, size: Tensor
 
 
 def spread(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """width [N, 1] and place [N, M] of the valid values of each row: value = lowest + width * place.
+    """Return width [N, 1] and place [N, M] of each row's valid values: value = lowest + width * place.
 
     Both are 0 where a row's values are equal, and place is 0 where there is no valid value.
     """
@@ -41,18 +41,18 @@ def spread(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean `[N, 1]` of the valid values of each row; 0 without any."""
+    """Average the valid values of each row -> `[N, 1]`; 0 without any."""
     return values.masked_fill(~valid, 0).sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)
 
 
 def centred(values: Tensor, valid: Tensor) -> Tensor:
-    """`values [N, M]` less the mean of the row's valid ones; 0 where invalid, and exactly 0 where all are equal."""
+    """Subtract the mean of the row's valid `values [N, M]`; 0 where invalid, and exactly 0 where all are equal."""
     width, place = spread(values, valid)
     return (width * (place - mean(place, valid))).masked_fill(~valid, 0)
 
 
 def group_std(values: Tensor, valid: Tensor, unbiased: bool = False) -> Tensor:
-    """The standard deviation `[N, 1]` of the valid values of each row; 0 if they are equal or fewer than two."""
+    """Compute the standard deviation `[N, 1]` of each row's valid values; 0 if they are equal or fewer than two."""
     width, place = spread(values, valid)
     squares = centred(place, valid).square().sum(1, keepdim=True)
     n = valid.sum(1, keepdim=True) - int(unbiased)
@@ -60,7 +60,7 @@ def group_std(values: Tensor, valid: Tensor, unbiased: bool = False) -> Tensor:
 
 
 def group_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean `[N, 1]` of the valid values of each row above the lowest of them; 0 if they are equal.
+    """Compute by how much each row's mean is above its lowest valid value -> `[N, 1]`; 0 if all are equal.
 
     Among n values it is at least 1/n of their range.
     """
@@ -69,7 +69,7 @@ def group_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def group_std_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """`group_std` times sqrt(2 s) `[N, 1]`, s the mean's place between the lowest and the highest value.
+    """Compute `group_std` times sqrt(2 s) `[N, 1]`; s is the mean's place between the lowest and the highest value.
 
     For binary rewards of pass rate p that is p sqrt(2 (1 - p)): near the mean for small p, near the std for p near 1,
     and equal to both at p = 1/2.
@@ -82,5 +82,5 @@ DIVISORS = {"group-std": group_std, "group-mean": group_mean, "group-std-mean": 
 
 
 def divide(A: Tensor, divisor: Tensor) -> Tensor:
-    """A / (2 divisor), and A where the divisor is 0. The 2 leaves a binary group of pass rate 1/2 as it is."""
+    """Compute A / (2 divisor), and A where the divisor is 0. The 2 leaves a binary group of pass rate 1/2 as it is."""
     return A * torch.where(divisor > 0, 0.5 / divisor, 1)

@@ -80,7 +80,7 @@ def tail(rewards, logprobs, level: float, *, falling: bool, permutations: int = 
         return result
 
     def p_value(alternative: str) -> float:
-        """One-sided. The sum of products of ranks orders permutations as Spearman's correlation does."""
+        """Test one side. The sum of products of ranks orders permutations as Spearman's correlation does."""
         test = stats.permutation_test(
             (y,), lambda ranks, axis: (ranks * x).sum(axis=axis), permutation_type="pairings", vectorized=True,
             n_resamples=permutations, batch=max(1, 2**20 // x.size), alternative=alternative, rng=seed,

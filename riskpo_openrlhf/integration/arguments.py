@@ -113,12 +113,12 @@ def _config(given: Mapping[str, Any]) -> RiskPOConfig:
 
 
 def uses_riskpo(args: SimpleNamespace) -> bool:
-    """Whether OpenRLHF's nested `args` ask for RiskPO advantages."""
+    """Tell whether OpenRLHF's nested `args` ask for RiskPO advantages."""
     return args.algo.advantage.estimator == ESTIMATOR
 
 
 def method_flags(args: SimpleNamespace) -> dict[str, Any]:
-    """OpenRLHF's flags of the loss and the objective in its nested `args`, by dotted name, for `describe`."""
+    """Select the flags of the loss and the objective from OpenRLHF's nested `args`, by dotted name, for `describe`."""
     found = {name: attrgetter(name)(args) for name in _METHOD_FLAGS}
     low, high = args.actor.eps_clip_low_high or (args.actor.eps_clip, args.actor.eps_clip)
     found["actor.eps_clip"] = low if low == high else (low, high)  # OpenRLHF reads the pair and no other
