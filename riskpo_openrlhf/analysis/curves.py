@@ -124,14 +124,13 @@ def avgk(groups: Groups, window: int = 1) -> list[list[Panel]]:
 
 def dynamics(groups: Groups, window: int = 1) -> list[list[Panel]]:
     """Show Figure 5: mean reward, lower-tail RVaR, MVaR, entropy."""
-    return [
-        [
-            panel(groups, "Mean reward", "mean of the rollouts", "train/rollout/reward_mean", window),
-            panel(groups, "Lower-tail RVaR", "bundle score", "train/risk/rvar_lower", window),
-            panel(groups, "MVaR", "bundle score", "train/risk/mvar", window),
-            panel(groups, "Entropy", "nats a token", "train/entropy", window),
-        ]
+    row = [
+        panel(groups, "Mean reward", "mean of the rollouts", "train/rollout/reward_mean", window),
+        panel(groups, "Lower-tail RVaR", "bundle score", "train/risk/rvar_lower", window),
+        panel(groups, "MVaR", "bundle score", "train/risk/mvar", window),
+        panel(groups, "Entropy", "nats a token", "train/entropy", window),
     ]
+    return [row]
 
 
 def profiles(groups: Groups, window: int = 1) -> list[list[Panel]]:

@@ -137,15 +137,10 @@ def sections(run: Run, config: RiskPOConfig, known: bool) -> list[Section]:
         return panel(group, title, unit, tags, window)
 
     sources = dict.fromkeys(source for source, _ in run.evaluated())
-    held_out = [
-        panel(
-            group,
-            f"Pass@k on {source}",
-            "share solved",
-            {eval_tag(source, k): f"Pass@{k}" for s, k in run.evaluated() if s == source and k in SHOWN_KS},
-        )
-        for source in sources
-    ]
+    held_out = []
+    for source in sources:
+        tags = {eval_tag(source, k): f"Pass@{k}" for s, k in run.evaluated() if s == source and k in SHOWN_KS}
+        held_out.append(panel(group, f"Pass@k on {source}", "share solved", tags))
     statuses = {tag: tag.removeprefix("train/verifier/") for tag in run.scalars if tag.startswith("train/verifier/")}
     assumed = "" if known else " These are the paper's levels: there is no settings.json to tell the run's own."
     smooth = f" Training metrics are means of the last {window} steps, over the pale values of each step."

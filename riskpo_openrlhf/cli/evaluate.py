@@ -120,7 +120,7 @@ def _evaluate(args) -> int:
     args.runtime = args.runtime or flags.get("riskpo.runtime") or "gpu"
     if args.apply_chat_template is None and flags.get("data.apply_chat_template"):
         args.apply_chat_template = True
-    plan = run.plan(args)
+    plan = run.plan(args, trained)
     result = run.evaluate(args, plan, load_engines(args))
     failed = result.pop("failed")
     print(f"\n{summary.as_table(result)}\n{summary.PLUS_MINUS}\n")

@@ -47,11 +47,12 @@ def settings_of(model: str) -> RunSettings | None:
         raise EvaluationError(str(error)) from error
 
 
-def plan(args: argparse.Namespace) -> Plan:
+def plan(args: argparse.Namespace, trained: RunSettings | None) -> Plan:
     """Read the data and choose settings and reward function. Loads no engine.
 
     Args:
         args: the flags of `cli.evaluate`.
+        trained: `settings_of` the model.
 
     Raises:
         EvaluationError: the data can't be read, a setting is out of bounds, or no reward function fits the labels.
@@ -59,10 +60,10 @@ def plan(args: argparse.Namespace) -> Plan:
     paths = [Path(path) for path in args.data.split(",") if path]
     rows = problems.read_problems(paths, args.input_key, args.label_key)
     overrides = {name: getattr(args, name) for name in ("temperature", "top_p", "n", "max_new_tokens")}
-    return Plan(rows, problems.choose_sampling(rows, overrides), *choose_reward(args.reward, args.model, rows))
+    return Plan(rows, problems.choose_sampling(rows, overrides), *choose_reward(args.reward, trained, rows))
 
 
-def choose_reward(given: str | None, model: str, rows: Sequence[Problem]) -> tuple[str, str]:
+def choose_reward(given: str | None, run: RunSettings | None, rows: Sequence[Problem]) -> tuple[str, str]:
     """Choose the reward function, and say why.
 
     A given one wins. The model of a run is graded as its training graded it. Other models are graded by the verifier
@@ -76,7 +77,6 @@ def choose_reward(given: str | None, model: str, rows: Sequence[Problem]) -> tup
     """
     if given:
         return given, "--reward"
-    run = settings_of(model)
     trained = run.flags.get("reward.remote_url") if run else None
     if isinstance(trained, (list, tuple)):
         trained = ",".join(trained)

@@ -61,40 +61,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         by_preset = ", ".join(f"{preset} {flags[name]}" for preset, flags in METHOD_FLAGS.items())
         action.help = f"{action.help or ''} (default: {action.default}; with estimator riskpo by preset: {by_preset})"
         action.default = NotGiven(action.default)
-    group = parser.add_argument_group(
-        "RiskPO", "Used with --algo.advantage.estimator riskpo. A knob that is not given has its preset's value."
-    )
-    group.add_argument(
-        FLAG_PREFIX + "preset",
-        choices=list(PRESETS),
-        default=None,
-        help=f"the whole method: starting values of every knob below, and of OpenRLHF's flags of the loss "
-        f"(default: {DEFAULT_PRESET})",
-    )
+    about = "Used with --algo.advantage.estimator riskpo. A knob that is not given has its preset's value."
+    add = parser.add_argument_group("RiskPO", about).add_argument
+    method = "the whole method: starting values of every knob below, and of OpenRLHF's flags of the loss"
+    add(FLAG_PREFIX + "preset", choices=list(PRESETS), help=f"{method} (default: {DEFAULT_PRESET})")
     for knob in KNOBS:
         kind = _boolean if isinstance(knob.default, bool) else type(knob.default)
-        default = f"default: {knob.default}" + "".join(
-            f", {name}: {values[knob.name]}" for name, values in PRESETS.items() if knob.name in values
-        )
-        group.add_argument(
-            FLAG_PREFIX + knob.name,
-            type=kind,
-            default=None,
-            metavar=knob.name.upper(),
-            help=f"{knob.metadata['meaning']}; {bounds_text(knob.metadata)}; {default}".replace("%", "%%"),
-        )
-    group.add_argument(
-        "--riskpo.runtime", choices=["gpu", "cpu"], default="gpu",
-        help="cpu: the same job without a GPU, for development and tests",
-    )  # fmt: skip
-    group.add_argument(
-        "--riskpo.eval_at_start", action="store_true", default=False,
-        help="evaluate once before the first step (synchronous mode)",
-    )  # fmt: skip
-    group.add_argument(
-        "--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", default=None,
-        help="check everything that needs no GPU, print the final settings and end; json: as one object, last line",
-    )  # fmt: skip
+        presets = (f", {name}: {values[knob.name]}" for name, values in PRESETS.items() if knob.name in values)
+        text = f"{knob.metadata['meaning']}; {bounds_text(knob.metadata)}; default: {knob.default}{''.join(presets)}"
+        add(FLAG_PREFIX + knob.name, type=kind, metavar=knob.name.upper(), help=text.replace("%", "%%"))
+    runtime = "cpu: the same job without a GPU, for development and tests"
+    add("--riskpo.runtime", choices=["gpu", "cpu"], default="gpu", help=runtime)
+    at_start = "evaluate once before the first step (synchronous mode)"
+    add("--riskpo.eval_at_start", action="store_true", help=at_start)
+    dry_run = "check everything that needs no GPU, print the final settings and end; json: as one object, last line"
+    add("--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", help=dry_run)
 
 
 def config_from_flags(flat: argparse.Namespace) -> RiskPOConfig:
