@@ -15,14 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from riskpo_openrlhf.data.schema import read_manifests
-from riskpo_openrlhf.integration.check_rows import (
-    ERROR,
-    LEVELS,
-    NOTE,
-    WARNING,
-    RowCheck,
-    first_line,
-)
+from riskpo_openrlhf.integration.check_rows import ERROR, LEVELS, NOTE, WARNING, RowCheck, first_line
 
 EXTENSIONS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")
 

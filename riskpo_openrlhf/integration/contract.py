@@ -69,7 +69,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
     "openrlhf.trainer.ray": {"create_vllm_engines": _ENGINES},
     "openrlhf.trainer.ray.launcher": {
         "RayActorGroup.__init__": "self num_nodes num_gpus_per_node ray_actor_type pg num_gpus_per_actor "
-        "duplicate_actors resources num_resources_per_node",
+        "duplicate_actors resources num_resources_per_node"
     },
     "openrlhf.trainer.ray.ppo_actor": {
         "ActorPPOTrainer.__init__": "self strategy actor ema_model actor_optim actor_scheduler ema_beta "
@@ -90,10 +90,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
     },
     "openrlhf.trainer.ray.vllm_worker_wrap": {"WorkerWrap.update_weight": "self name dtype shape empty_cache"},
     "openrlhf.utils": {"get_strategy": "args"},
-    "openrlhf.utils.utils": {
-        "get_strategy": "args",
-        "get_tokenizer": "pretrain model padding_side strategy use_fast",
-    },
+    "openrlhf.utils.utils": {"get_strategy": "args", "get_tokenizer": "pretrain model padding_side strategy use_fast"},
     "openrlhf.utils.agent": {
         "SingleTurnAgentExecutor.execute": "self prompt label sampling_params max_length hf_tokenizer llm_engine "
         "images",
@@ -101,22 +98,18 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "SingleTurnAgentExecutor._fetch_rewards_via_http": "self queries_list prompts_list labels_list",
     },
     "openrlhf.utils.distributed_util": {
-        "stateless_init_process_group": "master_address master_port rank world_size device",
+        "stateless_init_process_group": "master_address master_port rank world_size device"
     },
     "openrlhf.utils.loss_utils": {
-        "get_loss_batch_info": "strategy loss_mask replay_buffer step dynamic_batch batch_num_tokens "
-        "global_batch_size",
+        "get_loss_batch_info": "strategy loss_mask replay_buffer step dynamic_batch batch_num_tokens global_batch_size"
     },
-    "openrlhf.utils.vlm_utils": {
-        "process_prompt_with_images": "processor prompt images",
-        "_is_base64_image": "s",
-    },
+    "openrlhf.utils.vlm_utils": {"process_prompt_with_images": "processor prompt images", "_is_base64_image": "s"},
     "openrlhf.datasets.prompts_dataset": {
         "preprocess_data": "data input_template input_key label_key apply_chat_template",
         "PromptDataset.__init__": "self dataset tokenizer strategy input_template",
     },
     "openrlhf.datasets.utils": {
-        "blending_datasets": "datasets probabilities strategy seed max_count stopping_strategy dataset_split",
+        "blending_datasets": "datasets probabilities strategy seed max_count stopping_strategy dataset_split"
     },
     "openrlhf.models": {"PolicyLoss": None},
     "openrlhf.models.loss": {

@@ -194,15 +194,9 @@ def requests_of(
     first = sample_seed(seed, problem)
     values = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
     values |= {"min_tokens": 1, "logprobs": 0 if logprobs else None}  # 0: of the drawn token alone
+    shared = {"prompt": prompt, "label": problem.label, "images": list(problem.images), "max_len": max_len}
     return [
-        {
-            "key": (problem.datasource, problem.id, place),
-            "prompt": prompt,
-            "label": problem.label,
-            "images": list(problem.images),
-            "sampling": {**values, "seed": first + place},
-            "max_len": max_len,
-        }
+        {**shared, "key": (problem.datasource, problem.id, place), "sampling": {**values, "seed": first + place}}
         for place in missing
     ]
 
