@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from functools import partialmethod
 from typing import NamedTuple
 
 MARK = "[riskpo] "
@@ -52,12 +51,22 @@ def read(line: str) -> Line | None:
 
 
 def lines_not_bars() -> None:
-    """Off a terminal, turn each tqdm bar of this process into a line every 30 s; a shorter bar says nothing.
+    """Turn each tqdm bar of this process that is off a terminal into a line every 30 s; a shorter bar says nothing.
 
     A Ray worker is never on a terminal: each of ours calls this (`launch.replace_names`).
     """
     from tqdm import tqdm
 
-    if not sys.stderr.isatty():
-        tqdm.__init__ = partialmethod(tqdm.__init__, delay=SECONDS, mininterval=SECONDS, maxinterval=SECONDS)
-        tqdm.status_printer = staticmethod(lambda file: lambda text: print(text, file=file, flush=True))
+    init, printer = tqdm.__init__, tqdm.status_printer
+    if init.__name__ == "init_of_lines":  # called before
+        return
+
+    def init_of_lines(bar, *args, **options):
+        if not (options.get("file") or sys.stderr).isatty():
+            options = {"delay": SECONDS, "mininterval": SECONDS, "maxinterval": SECONDS, **options}
+        init(bar, *args, **options)
+
+    def line_printer(file):
+        return printer(file) if file.isatty() else lambda text: print(text, file=file, flush=True)
+
+    tqdm.__init__, tqdm.status_printer = init_of_lines, staticmethod(line_printer)

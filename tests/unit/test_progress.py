@@ -101,9 +101,10 @@ def test_lines_of_others_are_not_ours():
 
 def test_off_a_terminal_a_bar_of_any_program_is_a_line_every_30_seconds_and_a_short_one_is_silent():
     program = """
-import tqdm, tqdm.auto, tqdm.std
+import io, tqdm, tqdm.auto, tqdm.std
 from riskpo_openrlhf import console
-console.lines_not_bars()
+for _ in range(2000):
+    console.lines_not_bars()
 now = 0.0
 tqdm.std.time = lambda: now
 for kind, steps in ((tqdm.tqdm, 100), (tqdm.auto.tqdm, 100), (tqdm.tqdm, 29)):
@@ -112,6 +113,10 @@ for kind, steps in ((tqdm.tqdm, 100), (tqdm.auto.tqdm, 100), (tqdm.tqdm, 29)):
         now += 1
         bar.update()
     bar.close()
+terminal = io.StringIO()
+terminal.isatty = lambda: True
+list(tqdm.trange(3, file=terminal))
+assert "3/3" in terminal.getvalue() and "\\r" in terminal.getvalue()
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     lines = [line for line in result.stderr.splitlines() if line]
