@@ -78,7 +78,6 @@ if [[ $mode == train && -e $out ]]; then
     exit 2
 fi
 
-[[ -t 2 ]] || export TQDM_DELAY=30 TQDM_MININTERVAL=30 # a progress bar in a file: a line every 30 s
 if [[ $mode != print ]]; then
     source recipes/lib/environment.sh
     ensure_environment cpu
@@ -118,8 +117,7 @@ if [[ $mode == print ]]; then
 fi
 
 echo "Training: $steps steps of $batch prompts x $group responses"
-# TQDM_DISABLE: OpenRLHF's bars would fill the log. `progress` shows the steps.
-TQDM_DISABLE=1 python3 -m riskpo_openrlhf.cli.train "${flags[@]}" 2>&1 |
+python3 -m riskpo_openrlhf.cli.train "${flags[@]}" 2>&1 |
     if ((${#dry_run[@]})); then cat; else python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"; fi
 ((${#dry_run[@]} == 0)) || exit 0
 

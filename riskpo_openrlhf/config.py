@@ -16,7 +16,6 @@ RELEASED = "the authors' released code"
 OURS = "this project, docs/method.md"
 OPEN = "; open in " + PAPER
 
-
 # Values of knobs that compare the responses of one prompt with each other.
 COMPARES_RESPONSES = frozenset("stratified counterfactual group-std group-mean group-std-mean".split())
 # What the authors' code decides for itself: these knobs can't stand beside a preset released-*.
@@ -24,23 +23,13 @@ FIXED_BY_RELEASED = ("bundling", "credit", "normalization", "quantile_source")
 
 
 def _knob(default, meaning: str, source: str, *, low=None, high=None, open_low=False, open_high=False, choices=None):
-    """A dataclass field that carries its own documentation and bounds (`open_*` excludes the end point)."""
-    return field(
-        default=default,
-        metadata={
-            "meaning": meaning,
-            "source": source,
-            "low": low,
-            "high": high,
-            "open_low": open_low,
-            "open_high": open_high,
-            "choices": choices,
-        },
-    )
+    """Make a dataclass field that carries its own documentation and bounds (`open_*` excludes the end point)."""
+    bounds = {"low": low, "high": high, "open_low": open_low, "open_high": open_high, "choices": choices}
+    return field(default=default, metadata={"meaning": meaning, "source": source, **bounds})
 
 
 def bounds_text(metadata) -> str:
-    """The allowed values of one knob, as people read them: `[0, 1)`, `one of: a, b`, `true or false`."""
+    """Write the allowed values of one knob for people: `[0, 1)`, `one of: a, b`, `true or false`."""
     if metadata["choices"]:
         return "one of: " + ", ".join(metadata["choices"])
     if metadata["low"] is None and metadata["high"] is None:
@@ -154,8 +143,8 @@ class RiskPOConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RiskPOConfig:
-        """Restore `to_dict`, that of older releases included if this one still has the method it describes."""
-        return cls(**_of_this_release(values))
+        """Restore `to_dict`. Raises `TypeError` for an unknown knob and `ValueError` for a value out of range."""
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, as a checkpoint holds them."""
@@ -166,15 +155,14 @@ class RiskPOConfig:
         return replace(self, **changes)
 
     def differences(self, other: RiskPOConfig) -> dict[str, tuple[Any, Any]]:
-        """Name -> (own value, the other's value) of every setting that differs."""
+        """Map the name of every setting that differs to (own value, the other's value)."""
         return {k: (v, getattr(other, k)) for k, v in self.to_dict().items() if v != getattr(other, k)}
 
-    def describe(self, preset: str, flags: dict[str, Any] | None = None) -> str:
-        """One line for the log: the preset, what the run changes in it, and every difference from the paper.
+    def describe(self, preset: str, flags: dict[str, Any]) -> str:
+        """Write one line for the log: the preset, what the run changes in it, and every difference from the paper.
 
         `flags` are the run's values of the OpenRLHF flags in `METHOD_FLAGS`, by dotted name.
         """
-        flags = flags or METHOD_FLAGS[preset]
         changed = {**self.differences(RiskPOConfig.preset(preset)), **_differing(flags, METHOD_FLAGS[preset])}
         settled = {k.name for k in KNOBS if PAPER in k.metadata["source"] and OPEN not in k.metadata["source"]}
         from_paper = {k: v for k, v in self.differences(RiskPOConfig()).items() if k in settled or k == "released"}
@@ -191,8 +179,7 @@ class RiskPOConfig:
 
     def require_group_size(self, group_size: int) -> None:
         """Refuse settings that need more responses a prompt than `group_size`. Raises `ValueError`."""
-        named = [(FLAG_PREFIX + name, getattr(self, name)) for name in FIXED_BY_RELEASED]
-        needs_two = [f"{flag} {value}" for flag, value in named if value in COMPARES_RESPONSES]
+        needs_two = [f"{FLAG_PREFIX}{k} {v}" for k, v in self.to_dict().items() if v in COMPARES_RESPONSES]
         needs_two += [f"{FLAG_PREFIX}preset released-{self.released}"] if self.released else []
         if group_size < 2 and needs_two:
             raise ValueError(
@@ -231,28 +218,6 @@ def _differing(flags: dict[str, Any], others: dict[str, Any]) -> dict[str, tuple
     return {name: (value, others[name]) for name, value in flags.items() if value != others[name]}
 
 
-def _of_this_release(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings of an older release, whose knobs also spelled out the authors' code, as settings of this one."""
-    values = dict(values)
-    old = {name: values.pop(name, default) for name, default in (("mix", "paper"), ("short_bundle", "scale"))}
-    old.update({name: values[name] for name in FIXED_BY_RELEASED if name in values})
-    authors = {
-        "mix": "released", "short_bundle": "as-is", "bundling": "ordered", "normalization": "bundle-std",
-        "quantile_source": "bundle", "credit": old.get("credit"),
-    }  # fmt: skip
-    if old == authors and old["credit"] in ("std", "sum-mean"):
-        averse = values.get("profile", "averse") == "averse"
-        released = "dapo" if old["credit"] == "sum-mean" else "math" if averse else "seeking"
-        return {**{k: v for k, v in values.items() if k not in FIXED_BY_RELEASED}, "released": released}
-    for name, kept in (("mix", "paper"), ("short_bundle", "scale")):
-        if old[name] != kept:
-            raise ValueError(
-                f"{FLAG_PREFIX}{name} {old[name]} is no longer there: the authors' code comes whole, with the presets "
-                "released-*; resume with the release that wrote these settings"
-            )
-    return values
-
-
 KNOBS = tuple(knob for knob in fields(RiskPOConfig) if knob.metadata)
 RELEASED_SCRIPTS = ("dapo", "math", "seeking")
 _RELEASED = {"omega": 1.5, "tracker_lr": 0.1}
@@ -288,7 +253,5 @@ _AUTHORS = {
 METHOD_FLAGS: dict[str, dict[str, Any]] = {
     "paper": {"actor.policy_loss_type": "riskpo", **_MEAN_OVER_RESPONSES},  # Eq. 3
     "recommended": {"actor.policy_loss_type": "ppo", **_MEAN_OVER_RESPONSES},
-    "released-dapo": _AUTHORS,
-    "released-math": _AUTHORS,
-    "released-seeking": _AUTHORS,
+    **{f"released-{script}": _AUTHORS for script in RELEASED_SCRIPTS},
 }

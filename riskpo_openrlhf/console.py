@@ -1,4 +1,4 @@
-"""Every line that a training job prints for people: its mark, and the data in it that programs read.
+"""Every line that a job prints for people: its mark, and the data in it that programs read; and progress in files.
 
     [riskpo] step 3/80 | reward 0.412 | 2.7 s {"step": 3, "steps": 80}
 
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import NamedTuple
 
 MARK = "[riskpo] "
+SECONDS = 30  # between two lines of progress off a terminal
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -46,3 +48,25 @@ def read(line: str) -> Line | None:
         except ValueError:
             continue
     return Line(message, {})
+
+
+def lines_not_bars() -> None:
+    """Turn each tqdm bar of this process that is off a terminal into a line every 30 s; a shorter bar says nothing.
+
+    A Ray worker is never on a terminal: each of ours calls this (`launch.replace_names`).
+    """
+    from tqdm import tqdm
+
+    init, printer = tqdm.__init__, tqdm.status_printer
+    if init.__name__ == "init_of_lines":  # called before
+        return
+
+    def init_of_lines(bar, *args, **options):
+        if not (options.get("file") or sys.stderr).isatty():
+            options = {"delay": SECONDS, "mininterval": SECONDS, "maxinterval": SECONDS, **options}
+        init(bar, *args, **options)
+
+    def line_printer(file):
+        return printer(file) if file.isatty() else lambda text: print(text, file=file, flush=True)
+
+    tqdm.__init__, tqdm.status_printer = init_of_lines, staticmethod(line_printer)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whenever a job is killed."""
+"""Atomic writes: a file is complete or absent, whenever a job is killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from riskpo_openrlhf.tables import to_json
 
 @contextmanager
 def in_one_step(path: str | os.PathLike) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` at the end, unless an error is raised."""
+    """Write atomically: yields a temporary path beside `path`, which replaces `path` unless an error is raised."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -30,11 +30,11 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 
 def write_json(path: str | os.PathLike, value: dict) -> None:
-    """Indented, for people; NaN, which JSON does not know, becomes null."""
+    """Write JSON for people: indented, NaN as null."""
     write_bytes(path, (to_json(value, indent=2) + "\n").encode())
 
 
 def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:
-    """A line of JSON a row."""
+    """Write a line of JSON a row."""
     with in_one_step(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -34,7 +34,7 @@ class RunSettings:
             raise ValueError(f"{self.path} is of another version of this package: {error}") from error
 
     def __str__(self) -> str:
-        """One line for a caption."""
+        """Write one line for a caption."""
         if not (config := self.config):
             return f"estimator {self.flags.get('algo.advantage.estimator', 'unknown')}"
         levels = f"alpha {config.alpha:g}, beta {config.beta:g}, omega {config.omega:g}"
@@ -67,7 +67,7 @@ def find_settings(folder: Path) -> RunSettings | None:
 
 
 def _read(path: Path) -> dict | None:
-    """The file's values; None for a `settings.json` of something else, such as an evaluation."""
+    """Read the file's values; None for a `settings.json` of something else, such as an evaluation."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -17,12 +17,6 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Format rows as a Markdown table; the first row is its head."""
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
-
-
 def plus_minus(value: float | None, half: float | None = None, digits: int = 3, sign: str = "") -> str:
     """Format `value ± half`. An unknown value (None, NaN) is a dash; an unknown half width is left out."""
     if value is None or isnan(value):

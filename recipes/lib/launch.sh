@@ -138,7 +138,6 @@ launch() {
     if [[ -n $resume && ! -e $out/checkpoints ]]; then
         _launch_stop "--resume: there are no checkpoints in $out; start without it, or name the run's folder with --out"
     fi
-    export TQDM_DISABLE=1 # OpenRLHF's bars would fill the log; `progress` shows the steps
     mkdir -p "$out"
     printf '%q ' "${command[@]}" >"$out/command.sh"
     "${command[@]}" 2>&1 | python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"

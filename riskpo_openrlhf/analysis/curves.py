@@ -56,9 +56,9 @@ class Panel:
 Groups = Mapping[str, Sequence[Run]]
 
 
-def panel(groups: Groups, title: str, unit: str, tags: Mapping[str, str] | str, window: int = 1, **more) -> Panel:
+def panel(groups: Groups, title: str, unit: str, tags: Mapping[str, str] | str, window: int = 1) -> Panel:
     """Make a panel of `tags` (tag -> name, or one tag). `window` > 1 smooths training metrics, beside the raw ones."""
-    made = Panel(title, unit, **more)
+    made = Panel(title, unit)
     for label, runs in groups.items():
         before = len(made.series)
         for tag, name in ({tags: ""} if isinstance(tags, str) else tags).items():
@@ -92,25 +92,19 @@ def overview(groups: Groups, window: int = 1) -> list[list[Panel]]:
         for k in ks
     }
     quantiles = {"q_alpha": "q_alpha", "score_mean": "mean score", "q_beta": "q_beta"}
+    scores = {f"train/riskpo/{tag}": name for tag, name in quantiles.items()}
     signal = {"train/signal/prompts_all_wrong": "all wrong", "train/signal/prompts_all_right": "all right"}
-    return [
-        [
-            panel(groups, "Held-out Pass@k", "share solved", passes),
-            panel(groups, "Training reward", "mean of the rollouts", "train/rollout/reward_mean", window),
-            panel(groups, "Entropy", "nats a token", "train/entropy", window),
-        ],
-        [
-            panel(
-                groups,
-                "Bundle scores and quantiles",
-                "bundle score",
-                {f"train/riskpo/{tag}": name for tag, name in quantiles.items()},
-                window,
-            ),
-            panel(groups, "Prompts without a difference", "share of the batch", signal, window),
-            panel(groups, "Response length", "tokens", "train/rollout/response_length_mean", window),
-        ],
+    first_row = [
+        panel(groups, "Held-out Pass@k", "share solved", passes),
+        panel(groups, "Training reward", "mean of the rollouts", "train/rollout/reward_mean", window),
+        panel(groups, "Entropy", "nats a token", "train/entropy", window),
     ]
+    second_row = [
+        panel(groups, "Bundle scores and quantiles", "bundle score", scores, window),
+        panel(groups, "Prompts without a difference", "share of the batch", signal, window),
+        panel(groups, "Response length", "tokens", "train/rollout/response_length_mean", window),
+    ]
+    return [first_row, second_row]
 
 
 def learning(groups: Groups, window: int = 1) -> list[list[Panel]]:
@@ -130,14 +124,13 @@ def avgk(groups: Groups, window: int = 1) -> list[list[Panel]]:
 
 def dynamics(groups: Groups, window: int = 1) -> list[list[Panel]]:
     """Show Figure 5: mean reward, lower-tail RVaR, MVaR, entropy."""
-    return [
-        [
-            panel(groups, "Mean reward", "mean of the rollouts", "train/rollout/reward_mean", window),
-            panel(groups, "Lower-tail RVaR", "bundle score", "train/risk/rvar_lower", window),
-            panel(groups, "MVaR", "bundle score", "train/risk/mvar", window),
-            panel(groups, "Entropy", "nats a token", "train/entropy", window),
-        ]
+    row = [
+        panel(groups, "Mean reward", "mean of the rollouts", "train/rollout/reward_mean", window),
+        panel(groups, "Lower-tail RVaR", "bundle score", "train/risk/rvar_lower", window),
+        panel(groups, "MVaR", "bundle score", "train/risk/mvar", window),
+        panel(groups, "Entropy", "nats a token", "train/entropy", window),
     ]
+    return [row]
 
 
 def profiles(groups: Groups, window: int = 1) -> list[list[Panel]]:

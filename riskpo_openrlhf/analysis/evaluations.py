@@ -35,8 +35,8 @@ def step_of(home: Path) -> int | None:
     return int(steps[-1]) if steps else None
 
 
-def right_and_wrong(home: Path, each: int = 2) -> list[dict]:
-    """Pick the first `each` right and wrong samples of every data source; [] if the evaluation kept none.
+def right_and_wrong(home: Path) -> list[dict]:
+    """Pick the first two right and wrong samples of every data source; [] if the evaluation kept none.
 
     Raises `EvaluationError` for a line that is not a sample.
     """
@@ -45,6 +45,6 @@ def right_and_wrong(home: Path, each: int = 2) -> list[dict]:
     kept: dict[tuple[str, bool], list[dict]] = {}
     for (source, *_), row, line in read_samples(home / SAMPLES):
         same = kept.setdefault((source, (row["score"] or 0) > 0), [])
-        if len(same) < each:
+        if len(same) < 2:
             same.append(json.loads(line))
     return [row for _, same in sorted(kept.items()) for row in same]

@@ -1,4 +1,4 @@
-"""Read what a run's folder holds beside its metrics: log, command, sample answers."""
+"""Read what a run's folder holds beside its metrics: log and sample answers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from riskpo_openrlhf.analysis.evaluations import read_summaries, right_and_wrong
 
 SHOWN = 2000  # characters of an answer
 TAIL = 15  # lines of the log
-_SECRET = r"[\w.]*(?:wandb\.key|api_?key|token|secret|password)"
-_SECRET_NAME = re.compile(_SECRET + "$")
-_SECRET_FLAG = re.compile(rf"(--{_SECRET}[ =]+)('[^']*'|\"[^\"]*\"|\S+)")
 _TEXT = "train/generated_samples/text_summary"
 # OpenRLHF's logger writes a backslash and an n where a line should end.
 _GENERATED = re.compile(r"Sample:\\n(?P<text>.*)\\n\\nReward: (?P<reward>\S+)$", re.DOTALL)
@@ -38,19 +35,6 @@ class Sample:
     origin: str
     text: str
     reward: float | None
-
-
-def shown_value(flag: str, value: object) -> str:
-    """Format a flag's value for a page; secrets are hidden."""
-    return "(hidden)" if value and _SECRET_NAME.search(flag) else str(value)
-
-
-def read_command(run: Path) -> str:
-    """Read the recipe's command.sh with its secrets hidden, for runs without settings.json; "" without that file."""
-    path = run / "command.sh"
-    if not path.is_file():
-        return ""
-    return _SECRET_FLAG.sub(r"\1(hidden)", path.read_text(encoding="utf-8", errors="replace"))
 
 
 def read_log(run: Path) -> Log:

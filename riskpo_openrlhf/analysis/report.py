@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 
@@ -12,16 +12,9 @@ from riskpo_openrlhf.analysis.cures import CURES
 from riskpo_openrlhf.analysis.curves import Panel, Series, default_window, panel
 from riskpo_openrlhf.analysis.draw import inline_svg
 from riskpo_openrlhf.analysis.evaluations import read_summaries
-from riskpo_openrlhf.analysis.folder import (
-    SHOWN,
-    evaluation_samples,
-    generated_samples,
-    read_command,
-    read_log,
-    shown_value,
-)
+from riskpo_openrlhf.analysis.folder import SHOWN, evaluation_samples, generated_samples, read_log
 from riskpo_openrlhf.analysis.runs import Run, combine, eval_tag, load_runs
-from riskpo_openrlhf.config import FLAG_PREFIX, PRESETS, RiskPOConfig
+from riskpo_openrlhf.config import FLAG_PREFIX, KNOBS, PRESETS, RiskPOConfig
 from riskpo_openrlhf.evaluation.intervals import Z95
 from riskpo_openrlhf.evaluation.metrics import SHOWN_KS
 from riskpo_openrlhf.settings import RunSettings, find_settings
@@ -80,7 +73,6 @@ def write_report(folder: str | os.PathLike, out: str | os.PathLike) -> list[heal
         settings=settings,
         flags=_flags(settings) if settings else [],
         knobs=_knobs(known, settings.preset) if known else [],
-        command="" if settings else read_command(folder),
     )
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -126,23 +118,13 @@ def evaluation(made: dict) -> list[tuple[str, ...]]:
 def _knobs(config: RiskPOConfig, preset: str | None) -> list[tuple[str, object, str]]:
     """List (flag, value, the preset's value if it differs) of every knob."""
     changed = config.differences(RiskPOConfig.preset(preset)) if preset in PRESETS else {}
-    return [
-        (
-            FLAG_PREFIX + knob.name,
-            getattr(config, knob.name),
-            f"preset: {changed[knob.name][1]}" if knob.name in changed else "",
-        )
-        for knob in fields(config)
-    ]
+    presets = {name: f"preset: {theirs}" for name, (_, theirs) in changed.items()}
+    return [(FLAG_PREFIX + k.name, getattr(config, k.name), presets.get(k.name, "")) for k in KNOBS]
 
 
 def _flags(settings: RunSettings) -> list[tuple[str, str]]:
     """List (flag, value) of every flag that has a value."""
-    return [
-        (f"--{name}", shown_value(name, value))
-        for name, value in sorted(settings.flags.items())
-        if value not in (None, "", [])
-    ]
+    return [(f"--{name}", str(value)) for name, value in sorted(settings.flags.items()) if value not in (None, "", [])]
 
 
 def sections(run: Run, config: RiskPOConfig, known: bool) -> list[Section]:
@@ -155,15 +137,10 @@ def sections(run: Run, config: RiskPOConfig, known: bool) -> list[Section]:
         return panel(group, title, unit, tags, window)
 
     sources = dict.fromkeys(source for source, _ in run.evaluated())
-    held_out = [
-        panel(
-            group,
-            f"Pass@k on {source}",
-            "share solved",
-            {eval_tag(source, k): f"Pass@{k}" for s, k in run.evaluated() if s == source and k in SHOWN_KS},
-        )
-        for source in sources
-    ]
+    held_out = []
+    for source in sources:
+        tags = {eval_tag(source, k): f"Pass@{k}" for s, k in run.evaluated() if s == source and k in SHOWN_KS}
+        held_out.append(panel(group, f"Pass@k on {source}", "share solved", tags))
     statuses = {tag: tag.removeprefix("train/verifier/") for tag in run.scalars if tag.startswith("train/verifier/")}
     assumed = "" if known else " These are the paper's levels: there is no settings.json to tell the run's own."
     smooth = f" Training metrics are means of the last {window} steps, over the pale values of each step."

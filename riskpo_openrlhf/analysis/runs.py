@@ -40,14 +40,10 @@ class Run:
         matches = filter(None, map(_AT.match, self.scalars))
         return sorted((match["source"], int(match["k"])) for match in matches if match["metric"] == metric)
 
-    def errors(self, tag: str) -> np.ndarray:
-        """Return the standard errors [m] that were logged beside `tag`; NaN where there is none."""
-        known = dict(zip(*self.scalars.get(f"{tag}_se", Curve((), ())), strict=True))
-        return np.array([known.get(step, nan) for step in self.scalars[tag].steps])
-
     def halves(self, tag: str) -> np.ndarray:
         """Compute half of the 95 % interval over problems, [m]; NaN where no standard error was logged."""
-        return Z95 * self.errors(tag)
+        known = dict(zip(*self.scalars.get(f"{tag}_se", Curve((), ())), strict=True))
+        return Z95 * np.array([known.get(step, nan) for step in self.scalars[tag].steps])
 
 
 def eval_tag(source: str, k: int, metric: str = "pass") -> str:

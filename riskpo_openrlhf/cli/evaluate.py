@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 
 from riskpo_openrlhf.evaluation.problems import EvaluationError
+from riskpo_openrlhf.integration import contract
+from riskpo_openrlhf.integration.contract import ContractError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,11 +26,16 @@ def main(argv: list[str] | None = None) -> int:
     except EvaluationError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
+    except ContractError as error:
+        hint = "" if args.runtime == "cpu" else " (without a GPU, add --runtime cpu)"
+        print(f"evaluate: {error}{hint}", file=sys.stderr)
+        return 3
     except ModuleNotFoundError as error:
         print(f"evaluate: {error.name} is missing: pip install 'riskpo-openrlhf[gpu]' (or [cpu])", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print(f"\nInterrupted. {args.out} keeps finished samples; the same command resumes.", file=sys.stderr)
+        kept = "" if args.compare else f" {args.out} keeps finished samples; the same command resumes."
+        print(f"\nInterrupted.{kept}", file=sys.stderr)
         return 130
 
 
@@ -113,7 +120,7 @@ def _evaluate(args) -> int:
     args.runtime = args.runtime or flags.get("riskpo.runtime") or "gpu"
     if args.apply_chat_template is None and flags.get("data.apply_chat_template"):
         args.apply_chat_template = True
-    plan = run.plan(args)
+    plan = run.plan(args, trained)
     result = run.evaluate(args, plan, load_engines(args))
     failed = result.pop("failed")
     print(f"\n{summary.as_table(result)}\n{summary.PLUS_MINUS}\n")
@@ -135,22 +142,16 @@ def _evaluate(args) -> int:
 
 
 def load_engines(args):
-    """Import `integration.evaluation_engines` after checking OpenRLHF. Exits with 3 if OpenRLHF is unsuitable."""
-    from riskpo_openrlhf.integration import contract
+    """Import `integration.evaluation_engines`. Raises `ContractError` if OpenRLHF is missing or unsuitable."""
+    contract.check_version()
+    if args.runtime == "cpu":
+        from riskpo_openrlhf.runtime import cpu
 
-    try:
-        contract.check_version()
-        if args.runtime == "cpu":
-            from riskpo_openrlhf.runtime import cpu
+        cpu.prepare_driver()
+    for note in contract.check(contract.EVALUATION):
+        print(f"evaluate: note: {note}", file=sys.stderr)
+    from riskpo_openrlhf.integration import evaluation_engines
 
-            cpu.prepare_driver()
-        for note in contract.check(contract.EVALUATION):
-            print(f"evaluate: note: {note}", file=sys.stderr)
-        from riskpo_openrlhf.integration import evaluation_engines
-    except (contract.ContractError, ModuleNotFoundError) as error:
-        hint = "" if args.runtime == "cpu" else " (without a GPU, add --runtime cpu)"
-        print(f"evaluate: {error}{hint}", file=sys.stderr)
-        sys.exit(3)
     return evaluation_engines
 
 

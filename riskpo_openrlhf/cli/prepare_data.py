@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
+from riskpo_openrlhf.console import lines_not_bars
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS
 from riskpo_openrlhf.data.prepare import Options, decontaminate_folder, prepare
 from riskpo_openrlhf.data.reasoning import TASKS
 from riskpo_openrlhf.data.sources import SOURCES
+from riskpo_openrlhf.tables import to_json
 
 DEFAULTS = Options()
 
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--json goes with --check PATH...")
     if args.list:
         return _list()
+    lines_not_bars()
     try:
         if args.check:
             return _check(args)
@@ -37,46 +39,38 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="data sets to prepare; see --list")
-    parser.add_argument("--out", type=Path, help="output folder: NAME.jsonl, its manifest, its images or tests")
-    parser.add_argument("--list", action="store_true", help="show the names, with rows, licence and source")
-    parser.add_argument("--force", action="store_true", help="prepare finished sets again")
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="data sets to prepare; see --list")
+    add("--out", type=Path, help="output folder: NAME.jsonl, its manifest, its images or tests")
+    add("--list", action="store_true", help="show the names, with rows, licence and source")
+    add("--force", action="store_true", help="prepare finished sets again")
     boxed = [name for name, instruction in INSTRUCTIONS.items() if "math" in instruction.verifiers]
-    parser.add_argument(
-        "--instruction", choices=boxed, help="one instruction for all mathematics (default: the set's own)"
-    )
-    parser.add_argument("--from", dest="copies", metavar="DIR", help="read DIR/OWNER/NAME instead of the hub")
-    parser.add_argument(
-        "--revision", action="append", default=[], metavar="NAME=COMMIT", help="take another commit or branch of a set"
-    )
-    parser.add_argument(
-        "--accept_row_counts",
-        action="store_true",
-        help="only warn if a source has more or fewer rows than expected",
-    )
-    parser.add_argument("--tokenizer", help="model whose tokens are counted: a folder or a name on the hub")
-    parser.add_argument(
-        "--max_prompt_tokens", type=int, default=DEFAULTS.max_prompt_tokens, help="with --tokenizer (default: 1024)"
-    )
-    made = parser.add_argument_group("reasoning_gym_train and reasoning_gym_test")
-    made.add_argument(
-        "--tasks", nargs="+", default=list(DEFAULTS.tasks), metavar="TASK[:KEY=VALUE,...]", help=", ".join(TASKS)
-    )
-    made.add_argument("--count", type=int, help="problems in a set (default: 4800 for training, 160 for a test)")
-    made.add_argument("--seed", type=int, default=DEFAULTS.seed, help="same seed, same problems (default: 0)")
-    check = parser.add_argument_group("check your own files", "The defaults fit prepared files.")
-    check.add_argument("--check", nargs="+", metavar="PATH", help="files or folders, as --data.prompt_dataset takes")
-    check.add_argument("--json", action="store_true", help="with --check: print one JSON object instead of text")
-    check.add_argument("--split", default="train", help="--data.prompt_split or --eval.split (default: train)")
-    check.add_argument("--data.input_key", dest="input_key", default="prompt", help="default: prompt")
-    check.add_argument("--data.label_key", dest="label_key", default="label", help="default: label")
-    check.add_argument("--data.image_key", dest="image_key", default="images", help="default: images")
-    check.add_argument(
+    add("--instruction", choices=boxed, help="one instruction for all mathematics (default: the set's own)")
+    add("--from", dest="copies", metavar="DIR", help="read DIR/OWNER/NAME instead of the hub")
+    revision = "take another commit or branch of a set"
+    add("--revision", action="append", default=[], metavar="NAME=COMMIT", help=revision)
+    counts = "only warn if a source has more or fewer rows than expected"
+    add("--accept_row_counts", action="store_true", help=counts)
+    add("--tokenizer", help="model whose tokens are counted: a folder or a name on the hub")
+    add("--max_prompt_tokens", type=int, default=DEFAULTS.max_prompt_tokens, help="with --tokenizer (default: 1024)")
+    add = parser.add_argument_group("reasoning_gym_train and reasoning_gym_test").add_argument
+    add("--tasks", nargs="+", default=DEFAULTS.tasks, metavar="TASK[:KEY=VALUE,...]", help=", ".join(TASKS))
+    add("--count", type=int, help="problems in a set (default: 4800 for training, 160 for a test)")
+    add("--seed", type=int, default=DEFAULTS.seed, help="same seed, same problems (default: 0)")
+    add = parser.add_argument_group("check your own files", "The defaults fit prepared files.").add_argument
+    add("--check", nargs="+", metavar="PATH", help="files or folders, as --data.prompt_dataset takes")
+    add("--json", action="store_true", help="with --check: print one JSON object instead of text")
+    add("--split", default="train", help="--data.prompt_split or --eval.split (default: train)")
+    add("--data.input_key", dest="input_key", default="prompt", help="default: prompt")
+    add("--data.label_key", dest="label_key", default="label", help="default: label")
+    add("--data.image_key", dest="image_key", default="images", help="default: images")
+    template = "whether your command has this flag (default: true)"
+    add(
         "--data.apply_chat_template",
         dest="apply_chat_template",
         choices=("true", "false"),
         default="true",
-        help="whether your command has this flag (default: true)",
+        help=template,
     )
     return parser
 
@@ -98,16 +92,8 @@ def _prepare(args) -> int:
     if args.out is None:
         raise ValueError("--out is missing: the folder to write to")
     revisions = dict(_name_and_commit(text) for text in args.revision)
-    options = Options(
-        instruction=args.instruction,
-        copies=args.copies,
-        tokenizer=args.tokenizer,
-        max_prompt_tokens=args.max_prompt_tokens,
-        accept_row_counts=args.accept_row_counts,
-        tasks=tuple(args.tasks),
-        count=args.count,
-        seed=args.seed,
-    )
+    chosen = {knob.name: getattr(args, knob.name) for knob in dataclasses.fields(Options) if knob.name != "revision"}
+    options = Options(**{**chosen, "tasks": tuple(args.tasks)})
     try:
         for name in dict.fromkeys(args.names):
             mine = dataclasses.replace(options, revision=revisions.get(name))
@@ -135,19 +121,14 @@ def _check(args) -> int:
     from riskpo_openrlhf.integration.check_data import ERROR, LEVELS, check_paths
 
     findings = check_paths(
-        args.check,
-        input_key=args.input_key,
-        label_key=args.label_key,
-        image_key=args.image_key,
-        apply_chat_template=args.apply_chat_template == "true",
-        split=args.split,
-        tokenizer=args.tokenizer,
+        args.check, input_key=args.input_key, label_key=args.label_key, image_key=args.image_key, split=args.split,
+        apply_chat_template=args.apply_chat_template == "true", tokenizer=args.tokenizer,
         max_prompt_tokens=args.max_prompt_tokens,
-    )
+    )  # fmt: skip
     worst = max((finding.level for finding in findings), default=0)
     if args.json:
         listed = [dataclasses.asdict(finding) | {"level": LEVELS[finding.level]} for finding in findings]
-        print(json.dumps({"ok": worst < ERROR, "findings": listed}, ensure_ascii=False))
+        print(to_json({"ok": worst < ERROR, "findings": listed}))
         return worst
     for finding in findings:
         print(finding)

@@ -19,7 +19,6 @@ from typing import TextIO
 from riskpo_openrlhf import console
 
 TAIL = 25
-SECONDS = 30  # between two step lines off a terminal
 # Empty but for Ray's name of the process, or another program's bar: they would crowd the error out of the tail.
 _NOISE = re.compile(r"(\([^()]*pid=[^()]*\))?\s*$|.*\d%\|")
 
@@ -28,7 +27,7 @@ def follow(lines: Iterable[str], log: TextIO, out: TextIO, clock: Callable[[], f
     """Show the progress of `lines` on `out` and copy every line to `log`. Return True if the job was done."""
     from tqdm import tqdm
 
-    bar, done, shown, terminal = None, False, -SECONDS, out.isatty()
+    bar, done, shown, terminal = None, False, -console.SECONDS, out.isatty()
     try:
         for line in lines:
             log.write(line if line.endswith("\n") else line + "\n")
@@ -47,7 +46,7 @@ def follow(lines: Iterable[str], log: TextIO, out: TextIO, clock: Callable[[], f
                 bar.set_postfix_str(said.text.partition(" | ")[2], refresh=False)
                 bar.update(step - bar.n)
                 bar.refresh()
-            elif clock() - shown >= SECONDS or step == steps:
+            elif clock() - shown >= console.SECONDS or step == steps:
                 print(said.text, file=out, flush=True)
                 shown = clock()
     finally:

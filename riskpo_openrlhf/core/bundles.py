@@ -62,7 +62,7 @@ class Layout:
         return torch.cat([part.scores[part.scored] for part in self.parts])
 
     def full_scores(self, B: int) -> Tensor:
-        """The scores of the bundles that have all of B verdicts."""
+        """Return the scores of the bundles with all B verdicts."""
         return torch.cat([part.scores[part.n == B] for part in self.parts])
 
     def restore(self, values: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Layout:
         return out
 
     def bundle_ids(self) -> Tensor:
-        """`[P, G]` long, in the order of arrival: each response's index into `scores`; -1 without a verdict."""
+        """Return each response's index into `scores`, `[P, G]` in the order of arrival; -1 without a verdict."""
         ids, before = torch.empty_like(self.xi), 0
         for part in self.parts:
             number = before - 1 + part.scored.flatten().cumsum(0).view_as(part.n)
@@ -128,7 +128,7 @@ def make_part(layout: Layout, columns: slice, order: Tensor, B: int) -> Part:
 
 
 def canonical_order(keys: Sequence[str] | None, rewards: Tensor, valid: Tensor, seed: int, step: int) -> Tensor:
-    """Prompts `[P]` sorted by a hash of (seed, step, key); without keys, a prompt's position is its key.
+    """Sort prompts `[P]` by a hash of (seed, step, key). Without keys, a prompt's position is its key.
 
     Prompts that share a key are told apart by their rewards, again by hash, so that neither comes first by arrival.
     """
@@ -150,7 +150,7 @@ def canonical_order(keys: Sequence[str] | None, rewards: Tensor, valid: Tensor, 
 
 
 def _by_difficulty(layout: Layout, other: slice, B: int, generator: torch.Generator) -> Tensor:
-    """Prompts `[P]` from hard to easy by the mean reward of the `other` half, the short set's moved to the end.
+    """Sort prompts `[P]` from hard to easy by the mean reward of the `other` half, then move the short set to the end.
 
     The short set does not move the tracker. It comes from a random position of the ranking, so that no difficulty is
     always hidden from the tracker. A prompt without verdicts in the other half counts as average.

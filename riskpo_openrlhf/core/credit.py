@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from riskpo_openrlhf.core.bundles import Layout, Part
+from riskpo_openrlhf.core.groups import extremes
 from riskpo_openrlhf.core.risk import utility
 
 
 def uniform(A: Tensor, layout: Layout, part: Part) -> Tensor:
-    """Eq. 3: every member of a bundle gets its advantage. `A [n_sets, J]` -> `[P, J]`.
+    """Give every member of a bundle the bundle's advantage (Eq. 3): `A [n_sets, J]` -> `[P, J]`.
 
     A bundle of n members whose score was scaled to T gives each of them n / T of it.
     """
@@ -20,7 +21,7 @@ def uniform(A: Tensor, layout: Layout, part: Part) -> Tensor:
 def counterfactual(
     layout: Layout, part: Part, q_alpha: float, q_beta: float, omega: float, profile: str = "averse"
 ) -> Tensor:
-    """What a response adds to the utility of its bundles, compared with its prompt's other responses -> `[P, J]`.
+    """Give each response what it adds to its bundles' utility, versus its prompt's other responses -> `[P, J]`.
 
         A_ij = mean_b [ u(S_{-i,b} + r_ij) - mean_{k != j} u(S_{-i,b} + r_ik) ]
 
@@ -40,12 +41,11 @@ def counterfactual(
 
 
 def less_the_others(values: Tensor, valid: Tensor) -> Tensor:
-    """Each valid value of `values [P, G]` less the mean of the row's other valid ones; 0 where there is no other.
+    """Subtract from each valid value of `values [P, G]` the mean of the row's other valid ones; 0 without any other.
 
     Counted from the row's lowest, so that equal values cancel exactly.
     """
-    above = values - values.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
-    above = above.masked_fill(~valid, 0)
+    above = (values - extremes(values, valid)[0]).masked_fill(~valid, 0)
     n = valid.sum(1, keepdim=True)
     difference = (n * above - above.sum(1, keepdim=True)) / (n - 1).clamp(min=1)
     return difference.masked_fill(~valid, 0)

@@ -75,6 +75,7 @@ class RiskPOEstimator:
         else:
             layout = draw_layout(rewards, valid, config.bundling, *draw)
         scores, full = layout.scores, layout.full_scores(config.bundle_size)
+        sample = full if len(full) else scores  # a short bundle speaks for the batch only where none is full
         if not self.tracker.started:
             self.tracker.start(full)
         if self._first_step:
@@ -82,9 +83,15 @@ class RiskPOEstimator:
         if config.released:
             A, *q = released.advantages(layout, config)
         else:
-            q = self._quantiles(full if len(full) else scores)
+            q = self._quantiles(sample)
             A = self._advantages(layout, *q)
-        numbers = self._metrics(layout, A, q, scores, full if len(full) else scores)
+        numbers = {
+            **metrics.quantile_metrics(q, self.tracker.values, sample),
+            **metrics.score_metrics(sample, config.alpha, config.beta, config.omega),
+            **metrics.region_metrics(scores, *q),
+            **metrics.advantage_metrics(A, layout.valid),
+            **metrics.signal_metrics(layout.rewards, layout.valid),
+        }
         self.tracker.update(full)
         self._first_step = False
         return RiskPOAdvantages(
@@ -130,7 +137,7 @@ class RiskPOEstimator:
         return QuantileTracker([c.alpha, c.beta], c.tracker_lr, c.tracker_decay)
 
     def _quantiles(self, sample: Tensor) -> tuple[Tensor, Tensor]:
-        """q_alpha, q_beta (0-dim): the tracked values, or the empirical quantiles of `sample [n]`."""
+        """Return q_alpha, q_beta (0-dim): the tracked values, or the empirical quantiles of `sample [n]`."""
         values = self.tracker.values
         if self.config.quantile_source == "batch" or not self.tracker.started:
             levels = (self.config.alpha, self.config.beta)
@@ -138,7 +145,7 @@ class RiskPOEstimator:
         return tuple(sample.new_tensor(value) for value in values)
 
     def _advantages(self, layout: Layout, q_alpha: Tensor, q_beta: Tensor) -> Tensor:
-        """A `[P, G]` in bundle order: by bundle, sent back to its responses, divided by the group's statistic."""
+        """Compute A `[P, G]` in bundle order: by bundle, given back to responses, over the group's statistic."""
         c, A = self.config, torch.empty_like(layout.rewards)
         advantage = risk.mvar_advantage if c.profile == "averse" else risk.risk_seeking_advantage
         for part in layout.parts:
@@ -151,21 +158,8 @@ class RiskPOEstimator:
             return A
         return groups.divide(A, groups.DIVISORS[c.normalization](layout.rewards, layout.valid))
 
-    def _metrics(
-        self, layout: Layout, A: Tensor, q: Sequence[Tensor], scores: Tensor, sample: Tensor
-    ) -> dict[str, float]:
-        """All numbers of one step; `sample [n]` holds the scores of the full bundles, or of all if none is full."""
-        c = self.config
-        return {
-            **metrics.quantile_metrics(q, self.tracker.values, sample),
-            **metrics.score_metrics(sample, c.alpha, c.beta, c.omega),
-            **metrics.region_metrics(scores, *q),
-            **metrics.advantage_metrics(A, layout.valid),
-            **metrics.signal_metrics(layout.rewards, layout.valid),
-        }
-
     def _checked(self, rewards: Tensor, valid: Tensor | None, keys: Sequence[str] | None) -> tuple[Tensor, Tensor]:
-        """Rewards as float32 or float64 and valid as bool, on the CPU. Raises `ValueError` for what can't be used."""
+        """Make rewards float32 or float64 and valid bool, on the CPU. Raises `ValueError` for unusable ones."""
         if rewards.dim() != 2 or rewards.numel() == 0:
             raise ValueError(f"rewards have shape {list(rewards.shape)}: [prompts, responses a prompt] is expected")
         if valid is not None and valid.shape != rewards.shape:
@@ -199,11 +193,6 @@ class RiskPOEstimator:
 
 
 def _bundles_by(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that give tracked quantiles their meaning, of a configuration of this release or an older one.
-
-    Older releases had a bundling `ordered`; it is now part of the presets `released-*`.
-    """
+    """Select the settings that give tracked quantiles their meaning. All presets released-* bundle alike."""
     found = {name: config[name] for name in ("alpha", "beta", "bundle_size", "bundling")}
-    if config.get("released") or config["bundling"] == "ordered":
-        found["bundling"] = "of the presets released-*"
-    return found
+    return found | ({"bundling": "of the presets released-*"} if config["released"] else {})

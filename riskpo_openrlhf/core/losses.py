@@ -90,10 +90,10 @@ def _log_ratio(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean over a response's tokens -> [N, 1]; `values` are 0 on padding."""
+    """Average over a response's tokens -> [N, 1]; `values` are 0 on padding."""
     return values.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def _share(clipped: Tensor, mask: Tensor) -> Tensor:
-    """The share of the tokens that are clipped."""
+    """Compute the share of the tokens that are clipped."""
     return (clipped & mask).sum() / mask.sum().clamp(min=1)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from riskpo_openrlhf.core import risk
+from riskpo_openrlhf.core.groups import extremes
 
 
 def quantile_metrics(q: tuple[Tensor, Tensor], tracked: Sequence[float] | None, sample: Tensor) -> dict[str, float]:
-    """The quantiles used, and the share of `sample [n]` under the tracked ones (else under those used)."""
+    """Report the quantiles used, and the share of `sample [n]` under the tracked ones (else under those used)."""
     used = [values.double().mean().item() if values.numel() else 0.0 for values in q]
     coverage = [torch.count_nonzero(sample < value).item() / max(len(sample), 1) for value in tracked or used]
     names = ("q_alpha", "q_beta", "coverage_alpha", "coverage_beta")
@@ -19,23 +20,21 @@ def quantile_metrics(q: tuple[Tensor, Tensor], tracked: Sequence[float] | None, 
 
 
 def score_metrics(sample: Tensor, alpha: float, beta: float, omega: float) -> dict[str, float]:
-    """Eq. 1 and Eq. 2 of the scores `sample [n]`, for either profile so that runs compare, and their mean and std."""
-    names = ("mvar", "rvar_lower", "rvar_middle", "score_mean", "score_std")
-    values = [0.0] * len(names)
-    if len(sample):
-        sample = sample.sort().values
-        values = [
-            risk.mvar(sample, alpha, beta, omega).item(),
-            risk.cvar(sample, alpha).item(),
-            risk.rvar(sample, alpha, beta).item(),
-            sample.mean().item(),
-            sample.std(unbiased=False).item(),
-        ]
-    return dict(zip((f"riskpo/{name}" for name in names), values, strict=True))
+    """Compute Eq. 1 and Eq. 2, mean and std of scores `sample [n]`; the same for both profiles, to compare runs."""
+    if not len(sample):
+        return dict.fromkeys((f"riskpo/{n}" for n in "mvar rvar_lower rvar_middle score_mean score_std".split()), 0.0)
+    sample = sample.sort().values
+    return {
+        "riskpo/mvar": risk.mvar(sample, alpha, beta, omega).item(),
+        "riskpo/rvar_lower": risk.cvar(sample, alpha).item(),
+        "riskpo/rvar_middle": risk.rvar(sample, alpha, beta).item(),
+        "riskpo/score_mean": sample.mean().item(),
+        "riskpo/score_std": sample.std(unbiased=False).item(),
+    }
 
 
 def region_metrics(scores: Tensor, q_alpha: Tensor, q_beta: Tensor) -> dict[str, float]:
-    """The shares of all scores `[n_bundles]` up to q_alpha, between, and above q_beta."""
+    """Compute the shares of all scores `[n_bundles]` up to q_alpha, between, and above q_beta."""
     n = max(len(scores), 1)
     lower, upper = torch.count_nonzero(scores <= q_alpha).item(), torch.count_nonzero(scores > q_beta).item()
     return {
@@ -46,7 +45,7 @@ def region_metrics(scores: Tensor, q_alpha: Tensor, q_beta: Tensor) -> dict[str,
 
 
 def advantage_metrics(A: Tensor, valid: Tensor) -> dict[str, float]:
-    """Mean, std, largest size and share of zeros of the advantages `A [P, G]` of responses with a verdict."""
+    """Compute mean, std, largest size and share of zeros of `A [P, G]`, over responses with a verdict."""
     n = max(torch.count_nonzero(valid).item(), 1)
     mean = A.sum(dtype=torch.float64) / n  # A is 0 without a verdict
     squares = torch.where(valid, A - mean, 0).square()
@@ -59,9 +58,8 @@ def advantage_metrics(A: Tensor, valid: Tensor) -> dict[str, float]:
 
 
 def signal_metrics(rewards: Tensor, valid: Tensor) -> dict[str, float]:
-    """Where a prompt's responses `rewards [P, G]` are all alike, and how many have no verdict."""
-    lowest = rewards.masked_fill(~valid, torch.inf).amin(1)
-    highest = rewards.masked_fill(~valid, -torch.inf).amax(1)
+    """Compute the shares of prompts whose `rewards [P, G]` are all alike, and of responses without a verdict."""
+    lowest, highest = (values.squeeze(1) for values in extremes(rewards, valid))
     equal = lowest == highest  # never for a prompt without any verdict
     prompts = max(torch.count_nonzero(lowest <= highest).item(), 1)
     n_valid = torch.count_nonzero(valid).item()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def empirical_quantile(scores: Tensor, level: float) -> float:
-    """The quantile of a sample `scores [n]` at `level`, by linear interpolation between order statistics."""
+    """Compute the quantile of `scores [n]` at `level`, by linear interpolation between order statistics."""
     place = level * (scores.numel() - 1)
     below, above = (scores.flatten().kthvalue(k + 1).values.item() for k in (math.floor(place), math.ceil(place)))
     return below + (above - below) * (place - math.floor(place))
@@ -21,7 +21,7 @@ class QuantileTracker:
     """q <- q + gamma_k (level - mean 1{R < q}) for each level, gamma_k = lr / (1 + k)^decay after k updates.
 
     It starts at the empirical quantiles of the first scores that it sees and keeps its values in the order of the
-    levels. Values are Python floats, so a restart from `state_dict` goes on exactly. A constant gamma (`decay=0`)
+    levels. Values are Python floats, so a resumed run continues exactly. A constant gamma (`decay=0`)
     follows a drifting policy; with discrete scores the value then saws around an atom, by about lr.
     """
 
@@ -56,7 +56,7 @@ class QuantileTracker:
         self.updates += 1
 
     def value(self, level: float) -> float:
-        """The tracked quantile at one of the levels. Raises `ValueError` for another level or before the start."""
+        """Return the tracked quantile at a level. Raises `ValueError` for another level or before the start."""
         if level not in self.levels:
             raise ValueError(f"level {level:g} is not tracked; one of: {_text(self.levels)}")
         if self.values is None:
@@ -64,16 +64,16 @@ class QuantileTracker:
         return self.values[self.levels.index(level)]
 
     def coverage(self, scores: Tensor) -> list[float]:
-        """The share of `scores [n]` under each tracked value: near the levels when the tracker is calibrated."""
+        """Compute the share of `scores [n]` under each tracked value: near the levels when calibrated."""
         return [torch.count_nonzero(scores < q).item() / scores.numel() for q in self.values]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain Python numbers: the levels, their values (None before the start), the number of updates."""
+        """Return plain Python numbers: the levels, their values (None before the start), the number of updates."""
         values = None if self.values is None else list(self.values)
         return {"levels": list(self.levels), "values": values, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`. Raises `ValueError` if that tracker had other levels."""
+        """Restore `state_dict`. Raises `ValueError` if that tracker had other levels."""
         if list(state["levels"]) != self.levels:
             raise ValueError(
                 f"--algo.riskpo.alpha/beta: this run tracks the levels {_text(self.levels)}, the checkpoint "

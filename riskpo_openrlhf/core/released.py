@@ -43,7 +43,7 @@ def draw_layout(
 
 
 def advantages(layout: Layout, config: RiskPOConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """A `[P, G]` in bundle order, and the quantiles q_alpha, q_beta `[n_bundles]` of the bundles that have a score."""
+    """Compute A `[P, G]` in bundle order, and q_alpha, q_beta `[n_bundles]` of the bundles that have a score."""
     (part,) = layout.parts
     added = sum_sets(layout.rewards.abs(), part.order, int(part.target[0])).amax(1, keepdim=True)
     scores = settle(part.scores, part.scored, ROUNDING, size=added)
@@ -55,7 +55,7 @@ def advantages(layout: Layout, config: RiskPOConfig) -> tuple[Tensor, Tensor, Te
 
 
 def own_quantile(scores: Tensor, scored: Tensor, level: float) -> Tensor:
-    """The empirical quantile `[n_sets, 1]` of each set's own G scores, by linear interpolation; 0 without a score."""
+    """Compute the empirical quantile `[n_sets, 1]` of each set's own G scores (linear); 0 without a score."""
     return torch.nanquantile(scores.masked_fill(~scored, torch.nan), level, dim=1, keepdim=True).nan_to_num(0)
 
 
@@ -72,19 +72,19 @@ def mixed(R: Tensor, q_alpha: Tensor, q_beta: Tensor, config: RiskPOConfig) -> T
 
 
 def bundle_std(scores: Tensor, scored: Tensor) -> Tensor:
-    """The unbiased std `[n_sets, 1]` of each set's scores plus 1e-6; a single score counts as std 1."""
+    """Compute the unbiased std `[n_sets, 1]` of each set's scores, plus 1e-6. A single score counts as std 1."""
     std = group_std(scores, scored, unbiased=True)
     return torch.where(scored.sum(1, keepdim=True) > 1, std, 1) + EPSILON
 
 
 def std_credit(A: Tensor, layout: Layout, part: Part) -> Tensor:
-    """A over the std of the question's own rewards (1 if it is at most 1e-3) plus 1e-6: the MATH scripts."""
+    """Divide A by the std of the question's own rewards (1 if at most 1e-3) plus 1e-6, as the MATH scripts do."""
     std = group_std(layout.rewards, layout.valid, unbiased=True)
     return A[part.set_of] / (torch.where(std > 1e-3, std, 1) + EPSILON)
 
 
 def sum_mean_credit(A: Tensor, layout: Layout, part: Part) -> Tensor:
-    """A (r - m_q) / sum(r - m_q) over the bundle, equal shares if that sum is about 0: the DAPO-Math script.
+    """Share A as (r - m_q) / sum(r - m_q) over the bundle, equally if that sum is about 0: the DAPO-Math script.
 
     The divisor can be as small as 1e-6, so single advantages are unbounded.
     """

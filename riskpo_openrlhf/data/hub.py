@@ -100,15 +100,8 @@ def _snapshot(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     # The library keeps finished files, resumes after a lost connection, and checks sizes.
-    return Path(
-        snapshot_download(
-            repo,
-            repo_type="dataset",
-            revision=revision,
-            allow_patterns=list(patterns),
-            local_files_only=constants.HF_HUB_OFFLINE,
-        )
-    )
+    where = {"repo_type": "dataset", "revision": revision, "local_files_only": constants.HF_HUB_OFFLINE}
+    return Path(snapshot_download(repo, allow_patterns=list(patterns), **where))
 
 
 def _commit(repo: str, revision: str | None) -> str | None:

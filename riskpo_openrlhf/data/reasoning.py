@@ -11,21 +11,9 @@ from riskpo_openrlhf.data.decontaminate import normalise
 
 # Tasks whose answer is always one whole number, which the verifier `math` grades, and whose question asks for no
 # other form.
-TASKS = (
-    "basic_arithmetic",
-    "chain_sum",
-    "count_bits",
-    "count_primes",
-    "gcd",
-    "largest_island",
-    "lcm",
-    "leg_counting",
-    "letter_counting",
-    "number_sequence",
-    "products",
-    "rectangle_count",
-    "rotten_oranges",
-    "simple_equations",
+TASKS = tuple(
+    "basic_arithmetic chain_sum count_bits count_primes gcd largest_island lcm leg_counting letter_counting "
+    "number_sequence products rectangle_count rotten_oranges simple_equations".split()
 )
 TEST_ONE_IN = 4
 INSTALL_HINT = "pip install reasoning-gym==0.1.25"

@@ -14,17 +14,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from riskpo_openrlhf.files import write_bytes
+from riskpo_openrlhf.files import write_json
 from riskpo_openrlhf.verifiers.labels import read_label
 
 # OpenRLHF takes a longer string of letters, digits and slashes for an image in base64.
 MOST_PATH_CHARACTERS = 256
 DOUBLE_BRACES = r"\boxed{{}}"  # what "\boxed{{}}" becomes when it is written outside an f-string
 CALCULATOR = re.compile(r"<<[^<>\n]*=[^<>\n]*>>")  # GSM8K's annotations, which hold the answer
-
-
-# Keys of manifests that earlier versions wrote, and today's.
-OLD_KEYS = {"checked_against": "decontaminated_against", "leaks": "contaminated"}
 
 
 class DataError(ValueError):
@@ -76,8 +72,7 @@ def manifest_path(out: Path, name: str) -> Path:
 
 
 def write_manifest(out: Path, manifest: dict) -> None:
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    write_bytes(manifest_path(out, manifest["name"]), text.encode())
+    write_json(manifest_path(out, manifest["name"]), manifest)
 
 
 def read_manifests(out: Path) -> dict[str, dict]:
@@ -86,7 +81,7 @@ def read_manifests(out: Path) -> dict[str, dict]:
     for path in sorted(out.glob("*.manifest.json")):
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            found[manifest["name"]] = {OLD_KEYS.get(key, key): value for key, value in manifest.items()}
+            found[manifest["name"]] = manifest
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} can't be read ({error}): delete it and prepare the set again") from error
     return found

@@ -65,24 +65,9 @@ def _dapo(record) -> Problem:
     return Problem(INSTRUCTIONS["answer"].remove(turn["content"]), answer)
 
 
-def _math(record) -> Problem:
-    return Problem(record["problem"], answers.last_boxed(record["solution"]))
-
-
-def _gsm8k(record) -> Problem:
-    return Problem(record["question"], answers.after_hashes(record["answer"]))
-
-
-def _integer_answer(record) -> Problem:
-    return Problem(record["problem"], answers.integer(record["answer"]))
-
-
-def _math500(record) -> Problem:
-    return Problem(record["problem"], answers.text(record["answer"]))
-
-
-def _minerva(record) -> Problem:
-    return Problem(record["question"], answers.text(record["answer"]))
+def _problem(question: str, answer: str, read: Callable[[Any], str]) -> Callable[[dict[str, Any]], Problem]:
+    """Convert records with a question in one column and an answer, which `read` reads, in another."""
+    return lambda record: Problem(record[question], read(record[answer]))
 
 
 def _olympiad(record) -> Problem:
@@ -115,10 +100,6 @@ def _livecodebench(record) -> Problem:
     return Problem(text, tests=tests, key=record["question_id"])
 
 
-def _reasoning_gym(record) -> Problem:
-    return Problem(record["question"], answers.integer(record["answer"]))
-
-
 def _livecodebench_v5(record) -> Problem:
     if not "2024-08-01" <= record["contest_date"][:10] <= "2025-02-01":
         raise Skip("contest not from 2024-08-01 to 2025-02-01")
@@ -126,164 +107,70 @@ def _livecodebench_v5(record) -> Problem:
 
 
 _MATH = dict(
-    repo="DigitalLearningGmbH/MATH-lighteval",
-    columns=("problem", "solution"),
-    convert=_math,
-    licence="MIT",
-    instruction="boxed",
-    revision="92ace7ed",
-)
+    repo="DigitalLearningGmbH/MATH-lighteval", columns=("problem", "solution"), licence="MIT", instruction="boxed",
+    convert=_problem("problem", "solution", answers.last_boxed), revision="92ace7ed",
+)  # fmt: skip
 _GSM8K = dict(
-    repo="openai/gsm8k",
-    config="main",
-    columns=("question", "answer"),
-    convert=_gsm8k,
-    licence="MIT",
-    instruction="boxed",
-    revision="740312a",
-)
+    repo="openai/gsm8k", config="main", columns=("question", "answer"), licence="MIT", instruction="boxed",
+    convert=_problem("question", "answer", answers.after_hashes), revision="740312a",
+)  # fmt: skip
 _GEOMETRY = dict(
-    repo="hiyouga/geometry3k",
-    columns=("images", "problem", "answer"),
-    convert=_geometry,
-    licence="MIT",
-    instruction="boxed",
-    verifier="geometry",
-)
+    repo="hiyouga/geometry3k", columns=("images", "problem", "answer"), convert=_geometry, licence="MIT",
+    instruction="boxed", verifier="geometry",
+)  # fmt: skip
+_INTEGER = dict(columns=("problem", "answer"), convert=_problem("problem", "answer", answers.integer))
 _LIVECODEBENCH = dict(
-    repo="livecodebench/code_generation_lite",
-    split="test",
+    repo="livecodebench/code_generation_lite", split="test", rows=(880, 880), licence="CC, unspecified",
     files=("test.jsonl", "test2.jsonl", "test3.jsonl", "test4.jsonl", "test5.jsonl"),
-    columns=(
-        "question_content",
-        "question_id",
-        "contest_date",
-        "starter_code",
-        "public_test_cases",
-        "private_test_cases",
-        "metadata",
-    ),
-    rows=(880, 880),
-    licence="CC, unspecified",
-    instruction="code",
-    verifier="code",
-    revision="0fe84c3912ea0c4d4a78037083943e8f0c4dd505",
-)
+    columns=("question_content", "question_id", "contest_date", "starter_code", "public_test_cases",
+             "private_test_cases", "metadata"),
+    instruction="code", verifier="code", revision="0fe84c3912ea0c4d4a78037083943e8f0c4dd505",
+)  # fmt: skip
+_REASONING_GYM = dict(
+    repo=REASONING_GYM, columns=("question", "answer"), convert=_problem("question", "answer", answers.integer),
+    rows=(1, 1_000_000), licence="Apache-2.0", instruction="boxed",
+)  # fmt: skip
 
 _ALL = (
     Source(
-        "dapo_math_17k",
-        "train",
-        "BytedTsinghua-SIA/DAPO-Math-17k",
-        "train",
-        ("prompt", "reward_model"),
-        _dapo,
-        rows=(1_791_700, 1_791_700),
-        kept=(17_000, 17_500),
-        exact=False,
-        licence="Apache-2.0",
+        "dapo_math_17k", "train", "BytedTsinghua-SIA/DAPO-Math-17k", "train", ("prompt", "reward_model"), _dapo,
+        rows=(1_791_700, 1_791_700), kept=(17_000, 17_500), exact=False, licence="Apache-2.0",
         revision="65877096c24ffa7abc4e4fa5edb95cf3413a5674",
     ),
     Source("math_train", "train", split="train", rows=(7_500, 7_500), **_MATH),
     Source("gsm8k_train", "train", split="train", rows=(7_473, 7_473), **_GSM8K),
     Source("geometry3k_train", "train", split="train", rows=(2_101, 2_101), **_GEOMETRY),
     Source(
-        "archer_code",
-        "train",
-        "Fate-Zero/ArcherCodeR-Dataset",
-        "train",
-        ("prompt", "reward_model"),
-        _archer,
-        files=("train/archercoder-1.5b-train.json",),
-        rows=(6_600, 6_800),
-        exact=False,
-        licence="MIT",
-        instruction="code",
-        verifier="code",
+        "archer_code", "train", "Fate-Zero/ArcherCodeR-Dataset", "train", ("prompt", "reward_model"), _archer,
+        files=("train/archercoder-1.5b-train.json",), rows=(6_600, 6_800), exact=False, licence="MIT",
+        instruction="code", verifier="code",
+    ),
+    Source("aime24", "test", "HuggingFaceH4/aime_2024", "train", rows=(30, 30), licence="none declared", **_INTEGER),
+    Source(
+        "aime25", "test", "math-ai/aime25", "test", rows=(30, 30), licence="Apache-2.0",
+        revision="563bb8404243c5f09de6ec262f2db674fe5bce9b", **_INTEGER,
+    ),
+    Source("amc", "test", "AI-MO/aimo-validation-amc", "train", rows=(83, 83), licence="Apache-2.0", **_INTEGER),
+    Source(
+        "math500", "test", "HuggingFaceH4/MATH-500", "test", ("problem", "answer"),
+        _problem("problem", "answer", answers.text), rows=(500, 500), licence="MIT", revision="6e4ed1a2",
     ),
     Source(
-        "aime24",
-        "test",
-        "HuggingFaceH4/aime_2024",
-        "train",
-        ("problem", "answer"),
-        _integer_answer,
-        rows=(30, 30),
-        licence="none declared",
+        "minerva", "test", "math-ai/minervamath", "test", ("question", "answer"),
+        _problem("question", "answer", answers.text), rows=(272, 272), licence="none declared",
     ),
     Source(
-        "aime25",
-        "test",
-        "math-ai/aime25",
-        "test",
-        ("problem", "answer"),
-        _integer_answer,
-        rows=(30, 30),
-        licence="Apache-2.0",
-        revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
-    ),
-    Source(
-        "amc",
-        "test",
-        "AI-MO/aimo-validation-amc",
-        "train",
-        ("problem", "answer"),
-        _integer_answer,
-        rows=(83, 83),
-        licence="Apache-2.0",
-    ),
-    Source(
-        "math500",
-        "test",
-        "HuggingFaceH4/MATH-500",
-        "test",
-        ("problem", "answer"),
-        _math500,
-        rows=(500, 500),
-        licence="MIT",
-        revision="6e4ed1a2",
-    ),
-    Source(
-        "minerva",
-        "test",
-        "math-ai/minervamath",
-        "test",
-        ("question", "answer"),
-        _minerva,
-        rows=(272, 272),
-        licence="none declared",
-    ),
-    Source(
-        "olympiadbench",
-        "test",
-        "Hothan/OlympiadBench",
-        "train",
-        ("question", "final_answer", "context", "unit"),
-        _olympiad,
-        config="OE_TO_maths_en_COMP",
-        rows=(674, 675),
-        licence="Apache-2.0",
+        "olympiadbench", "test", "Hothan/OlympiadBench", "train", ("question", "final_answer", "context", "unit"),
+        _olympiad, config="OE_TO_maths_en_COMP", rows=(674, 675), licence="Apache-2.0",
     ),
     Source("gsm8k_test", "test", split="test", rows=(1_319, 1_319), **_GSM8K),
     Source("math_test", "test", split="test", rows=(5_000, 5_000), **_MATH),
     Source("geometry3k_test", "test", split="test", rows=(601, 601), **_GEOMETRY),
     Source("livecodebench_v5", "test", convert=_livecodebench_v5, kept=(279, 279), **_LIVECODEBENCH),
     Source("livecodebench_release_v5", "test", convert=_livecodebench, **_LIVECODEBENCH),
-)
-_ALL += tuple(
-    Source(
-        f"reasoning_gym_{split}",
-        split,
-        REASONING_GYM,
-        split,
-        ("question", "answer"),
-        _reasoning_gym,
-        rows=(1, 1_000_000),
-        licence="Apache-2.0",
-        instruction="boxed",
-    )
-    for split in ("train", "test")
-)
+    Source("reasoning_gym_train", "train", split="train", **_REASONING_GYM),
+    Source("reasoning_gym_test", "test", split="test", **_REASONING_GYM),
+)  # fmt: skip
 SOURCES = {source.name: source for source in _ALL}
 
 

@@ -16,14 +16,12 @@ SIGNIFICANT = 0.05
 FEWEST = 5  # questions in a tail under which nothing is tested
 
 
-def logprob_by_reward(rewards, logprobs, *, permutations: int = 5000, seed: int = 0) -> dict:
+def logprob_by_reward(rewards, logprobs) -> dict:
     """Compute the bins and the tests of Assumption 1.
 
     Args:
         rewards: `[P]`, mean reward of each question.
         logprobs: `[P]`, mean sequence-normalised log-probability of its responses, nats a token.
-        permutations: for the p-values.
-        seed: draws the permutations.
 
     Returns:
         A dictionary that JSON can hold. `bins`: questions by the quantile level of their reward (Figure 3), in tenths;
@@ -38,8 +36,8 @@ def logprob_by_reward(rewards, logprobs, *, permutations: int = 5000, seed: int 
         "questions": rewards.size,
         "bins": _bins(levels, rewards, logprobs, np.linspace(0, 1, BINS + 1)),
         "bins_by_reward": _bins(rewards, rewards, logprobs, np.linspace(low, high, BINS + 1)),
-        "lower_tail": tail(rewards, logprobs, LOWER, falling=True, permutations=permutations, seed=seed),
-        "upper_tail": tail(rewards, logprobs, UPPER, falling=False, permutations=permutations, seed=seed),
+        "lower_tail": tail(rewards, logprobs, LOWER, falling=True),
+        "upper_tail": tail(rewards, logprobs, UPPER, falling=False),
     }
 
 
@@ -82,7 +80,7 @@ def tail(rewards, logprobs, level: float, *, falling: bool, permutations: int = 
         return result
 
     def p_value(alternative: str) -> float:
-        """One-sided. The sum of products of ranks orders permutations as Spearman's correlation does."""
+        """Test one side. The sum of products of ranks orders permutations as Spearman's correlation does."""
         test = stats.permutation_test(
             (y,), lambda ranks, axis: (ranks * x).sum(axis=axis), permutation_type="pairings", vectorized=True,
             n_resamples=permutations, batch=max(1, 2**20 // x.size), alternative=alternative, rng=seed,

@@ -11,10 +11,11 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from riskpo_openrlhf.console import SECONDS
 from riskpo_openrlhf.evaluation import problems, summary
 from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling
 from riskpo_openrlhf.evaluation.samples import SUMMARY, SampleStore
@@ -24,9 +25,6 @@ from riskpo_openrlhf.tables import aligned
 from riskpo_openrlhf.verifiers import built_in, labels
 
 FEW = 20  # samples before a verifier that fails most of the time stops the evaluation
-SECONDS = 30  # between two lines of progress in a file
-
-Say = Callable[[str], None]
 
 
 class Plan(NamedTuple):
@@ -49,11 +47,12 @@ def settings_of(model: str) -> RunSettings | None:
         raise EvaluationError(str(error)) from error
 
 
-def plan(args: argparse.Namespace) -> Plan:
+def plan(args: argparse.Namespace, trained: RunSettings | None) -> Plan:
     """Read the data and choose settings and reward function. Loads no engine.
 
     Args:
         args: the flags of `cli.evaluate`.
+        trained: `settings_of` the model.
 
     Raises:
         EvaluationError: the data can't be read, a setting is out of bounds, or no reward function fits the labels.
@@ -61,10 +60,10 @@ def plan(args: argparse.Namespace) -> Plan:
     paths = [Path(path) for path in args.data.split(",") if path]
     rows = problems.read_problems(paths, args.input_key, args.label_key)
     overrides = {name: getattr(args, name) for name in ("temperature", "top_p", "n", "max_new_tokens")}
-    return Plan(rows, problems.choose_sampling(rows, overrides), *choose_reward(args.reward, args.model, rows))
+    return Plan(rows, problems.choose_sampling(rows, overrides), *choose_reward(args.reward, trained, rows))
 
 
-def choose_reward(given: str | None, model: str, rows: Sequence[Problem]) -> tuple[str, str]:
+def choose_reward(given: str | None, run: RunSettings | None, rows: Sequence[Problem]) -> tuple[str, str]:
     """Choose the reward function, and say why.
 
     A given one wins. The model of a run is graded as its training graded it. Other models are graded by the verifier
@@ -78,7 +77,6 @@ def choose_reward(given: str | None, model: str, rows: Sequence[Problem]) -> tup
     """
     if given:
         return given, "--reward"
-    run = settings_of(model)
     trained = run.flags.get("reward.remote_url") if run else None
     if isinstance(trained, (list, tuple)):
         trained = ",".join(trained)
@@ -102,13 +100,12 @@ def _names_verifier(row: Problem) -> bool:
         raise EvaluationError(f"the label of {row.datasource}/{row.id}: {error}") from error
 
 
-def evaluate(args: argparse.Namespace, plan: Plan, engines, say: Say = print) -> dict:
+def evaluate(args: argparse.Namespace, plan: Plan, engines) -> dict:
     """Sample and grade what `args.out` lacks, and write its `summary.json`.
 
     Args:
         args: the flags of `cli.evaluate`.
         engines: the module `integration.evaluation_engines`.
-        say: prints a line.
 
     Returns:
         The summary, as in `summary.json`, and under `failed` the errors of samples whose verifier failed.
@@ -126,10 +123,10 @@ def evaluate(args: argparse.Namespace, plan: Plan, engines, say: Say = print) ->
         texts.append(engines.render(row, tokenizer, chat))
         tokens = engines.prompt_tokens(texts[-1], tokenizer, row.images)
         longest[row.datasource] = max(longest[row.datasource], tokens)
-    sampling = _fit(plan.sampling, longest, args, say)
+    sampling = _fit(plan.sampling, longest, args)
     max_len = args.max_len or max(longest[source] + s.max_new_tokens for source, s in sampling.items())
-    say(_settings_table(sampling, Counter(row.datasource for row in plan.problems)))
-    say(f"Graded by {plan.reward} ({plan.reason})")
+    print(_settings_table(sampling, Counter(row.datasource for row in plan.problems)))
+    print(f"Graded by {plan.reward} ({plan.reason})")
     store = SampleStore(args.out, _settings(args, plan, sampling, max_len))
     try:
         wanted = []
@@ -144,7 +141,7 @@ def evaluate(args: argparse.Namespace, plan: Plan, engines, say: Say = print) ->
             images = max(len(row.images) for row in plan.problems)
             reward = built_in.reward_path(plan.reward)
             with engines.running(args, tokenizer, max_len=max_len, reward=reward.split(","), images=images) as actors:
-                _sample(engines.generate(actors, wanted), store, sum(map(len, wanted)), total, plan.reward, say)
+                _sample(engines.generate(actors, wanted), store, sum(map(len, wanted)), total, plan.reward)
     finally:
         store.close()
     stated = {source: chosen._asdict() for source, chosen in sampling.items()}
@@ -153,7 +150,7 @@ def evaluate(args: argparse.Namespace, plan: Plan, engines, say: Say = print) ->
     return {**result, "failed": [row["error"] for row in store.rows.values() if row["status"] == "error"]}
 
 
-def _fit(sampling: dict, longest: Counter, args, say: Say) -> dict:
+def _fit(sampling: dict, longest: Counter, args) -> dict:
     """Shorten responses to what the model's positions, and --max_len, leave beside the longest prompt."""
     from transformers import AutoConfig
 
@@ -167,7 +164,7 @@ def _fit(sampling: dict, longest: Counter, args, say: Say) -> dict:
             what = f"{source}: the longest prompt has {longest[source]} tokens of {limit} (--max_len, or the model's)"
             if args.max_new_tokens or room < 1:
                 raise EvaluationError(f"{what}, which leaves {room} for --max_new_tokens {chosen.max_new_tokens}")
-            say(f"{what}: responses get {room} tokens instead of {chosen.max_new_tokens}")
+            print(f"{what}: responses get {room} tokens instead of {chosen.max_new_tokens}")
             chosen = chosen._replace(max_new_tokens=room)
         fitted[source] = chosen
     return fitted
@@ -210,7 +207,7 @@ def _settings_table(sampling: dict, counts: Counter) -> str:
     return aligned(rows)
 
 
-def _sample(batches, store: SampleStore, missing: int, total: int, reward: str, say: Say) -> None:
+def _sample(batches, store: SampleStore, missing: int, total: int, reward: str) -> None:
     """Store samples as they come, and show progress: a bar on a terminal, a line every 30 s in a file.
 
     Raises `EvaluationError` once most samples have no verdict.
@@ -235,4 +232,4 @@ def _sample(batches, store: SampleStore, missing: int, total: int, reward: str, 
             bar.update(len(samples))
             if not terminal and time.monotonic() - told >= SECONDS:
                 told = time.monotonic()
-                say(f"{total - missing + done} of {total} samples, right {100 * right / done:.1f} %")
+                print(f"{total - missing + done} of {total} samples, right {100 * right / done:.1f} %")

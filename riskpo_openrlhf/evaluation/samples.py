@@ -19,6 +19,7 @@ from riskpo_openrlhf.evaluation.problems import EvaluationError
 from riskpo_openrlhf.files import in_one_step, write_json
 
 SETTINGS, SAMPLES, SUMMARY = "settings.json", "samples.jsonl", "summary.json"
+FIELDS = "datasource id sample response score status tokens truncated logprob extra_logs".split()
 Key = tuple[str, str, int]
 
 
@@ -89,19 +90,10 @@ def write_parquet(folder: Path) -> Path:
     import pyarrow
     import pyarrow.parquet
 
-    types = {
-        "datasource": "string",
-        "id": "string",
-        "sample": "int64",
-        "response": "string",
-        "score": "float64",
-        "status": "string",
-        "tokens": "int64",
-        "truncated": "bool",
-        "logprob": "float64",
-        "extra_logs": "string",
-    }
-    schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in types.items()])
+    types = dict.fromkeys(("datasource", "id", "response", "status", "extra_logs"), pyarrow.string())
+    types |= {"sample": pyarrow.int64(), "tokens": pyarrow.int64(), "truncated": pyarrow.bool_()}
+    types |= {"score": pyarrow.float64(), "logprob": pyarrow.float64()}
+    schema = pyarrow.schema([(name, types[name]) for name in FIELDS])
     last = {key: number for number, (key, _, _) in enumerate(read_samples(folder / SAMPLES))}
     path = folder / "samples.parquet"
     with in_one_step(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:

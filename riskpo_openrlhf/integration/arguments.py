@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,79 +54,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action = parser._option_string_actions[flag]
         action.choices = [*action.choices, *(choice for choice in added if choice not in action.choices)]
     reward = parser._option_string_actions["--reward.remote_url"]
-    reward.type, reward.help = (
-        built_in.reward_path,
-        f"reward file, URLs, or {built_in.NAME} for the built-in verifiers",
-    )
+    reward.type = built_in.reward_path
+    reward.help = f"reward file, URLs, or {built_in.NAME} for the built-in verifiers"
     for name in _METHOD_FLAGS:
         action = parser._option_string_actions[f"--{name}"]
         by_preset = ", ".join(f"{preset} {flags[name]}" for preset, flags in METHOD_FLAGS.items())
         action.help = f"{action.help or ''} (default: {action.default}; with estimator riskpo by preset: {by_preset})"
         action.default = NotGiven(action.default)
-    group = parser.add_argument_group(
-        "RiskPO", "Used with --algo.advantage.estimator riskpo. A knob that is not given has its preset's value."
-    )
-    group.add_argument(
-        FLAG_PREFIX + "preset",
-        choices=list(PRESETS),
-        default=None,
-        help=f"the whole method: starting values of every knob below, and of OpenRLHF's flags of the loss "
-        f"(default: {DEFAULT_PRESET})",
-    )
+    about = "Used with --algo.advantage.estimator riskpo. A knob that is not given has its preset's value."
+    add = parser.add_argument_group("RiskPO", about).add_argument
+    method = "the whole method: starting values of every knob below, and of OpenRLHF's flags of the loss"
+    add(FLAG_PREFIX + "preset", choices=list(PRESETS), help=f"{method} (default: {DEFAULT_PRESET})")
     for knob in KNOBS:
         kind = _boolean if isinstance(knob.default, bool) else type(knob.default)
-        default = f"default: {knob.default}" + "".join(
-            f", {name}: {values[knob.name]}" for name, values in PRESETS.items() if knob.name in values
-        )
-        group.add_argument(
-            FLAG_PREFIX + knob.name,
-            type=kind,
-            default=None,
-            metavar=knob.name.upper(),
-            help=f"{knob.metadata['meaning']}; {bounds_text(knob.metadata)}; {default}".replace("%", "%%"),
-        )
-    group.add_argument(
-        "--riskpo.runtime", choices=["gpu", "cpu"], default="gpu",
-        help="cpu: the same job without a GPU, for development and tests",
-    )  # fmt: skip
-    group.add_argument(
-        "--riskpo.eval_at_start", action="store_true", default=False,
-        help="evaluate once before the first step (synchronous mode)",
-    )  # fmt: skip
-    group.add_argument(
-        "--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", default=None,
-        help="check everything that needs no GPU, print the final settings and end; json: as one object, last line",
-    )  # fmt: skip
+        presets = (f", {name}: {values[knob.name]}" for name, values in PRESETS.items() if knob.name in values)
+        text = f"{knob.metadata['meaning']}; {bounds_text(knob.metadata)}; default: {knob.default}{''.join(presets)}"
+        add(FLAG_PREFIX + knob.name, type=kind, metavar=knob.name.upper(), help=text.replace("%", "%%"))
+    runtime = "cpu: the same job without a GPU, for development and tests"
+    add("--riskpo.runtime", choices=["gpu", "cpu"], default="gpu", help=runtime)
+    at_start = "evaluate once before the first step (synchronous mode)"
+    add("--riskpo.eval_at_start", action="store_true", help=at_start)
+    dry_run = "check everything that needs no GPU, print the final settings and end; json: as one object, last line"
+    add("--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", help=dry_run)
 
 
 def config_from_flags(flat: argparse.Namespace) -> RiskPOConfig:
     """Build the configuration of dotted flags: the preset, with the knobs that are not None."""
-    values = vars(flat)
-    given = {name: values[_GROUP + name] for name in _NAMES if values[_GROUP + name] is not None}
-    return RiskPOConfig.preset(values[_GROUP + "preset"] or DEFAULT_PRESET, **given)
+    return _config({name: vars(flat)[_GROUP + name] for name in ("preset", *_NAMES)})
 
 
 def config_from_args(args: SimpleNamespace) -> RiskPOConfig:
     """Build the configuration inside OpenRLHF's nested `args`, as `resolve` left it."""
-    return config_from_flags(
-        SimpleNamespace(**{_GROUP + name: value for name, value in vars(args.algo.riskpo).items()})
-    )
+    return _config(vars(args.algo.riskpo))
+
+
+def _config(given: Mapping[str, Any]) -> RiskPOConfig:
+    changed = {name: given[name] for name in _NAMES if given[name] is not None}
+    return RiskPOConfig.preset(given["preset"] or DEFAULT_PRESET, **changed)
 
 
 def uses_riskpo(args: SimpleNamespace) -> bool:
-    """Whether OpenRLHF's nested `args` ask for RiskPO advantages."""
+    """Tell whether OpenRLHF's nested `args` ask for RiskPO advantages."""
     return args.algo.advantage.estimator == ESTIMATOR
 
 
 def method_flags(args: SimpleNamespace) -> dict[str, Any]:
-    """OpenRLHF's flags of the loss and the objective in its nested `args`, by dotted name, for `describe`."""
-    found = {}
-    for name in _METHOD_FLAGS:
-        *groups, last = name.split(".")
-        node = args
-        for group in groups:
-            node = getattr(node, group)
-        found[name] = getattr(node, last)
+    """Select the flags of the loss and the objective from OpenRLHF's nested `args`, by dotted name, for `describe`."""
+    found = {name: attrgetter(name)(args) for name in _METHOD_FLAGS}
     low, high = args.actor.eps_clip_low_high or (args.actor.eps_clip, args.actor.eps_clip)
     found["actor.eps_clip"] = low if low == high else (low, high)  # OpenRLHF reads the pair and no other
     return found

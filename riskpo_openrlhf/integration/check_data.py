@@ -15,14 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from riskpo_openrlhf.data.schema import read_manifests
-from riskpo_openrlhf.integration.check_rows import (
-    ERROR,
-    LEVELS,
-    NOTE,
-    WARNING,
-    RowCheck,
-    first_line,
-)
+from riskpo_openrlhf.integration.check_rows import ERROR, LEVELS, NOTE, WARNING, RowCheck, first_line
 
 EXTENSIONS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")
 
@@ -64,7 +57,7 @@ def check_files(values: Mapping) -> list[Finding]:
         keys = [values[f"data.{key}"] for key in ("input_key", "label_key", "image_key", "apply_chat_template")]
         reader = Reader(*keys, split=values[split], split_flag=split, flag=flag, most_rows=most)
         with _quiet():
-            local = [Path(name) for name in names if _is_local(name)]
+            local = [Path(name) for name in names if is_local(name)]
             tables = {path: table for path in local if (table := reader.read(path)) is not None}
             for path, table in tables.items():
                 reader.images(path, table, values["data.max_images_per_prompt"])
@@ -289,7 +282,8 @@ def _template_problem(values: Mapping) -> list[Finding]:
     return [Finding(ERROR, model, "its tokenizer has no chat template", cure, "data.apply_chat_template")]
 
 
-def _is_local(name: str) -> bool:
+def is_local(name: str) -> bool:
+    """Tell a path from a name on the hub."""
     return name.startswith((".", "/", "~")) or os.path.exists(name) or Path(name).suffix in EXTENSIONS
 
 

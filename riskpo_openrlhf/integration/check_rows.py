@@ -74,13 +74,12 @@ class RowCheck:
         for (first, second), n in shared.items():
             self.reader.add(WARNING, f"{first} and {second}", f"have {n} problems in common", cure)
 
-    def _length(self, prompt: str) -> Iterator[tuple[int, str, str]]:
-        if self.tokenizer and len(self._tokens(prompt)) > self.max_prompt_tokens:
+    def _length(self, prompt: str) -> Problems:
+        if not self.tokenizer:
+            return
+        if len(self.tokenizer(prompt, add_special_tokens=False)["input_ids"]) > self.max_prompt_tokens:
             cure = "OpenRLHF keeps the last tokens only: leave the row out, or raise --data.max_len"
             yield WARNING, f"the prompt has more than {self.max_prompt_tokens} tokens", cure
-
-    def _tokens(self, prompt: str) -> list[int]:
-        return self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
 
     def _summary(self, path: Path, read) -> None:
         repeated = sum(files[str(path)] - 1 for files in self.places.values() if files[str(path)] > 1)

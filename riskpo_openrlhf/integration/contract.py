@@ -18,6 +18,11 @@ from importlib.metadata import PackageNotFoundError, version
 OPENRLHF_VERSION = "0.11.2"
 OPENRLHF_MODULE = "openrlhf.cli.train_ppo_ray"
 
+_ENGINES = (
+    "num_engines tensor_parallel_size pretrain seed full_determinism enable_prefix_caching enforce_eager "
+    "max_model_len shared_pg gpu_memory_utilization vllm_enable_sleep logprobs_mode agent_func_path remote_rm_url "
+    "max_images_per_prompt"
+)
 # module -> name, or Class.method -> all its parameters, in order; None: only that it exists.
 SEAMS: dict[str, dict[str, str | None]] = {
     "openrlhf.trainer.ppo_trainer": {
@@ -61,14 +66,10 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "RemoteExperienceMaker.compute_advantages_and_returns": "self experiences",
     },
     "openrlhf.trainer.ppo_utils.length_penalty": {"apply_length_penalties": "experiences args"},
-    "openrlhf.trainer.ray": {
-        "create_vllm_engines": "num_engines tensor_parallel_size pretrain seed full_determinism enable_prefix_caching "
-        "enforce_eager max_model_len shared_pg gpu_memory_utilization vllm_enable_sleep logprobs_mode "
-        "agent_func_path remote_rm_url max_images_per_prompt",
-    },
+    "openrlhf.trainer.ray": {"create_vllm_engines": _ENGINES},
     "openrlhf.trainer.ray.launcher": {
         "RayActorGroup.__init__": "self num_nodes num_gpus_per_node ray_actor_type pg num_gpus_per_actor "
-        "duplicate_actors resources num_resources_per_node",
+        "duplicate_actors resources num_resources_per_node"
     },
     "openrlhf.trainer.ray.ppo_actor": {
         "ActorPPOTrainer.__init__": "self strategy actor ema_model actor_optim actor_scheduler ema_beta "
@@ -85,16 +86,11 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "RolloutRayActor.generate": "self prompt_token_ids sampling_params multi_modal_data",
         "RolloutRayActor.generate_responses": "self prompt label sampling_params max_length hf_tokenizer num_samples "
         "images",
-        "create_vllm_engines": "num_engines tensor_parallel_size pretrain seed full_determinism enable_prefix_caching "
-        "enforce_eager max_model_len shared_pg gpu_memory_utilization vllm_enable_sleep logprobs_mode "
-        "agent_func_path remote_rm_url max_images_per_prompt",
+        "create_vllm_engines": _ENGINES,
     },
     "openrlhf.trainer.ray.vllm_worker_wrap": {"WorkerWrap.update_weight": "self name dtype shape empty_cache"},
     "openrlhf.utils": {"get_strategy": "args"},
-    "openrlhf.utils.utils": {
-        "get_strategy": "args",
-        "get_tokenizer": "pretrain model padding_side strategy use_fast",
-    },
+    "openrlhf.utils.utils": {"get_strategy": "args", "get_tokenizer": "pretrain model padding_side strategy use_fast"},
     "openrlhf.utils.agent": {
         "SingleTurnAgentExecutor.execute": "self prompt label sampling_params max_length hf_tokenizer llm_engine "
         "images",
@@ -102,22 +98,18 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "SingleTurnAgentExecutor._fetch_rewards_via_http": "self queries_list prompts_list labels_list",
     },
     "openrlhf.utils.distributed_util": {
-        "stateless_init_process_group": "master_address master_port rank world_size device",
+        "stateless_init_process_group": "master_address master_port rank world_size device"
     },
     "openrlhf.utils.loss_utils": {
-        "get_loss_batch_info": "strategy loss_mask replay_buffer step dynamic_batch batch_num_tokens "
-        "global_batch_size",
+        "get_loss_batch_info": "strategy loss_mask replay_buffer step dynamic_batch batch_num_tokens global_batch_size"
     },
-    "openrlhf.utils.vlm_utils": {
-        "process_prompt_with_images": "processor prompt images",
-        "_is_base64_image": "s",
-    },
+    "openrlhf.utils.vlm_utils": {"process_prompt_with_images": "processor prompt images", "_is_base64_image": "s"},
     "openrlhf.datasets.prompts_dataset": {
         "preprocess_data": "data input_template input_key label_key apply_chat_template",
         "PromptDataset.__init__": "self dataset tokenizer strategy input_template",
     },
     "openrlhf.datasets.utils": {
-        "blending_datasets": "datasets probabilities strategy seed max_count stopping_strategy dataset_split",
+        "blending_datasets": "datasets probabilities strategy seed max_count stopping_strategy dataset_split"
     },
     "openrlhf.models": {"PolicyLoss": None},
     "openrlhf.models.loss": {
@@ -157,7 +149,7 @@ data.apply_chat_template data.image_key data.input_key data.label_key data.max_i
 data.max_samples data.prompt_dataset data.prompt_probs data.prompt_split
 ds.attn_implementation ds.enable_sleep ds.packing_samples ds.ring_attn_size ds.tensor_parallel_size
 eval.dataset eval.n_samples_per_prompt eval.split eval.temperature
-logger.tensorboard_dir logger.wandb.key
+logger.tensorboard_dir logger.wandb.key logger.wandb.run_name
 ref.num_gpus_per_node ref.num_nodes
 reward.num_gpus_per_node reward.num_nodes reward.overlong_buffer_len reward.remote_url
 reward.stop_properly_penalty_coef

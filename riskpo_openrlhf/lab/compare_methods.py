@@ -196,7 +196,6 @@ def _run(plan, args) -> bool:
         **os.environ,
         "RISKPO_CACHE": str(args.out / "data"),
         "OMP_NUM_THREADS": threads,
-        "TQDM_DISABLE": "1",
     }
     for seed in sorted({seed for _, _, seed in jobs}):
         print(f"compare: model and problems of seed {seed}", flush=True)

@@ -18,7 +18,6 @@ import numpy as np
 from riskpo_openrlhf.analysis.curves import Panel, Series, legend, panel
 from riskpo_openrlhf.analysis.runs import Curve, Run, combine
 from riskpo_openrlhf.lab.paired import at_end, common_level, differences, interval
-from riskpo_openrlhf.tables import markdown
 
 # Every step of training logs these, with noise: their means between two evaluations are kept.
 KEPT_TRAIN = ("entropy", "rollout/response_length_mean", "risk/rvar_lower", "risk/mvar", "signal/prompts_all_wrong",
@@ -97,6 +96,12 @@ def best_rate(records: Iterable[Record], tag: str) -> str | None:
     for record in records:
         finals.setdefault(record.rate, []).append(at_end(record.run().scalars[tag]))
     return max(finals, key=lambda rate: mean(finals[rate]), default=None)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Format rows as a Markdown table; the first row is its head."""
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
 def tables(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from riskpo_openrlhf.console import lines_not_bars
 from riskpo_openrlhf.files import write_jsonl
 from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, CHAT_KINDS, as_data, check_disjoint, problems
 from riskpo_openrlhf.lab.build_once import build_once
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         "--model_seed", type=int, default=0, help="draws a small model's weights and warm start (default: 0)"
     )
     args = parser.parse_args(argv)
+    lines_not_bars()
     try:
         heldout = _write_problems(args)
         folder = _prepare_smollm2(args) if args.model == "smollm2" else _prepare_tiny(args, heldout)

@@ -6,7 +6,7 @@ RUNTIME_VARIABLE = "RISKPO_RUNTIME"  # set to "cpu" by `--riskpo.runtime cpu`, i
 
 
 def vllm_plugin() -> None:
-    """Entry point of the group `vllm.general_plugins`: vLLM calls it in each of its processes, on every machine.
+    """Prepare a vLLM process, as entry point of the group `vllm.general_plugins`: each vLLM process calls it.
 
     Does nothing, and imports nothing, unless the run was started with `--riskpo.runtime cpu`.
     """

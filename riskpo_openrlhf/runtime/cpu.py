@@ -22,7 +22,6 @@ import types
 
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.runtime import RUNTIME_VARIABLE
-from riskpo_openrlhf.runtime.placement import gpus_needed
 
 ENVIRONMENT = {
     RUNTIME_VARIABLE: "cpu",
@@ -179,7 +178,7 @@ def prepare_driver() -> None:
     prepare_worker()
 
 
-def start_ray(args) -> None:
+def start_ray(gpus: int) -> None:
     """Start Ray with pretend GPUs, or join the cluster that RAY_ADDRESS names, so that its workers are prepared.
 
     A cluster must have been started with pretend GPUs (`ray start --num-gpus N`) on every node.
@@ -193,7 +192,6 @@ def start_ray(args) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(runtime_env=runtime_env)
         return
-    gpus = gpus_needed(vars(args))
     ray.init(num_gpus=gpus, num_cpus=gpus + 4, include_dashboard=False, runtime_env=runtime_env)
 
 

@@ -197,9 +197,8 @@ def test_another_openrlhf_ends_with_code_3_before_anything_is_sampled(tmp_path, 
     (tmp_path / "data.jsonl").write_text(json.dumps({"prompt": "1+1=", "label": "2"}) + "\n")
     monkeypatch.setattr(contract, "installed_version", lambda: "0.10.0")
     places = ["--model", "m", "--data", tmp_path / "data.jsonl", "--out", tmp_path / "out", "--reward", "riskpo"]
-    with pytest.raises(SystemExit) as ended:
-        evaluate.main([*map(str, places)])
-    assert ended.value.code == 3 and "0.10.0" in capsys.readouterr().err
+    assert evaluate.main([*map(str, places)]) == 3
+    assert "0.10.0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -207,9 +206,8 @@ def test_a_missing_seam_ends_with_code_3_and_its_name(tmp_path, monkeypatch, cap
     (tmp_path / "data.jsonl").write_text(json.dumps({"prompt": "1+1=", "label": "2"}) + "\n")
     monkeypatch.delattr("openrlhf.utils.agent.SingleTurnAgentExecutor._fetch_rewards_via_func")
     places = ["--model", "m", "--data", tmp_path / "data.jsonl", "--out", tmp_path / "out", "--reward", "riskpo"]
-    with pytest.raises(SystemExit) as ended:
-        evaluate.main([*map(str, places), "--runtime", "cpu"])
-    assert ended.value.code == 3 and "SingleTurnAgentExecutor._fetch_rewards_via_func" in capsys.readouterr().err
+    assert evaluate.main([*map(str, places), "--runtime", "cpu"]) == 3
+    assert "SingleTurnAgentExecutor._fetch_rewards_via_func" in capsys.readouterr().err
 
 
 def test_in_a_file_the_progress_is_a_line_now_and_then_and_no_bar(command, capsys, monkeypatch):

@@ -168,10 +168,8 @@ def test_what_was_done_before_an_engine_died_comes_before_its_error():
 def test_more_engines_than_gpus_are_refused_instead_of_waited_for(monkeypatch):
     monkeypatch.setattr(engines.ray, "cluster_resources", lambda: {"GPU": 1.0})
     with pytest.raises(EvaluationError, match="needs 4 GPUs, and Ray has 1"):
-        engines.start_engines(
-            "m", None, num_engines=2, tensor_parallel_size=2, max_len=8, seed=0, reward=["r.py"], enforce_eager=True,
-            gpu_memory_utilization=0.9, images=0,
-        )  # fmt: skip
+        args = SimpleNamespace(num_engines=2, tensor_parallel_size=2)
+        engines.start_engines(args, None, max_len=8, reward=["r.py"], images=0)
 
 
 def test_every_problem_goes_to_one_engine_and_engines_share_the_load(monkeypatch):

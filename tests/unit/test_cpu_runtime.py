@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from riskpo_openrlhf.integration.placement import gpus_needed
 from riskpo_openrlhf.runtime import cpu
-from riskpo_openrlhf.runtime.placement import gpus_needed
 
 
 def flags(**changes):

@@ -481,20 +481,6 @@ def test_a_training_set_is_decontaminated_of_a_test_set_that_comes_later(copies,
     assert (tmp_path / "dapo_math_17k.jsonl").stat().st_mtime_ns == before
 
 
-def test_a_folder_that_an_earlier_version_prepared_is_still_finished(copies, tmp_path):
-    command = ["dapo_math_17k", "amc", "--from", str(copies), "--out", str(tmp_path)]
-    assert main(command) == 0
-    path, manifest = tmp_path / "dapo_math_17k.manifest.json", read_manifests(tmp_path)["dapo_math_17k"]
-    assert list(manifest["decontaminated_against"]) == list(manifest["contaminated"]) == ["amc"]
-    old = manifest | {"checked_against": manifest["decontaminated_against"], "leaks": manifest["contaminated"]}
-    del old["decontaminated_against"], old["contaminated"]
-    path.write_text(json.dumps(old))
-    before = (tmp_path / "dapo_math_17k.jsonl").stat().st_mtime_ns
-    assert main(command) == 0
-    assert read_manifests(tmp_path)["dapo_math_17k"] == manifest
-    assert (tmp_path / "dapo_math_17k.jsonl").stat().st_mtime_ns == before
-
-
 def test_a_source_with_another_number_of_rows_is_refused_and_nothing_is_written(copies, tmp_path, capsys):
     assert main(["math500", "--from", str(copies), "--out", str(tmp_path)]) == 2
     assert "4 rows instead of 500" in capsys.readouterr().err

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from riskpo_openrlhf import console
-from riskpo_openrlhf.cli.progress import SECONDS, follow
+from riskpo_openrlhf.cli.progress import follow
+from riskpo_openrlhf.console import SECONDS
 
 
 def said(message, **data):
@@ -96,3 +97,28 @@ def test_what_is_said_is_read_back(text, data):
 
 def test_lines_of_others_are_not_ours():
     assert console.read("reward 0.4\n") is None and console.read("") is None
+
+
+def test_off_a_terminal_a_bar_of_any_program_is_a_line_every_30_seconds_and_a_short_one_is_silent():
+    program = """
+import io, tqdm, tqdm.auto, tqdm.std
+from riskpo_openrlhf import console
+for _ in range(2000):
+    console.lines_not_bars()
+now = 0.0
+tqdm.std.time = lambda: now
+for kind, steps in ((tqdm.tqdm, 100), (tqdm.auto.tqdm, 100), (tqdm.tqdm, 29)):
+    bar = kind(total=steps, desc="Generate samples")
+    for _ in range(steps):
+        now += 1
+        bar.update()
+    bar.close()
+terminal = io.StringIO()
+terminal.isatty = lambda: True
+list(tqdm.trange(3, file=terminal))
+assert "3/3" in terminal.getvalue() and "\\r" in terminal.getvalue()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert [line.split("|")[2].split()[0] for line in lines] == ["30/100", "60/100", "90/100", "100/100"] * 2
+    assert "\r" not in result.stderr and result.stdout == ""

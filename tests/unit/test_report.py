@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from riskpo_openrlhf.analysis import health
 from riskpo_openrlhf.analysis.cures import CURES
-from riskpo_openrlhf.analysis.folder import generated_samples, read_command, read_log
+from riskpo_openrlhf.analysis.folder import generated_samples, read_log
 from riskpo_openrlhf.analysis.report import write_report
 from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.cli import report
@@ -102,17 +102,6 @@ def test_every_check_has_a_cure_and_every_cure_a_heading_in_the_documentation():
         assert cure.anchor in anchors and len(cure.text) > 40
 
 
-def test_an_old_run_s_command_is_shown_without_secrets(tmp_path):
-    assert read_command(tmp_path) == ""
-    (tmp_path / "command.sh").write_text(
-        "python3 -m x --rollout.max_new_tokens 1 --logger.wandb.key abc --x.token='d f' --a.b 2 --c.api_key=g"
-    )
-    assert read_command(tmp_path) == (
-        "python3 -m x --rollout.max_new_tokens 1 --logger.wandb.key (hidden) --x.token=(hidden) --a.b 2 "
-        "--c.api_key=(hidden)"
-    )
-
-
 def test_the_log_gives_the_last_step_whether_the_job_is_done_and_its_messages(tmp_path):
     lines = ["\x1b[36m(Trainer pid=1)\x1b[0m [riskpo] note: x", "noise", '[riskpo] step 1/2 {"step": 1, "steps": 2}']
     (tmp_path / "train.log").write_text("\n".join([*lines, '[riskpo] any words {"step": 2, "steps": 2}', "last"]))
@@ -176,9 +165,8 @@ def hostile_run(folder):
     for step in (0, 40):
         writer.add_scalar(f"eval/{HOSTILE}/pass@1", 0.5, step)
     writer.close()
-    (folder / "command.sh").write_text(f"python3 --x.y '{HOSTILE}'")
     (folder / "train.log").write_text(f"[riskpo] RiskPO preset {HOSTILE}\n[riskpo] step 3/4{HOSTILE}\n{HOSTILE}")
-    settings = {"format": 1, "flags": {"x.y": HOSTILE, HOSTILE: 1, "logger.wandb.key": "abc"}, "preset": HOSTILE}
+    settings = {"format": 1, "flags": {"x.y": HOSTILE, HOSTILE: 1, "logger.wandb.key": "(hidden)"}, "preset": HOSTILE}
     settings |= {"config": RiskPOConfig(alpha=0.3).to_dict(), "versions": {HOSTILE: HOSTILE}}
     (folder / "settings.json").write_text(json.dumps(settings))
     home = folder / "evaluation"
@@ -221,7 +209,7 @@ def test_the_page_of_a_complete_run_has_every_section_its_warnings_and_nothing_m
     assert "Not logged by this run: Gradient norm." in text
     assert "has 0.3 and 0.8 of the scores below its quantiles" in text  # the run's own levels, not the paper's
     assert "--algo.riskpo.alpha</code></td><td><code>0.3</code>" in text and "the paper's, whatever" not in text
-    assert "abc" not in text and "(hidden)" in text
+    assert "(hidden)" in text and "--algo.riskpo.released" not in text  # which is no flag
     assert "rollout, step 1, prompt and answer:\nreward 1" in text and "no verdict" in text
 
 
@@ -243,13 +231,11 @@ def test_several_runs_or_none_end_with_2_and_say_what_to_name(tmp_path, capsys):
     assert "holds 2 runs (a/tensorboard/riskpo, b/tensorboard/riskpo): name one" in capsys.readouterr().err
 
 
-def test_a_run_without_settings_says_that_its_levels_are_assumed_and_shows_its_command(tmp_path):
+def test_a_run_without_settings_says_that_its_levels_are_assumed(tmp_path):
     write_run(tmp_path / "old", ALL)
-    (tmp_path / "old/command.sh").write_text("python3 --algo.riskpo.alpha 0.3 --logger.wandb.key abc")
     write_report(tmp_path / "old", tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "These are the paper&#39;s levels: there is no settings.json" in text
-    assert "--algo.riskpo.alpha 0.3 --logger.wandb.key (hidden)" in text and "abc" not in text
 
 
 def test_the_levels_of_the_settings_decide_about_the_tracker(tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from riskpo_openrlhf.evaluation.intervals import over_seeds
-from riskpo_openrlhf.tables import aligned, markdown, plus_minus, to_json
+from riskpo_openrlhf.lab.methods_table import markdown
+from riskpo_openrlhf.tables import aligned, plus_minus, to_json
 
 
 def test_columns_are_as_wide_as_their_widest_cell_and_only_the_first_ones_are_flush_left():

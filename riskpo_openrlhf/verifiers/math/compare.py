@@ -60,7 +60,9 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
         if any(same(g, a, rules) for g in readings(gold) for a in answers):
             return EQUAL
-        return _verdict(bool(_SET_OPERATION.search(gold + answer)) and _same_computed_sets(gold, answer, rules))
+        if not _SET_OPERATION.search(gold + answer):
+            return DIFFERENT
+        return _verdict(judged_by_math_verify(rules.read(tidy(gold)), rules.read(tidy(answer))))
     except MemoryError:
         raise
     except Exception:  # Unreadable, or whatever SymPy raises on an odd expression
@@ -165,11 +167,6 @@ def _named_by_place(named: list[Node], bare: list[Node]) -> bool:
     """
     stems = {node.stem for node in named if isinstance(node, Named)}
     return len(stems) > 1 and not any(isinstance(node, Named) for node in bare)
-
-
-def _same_computed_sets(gold: str, answer: str, rules: Rules) -> bool:
-    """Compare sets that must be computed first, such as a difference."""
-    return judged_by_math_verify(*(rules.read(tidy(text)) for text in (gold, answer)))
 
 
 def _case_is_free(text: str) -> bool:

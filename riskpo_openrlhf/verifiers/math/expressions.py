@@ -9,13 +9,7 @@ import functools
 import re
 
 from riskpo_openrlhf.verifiers.math.brackets import depths
-from riskpo_openrlhf.verifiers.math.limits import (
-    MAX_BARS,
-    MAX_BITS,
-    MAX_EXPRESSION,
-    MAX_NESTED_BRACKETS,
-    Unreadable,
-)
+from riskpo_openrlhf.verifiers.math.limits import MAX_BARS, MAX_BITS, MAX_EXPRESSION, MAX_NESTED_BRACKETS, Unreadable
 
 
 @functools.lru_cache(maxsize=2048)

@@ -29,10 +29,7 @@ _SYSTEM = re.compile(r"(?:\\\{)?\s*\\begin\s*\{(cases|aligned|gathered)\}(.*)\\e
 _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
-_SYMBOLS = {
-    "\\emptyset": SetNode(()),
-    "\\mathbb{R}": TupleNode((Leaf("-\\infty"), Leaf("\\infty")), "()"),
-}
+_SYMBOLS = {"\\emptyset": SetNode(()), "\\mathbb{R}": TupleNode((Leaf("-\\infty"), Leaf("\\infty")), "()")}
 
 
 @functools.lru_cache(maxsize=2048)

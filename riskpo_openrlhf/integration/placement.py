@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def gpus_needed(values: dict) -> int:
-    """GPUs that OpenRLHF's placements will ask for; `values`: its flags by dotted name, as its parser gives them."""
+    """Count the GPUs that OpenRLHF's placements ask for. `values`: its flags by dotted name, from its parser."""
 
     def group(name):
         return values[f"{name}.num_nodes"] * values[f"{name}.num_gpus_per_node"]
