@@ -70,9 +70,9 @@ _riskpo_may_write() {
         fi
     done
     case "$(uname -s) $(uname -m)" in
-        "Linux x86_64" | "Linux aarch64") ;;
+        "Linux x86_64") ;;
         *)
-            _riskpo_error "the CPU environment needs Linux on x86_64 or aarch64, this is $(uname -s) on $(uname -m):" \
+            _riskpo_error "the CPU environment needs Linux on x86_64, for which OpenRLHF has wheels; this is $(uname -s) on $(uname -m):" \
                 "use such a machine or a container"
             return 1
             ;;
