@@ -124,7 +124,6 @@ python3 -m riskpo_openrlhf.cli.train "${flags[@]}" 2>&1 |
 python3 -m riskpo_openrlhf.cli.plot "$out/tensorboard" --out "$out/curves.png"
 python3 -m riskpo_openrlhf.cli.report "$out" --out "$out/report.html"
 echo "Model: $out/model   Checkpoint: $out/checkpoints   Log: $out/train.log"
-echo "Measure the model: python3 -m riskpo_openrlhf.cli.evaluate --runtime cpu --model $out/model \\
-    --data $data/heldout.jsonl --out $out/evaluation"
+echo "Measure the model: python3 -m riskpo_openrlhf.cli.evaluate --model $out/model --data $data/heldout.jsonl"
 python3 -m riskpo_openrlhf.lab.quickstart_result "$out" --method "$method"
 echo "Took $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s after installation."

@@ -17,7 +17,7 @@ import sys
 from importlib import import_module
 from typing import NamedTuple
 
-from riskpo_openrlhf.console import lines_not_bars, say
+from riskpo_openrlhf.console import MARK, lines_not_bars, say
 from riskpo_openrlhf.integration import arguments, contract
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
 from riskpo_openrlhf.integration.parser import is_openrlhfs, look_ahead
@@ -137,7 +137,7 @@ def main() -> None:
     try:
         install()
     except contract.ContractError as error:
-        print(f"riskpo: {error}", file=sys.stderr)
+        print(f"{MARK}{error}", file=sys.stderr)
         sys.exit(3)
     run()
     say("done", done=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def result(folder: Path, method: str) -> str:
     values, halves = curve.values, run.halves(TAG)
     lines = [
         f"Held-out Pass@1: {values[0]:.3f} ± {halves[0]:.3f} before training, {values[-1]:.3f} ± {halves[-1]:.3f} "
-        f"after {curve.steps[-1]} steps: {values[-1] - values[0]:+.3f}. (± is a 95 % interval over problems.)"
+        f"after {curve.steps[-1]} steps: {values[-1] - values[0]:+.3f} ± {math.hypot(halves[0], halves[-1]):.3f}. "
+        "(± is a 95 % interval over problems; the two evaluations count as independent.)"
     ]
     if method == "recommended":
         lines.append(

@@ -223,7 +223,7 @@ def test_the_quickstart_s_last_lines_give_95_per_cent_intervals_and_say_whose_me
             writer.add_scalar("eval/arithmetic/pass@1_se", error, step)
     assert quickstart_result.main([str(tmp_path), "--method", "recommended"]) == 0
     text = capsys.readouterr().out
-    assert "0.300 ± 0.039 before training, 0.700 ± 0.059 after 40 steps: +0.400" in text  # 1.96 standard errors
+    assert "0.300 ± 0.039 before training, 0.700 ± 0.059 after 40 steps: +0.400 ± 0.071" in text  # 1.96 SE
     assert "this project's, not the paper's" in text
     assert quickstart_result.main([str(tmp_path), "--method", "paper"]) == 0
     assert "project" not in capsys.readouterr().out
