@@ -56,6 +56,12 @@ def test_a_row_that_can_not_be_evaluated_is_named(tmp_path, rows, message):
         read_problems([write(tmp_path / "a.jsonl", *rows)], None, "label")
 
 
+def test_a_byte_order_mark_and_blank_lines_are_read_as_openrlhf_reads_them(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "p", "label": "1"}\n\n{"prompt": "q", "label": "2"}\n')
+    rows = read_problems([tmp_path / "a.jsonl"], None, "label")
+    assert [(row.id, row.prompt) for row in rows] == [("a:1", "p"), ("a:3", "q")]
+
+
 def test_a_file_that_is_missing_or_not_json_is_named(tmp_path):
     with pytest.raises(EvaluationError, match=r"nothing\.jsonl can't be read"):
         read_problems([tmp_path / "nothing.jsonl"], None, "label")
