@@ -57,7 +57,7 @@ def lines_not_bars() -> None:
     """
     from tqdm import tqdm
 
-    init, printer = tqdm.__init__, tqdm.status_printer
+    init, printer, refresh = tqdm.__init__, tqdm.status_printer, tqdm.refresh
     if init.__name__ == "init_of_lines":  # called before
         return
 
@@ -69,4 +69,13 @@ def lines_not_bars() -> None:
     def line_printer(file):
         return printer(file) if file.isatty() else lambda text: print(text, file=file, flush=True)
 
+    def refresh_of_lines(bar, *args, **options):
+        # `set_postfix` and `set_description` refresh at once, whatever the interval.
+        if not bar.disable and not bar.fp.isatty():
+            if bar._time() - bar.last_print_t < SECONDS:
+                return None
+            bar.last_print_t = bar._time()
+        return refresh(bar, *args, **options)
+
     tqdm.__init__, tqdm.status_printer = init_of_lines, staticmethod(line_printer)
+    tqdm.refresh = refresh_of_lines

@@ -112,6 +112,7 @@ for kind, steps in ((tqdm.tqdm, 100), (tqdm.auto.tqdm, 100), (tqdm.tqdm, 29)):
     for _ in range(steps):
         now += 1
         bar.update()
+        bar.set_postfix(prompts=steps)  # as OpenRLHF's bar, which so refreshes for every prompt
     bar.close()
 terminal = io.StringIO()
 terminal.isatty = lambda: True
