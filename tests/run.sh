@@ -6,10 +6,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source recipes/lib/environment.sh
 ensure_environment dev
 
-fast="" arguments=()
+arguments=()
 for argument in "$@"; do
     if [[ $argument == --fast ]]; then
-        fast=yes
+        arguments+=(-m "not system")
     else
         arguments+=("$argument")
     fi
@@ -34,17 +34,8 @@ check() {
 }
 check "ruff check" python3 -m ruff check .
 check "ruff format --check" python3 -m ruff format --check .
-# Without engines two processes share the files; `-n 0` takes one. Engines need all cores: one job at a time.
-ran=""
-pytest() {
-    local status=0
-    python3 -m pytest "$@" "${arguments[@]}" || status=$?
-    ((status == 5)) || ran=yes # 5: the arguments select none of these
-    ((status == 5)) || return "$status"
-}
-check "pytest" pytest -m "not system" -n 2 --dist loadfile
-[[ -n $fast ]] || check "pytest of the engines" pytest -m system
-[[ -n $ran ]] || { echo "tests/run.sh: the arguments select no test" >&2 && exit 5; }
+# Two processes share the files; `-n 0` takes one, for --pdb.
+check "pytest" python3 -m pytest -n 2 --dist loadfile "${arguments[@]}"
 for name in "${failed[@]}"; do
     echo "tests/run.sh: $name failed" >&2
 done
