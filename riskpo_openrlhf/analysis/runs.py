@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import nan
 from pathlib import Path
@@ -101,6 +101,25 @@ def load_groups(specs: Sequence[str]) -> dict[str, list[Run]]:
         if label:
             groups.setdefault(label, []).extend(run for folder in folders for run in load_runs([folder]))
     return groups
+
+
+def of_sources(groups: dict[str, list[Run]], sources: Sequence[str]) -> dict[str, list[Run]]:
+    """Leave out the evaluations of other data sources.
+
+    Raises:
+        ValueError: no run evaluated a data source that is asked for.
+    """
+    known = {source for runs in groups.values() for run in runs for source, _ in run.evaluated()}
+    if unknown := [source for source in sources if source not in known]:
+        raise ValueError(f"no run evaluated {', '.join(unknown)}; there are: {', '.join(sorted(known)) or 'none'}")
+    others = tuple(f"eval/{source}/" for source in known - set(sources))
+    return {
+        label: [
+            replace(run, scalars={tag: curve for tag, curve in run.scalars.items() if not tag.startswith(others)})
+            for run in runs
+        ]
+        for label, runs in groups.items()
+    }
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:

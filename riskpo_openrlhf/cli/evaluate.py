@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from riskpo_openrlhf.evaluation.problems import EvaluationError
+from riskpo_openrlhf.evaluation.problems import SETTINGS, EvaluationError
 from riskpo_openrlhf.integration import contract
 from riskpo_openrlhf.integration.contract import ContractError
 
@@ -50,6 +50,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "output folder; an unfinished evaluation found there is resumed (default: evaluation, beside a model's folder)"
     )
     add("--out", type=Path, help=out)
+    setting = "public: how public reports sample each benchmark (default); paper: one greedy answer of 3072 tokens"
+    add("--setting", choices=SETTINGS, default="public", help=setting)
     add("--n", type=int, help="responses a problem")
     add("--temperature", type=float, help="0 is greedy")
     add("--top_p", type=float, help="nucleus sampling: the share of probability to sample from")

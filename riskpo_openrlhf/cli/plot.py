@@ -28,6 +28,9 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N",
         help="draw training metrics as means of the last N steps (default: a tenth of all steps, at most 20; 1: raw)",
     )
+    parser.add_argument(
+        "--sources", metavar="NAMES", help="draw these data sources alone, joined by commas (default: all)"
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON in place of the table")
     args = parser.parse_args(argv)
     if args.window is not None and args.window < 1:
@@ -44,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 def _plot(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from riskpo_openrlhf.analysis import curves
     from riskpo_openrlhf.analysis.draw import draw
-    from riskpo_openrlhf.analysis.runs import load_groups
+    from riskpo_openrlhf.analysis.runs import load_groups, of_sources
     from riskpo_openrlhf.settings import find_settings
     from riskpo_openrlhf.tables import to_json
 
@@ -61,6 +64,8 @@ def _plot(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         caption = "band: 95 % interval, over seeds or else over questions; shaded: the tails of Assumption 1"
     else:
         groups = load_groups(runs)
+        if args.sources:
+            groups = of_sources(groups, args.sources.split(","))
         every = [run for group in groups.values() for run in group]
         window = args.window or curves.default_window(every)
         panels, found = curves.FIGURES[figure](groups, window), curves.gains(groups)

@@ -60,7 +60,8 @@ def plan(args: argparse.Namespace, trained: RunSettings | None) -> Plan:
     paths = [Path(path) for path in args.data.split(",") if path]
     rows = problems.read_problems(paths, args.input_key, args.label_key)
     overrides = {name: getattr(args, name) for name in ("temperature", "top_p", "n", "max_new_tokens")}
-    return Plan(rows, problems.choose_sampling(rows, overrides), *choose_reward(args.reward, trained, rows))
+    sampling = problems.choose_sampling(rows, overrides, args.setting)
+    return Plan(rows, sampling, *choose_reward(args.reward, trained, rows))
 
 
 def choose_reward(given: str | None, run: RunSettings | None, rows: Sequence[Problem]) -> tuple[str, str]:

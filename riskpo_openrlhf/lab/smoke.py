@@ -23,9 +23,9 @@ from riskpo_openrlhf.lab.build_once import build_once
 from riskpo_openrlhf.lab.character_tokenizer import build_tokenizer
 from riskpo_openrlhf.verifiers.labels import write_label
 
-# task -> the data sets of its recipe
+# task -> the data sets of its recipe, and for recipes/paper.sh those of its table and figures
 SETS = {
-    "math_hard": ("dapo_math_17k", "aime24", "aime25", "amc", "math500"),
+    "math_hard": ("dapo_math_17k", "aime24", "aime25", "amc", "math500", "minerva", "olympiadbench", "math_test"),
     "math_easy": ("math_train", "gsm8k_train", "math_test", "gsm8k_test"),
     "geometry": ("geometry3k_train", "geometry3k_test"),
     "code": ("archer_code", "livecodebench_v5"),

@@ -2,12 +2,15 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from itertools import product
 from pathlib import Path
 
 import pytest
+
+from riskpo_openrlhf.config import RiskPOConfig
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
@@ -249,13 +252,70 @@ def test_a_resumed_run_needs_checkpoints_and_a_new_one_a_free_folder(data, tmp_p
         assert run.returncode == 2 and message in run.stderr
 
 
-@pytest.mark.parametrize(("ablation", "runs"), [("levels", 7), ("bundle_size", 10), ("omega", 5), ("profile", 2)])
-def test_the_sweep_makes_the_papers_ablations_by_its_method(ablation, runs):
-    run = recipe("sweep", ablation, "--seeds", "1 2", "--print", "--", "--train.num_episodes", "1")
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count("riskpo_openrlhf.cli.train") == 2 * runs
-    assert run.stdout.count("--algo.riskpo.preset\npaper\n") == 2 * runs
-    assert run.stdout.count("--train.num_episodes\n1\n") == 2 * runs
+def paper_commands(*words) -> list[list[str]]:
+    """The trainings that `paper.sh` names before it ends for want of data."""
+    run = recipe("paper", *words)
+    assert run.returncode == 2 and "no data:" in run.stdout, run.stdout + run.stderr
+    lines = [
+        line.removeprefix("paper:     ") for line in run.stdout.splitlines() if line.startswith("paper:     bash")
+    ]
+    return [line.split() for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("element", "runs"),
+    [("table1", 6), ("table2", 9), ("table3", 7), ("table4", 10), ("table5", 5), ("figure4", 2), ("figure6", 2)],
+)
+def test_an_element_of_the_paper_names_a_training_for_each_row_and_seed(element, runs, tmp_path):
+    commands = paper_commands(element, "--seeds", "1", "2", "--data", tmp_path, "--", "--train.num_episodes", "1")
+    assert len(commands) == 2 * runs == len({command[command.index("--out") + 1] for command in commands})
+    for command in commands:
+        assert command[-2:] == ["--train.num_episodes", "1"]
+        task, method = Path(command[1]).stem, command[command.index("--method") + 1]
+        assert task in TASKS and method in METHODS
+
+
+@pytest.mark.parametrize(
+    ("element", "knobs"), [("table3", ["alpha", "beta"]), ("table4", ["bundle_size"]), ("table5", ["omega"])]
+)
+def test_a_row_of_an_ablation_sets_the_papers_values_of_its_knobs(element, knobs, tmp_path, paper_tables):
+    commands = paper_commands(element, "--data", tmp_path)
+    defaults = RiskPOConfig()
+    for label, command in zip(paper_tables[element].rows, commands, strict=True):
+        flags = dict(zip(command, command[1:], strict=False))
+        for knob, value in zip(knobs, label.split(), strict=True):
+            assert float(flags.get(f"--algo.riskpo.{knob}", getattr(defaults, knob))) == float(value)
+
+
+@pytest.fixture
+def paper_tables():
+    from riskpo_openrlhf.analysis.paper_tables import TABLES
+
+    return TABLES
+
+
+def test_every_table_of_the_paper_has_the_rows_that_its_numbers_have(paper_tables):
+    elements = runpy.run_path(str(RECIPES / "lib/elements.py"))
+    assert {name: set(rows) for name, rows in elements["TABLES"].items()} == {
+        name: set(table.rows) for name, table in paper_tables.items()
+    }
+    for name, rows in elements["TABLES"].items():
+        sources = {source for names in paper_tables[name].columns.values() for source in names}
+        for row in rows.values():
+            assert {source for names in row for source in names} == sources, name
+
+
+def test_finished_trainings_are_skipped_cut_off_ones_resumed_and_another_method_has_folders_of_its_own(tmp_path):
+    words = ("table5", "--out", tmp_path / "runs", "--data", tmp_path)
+    folders = [Path(command[command.index("--out") + 1]) for command in paper_commands(*words)]
+    for folder in folders[:2]:
+        (folder / "checkpoints").mkdir(parents=True)
+    (folders[0] / "finished").touch()
+    commands = paper_commands(*words)
+    assert len(commands) == len(folders) - 1
+    assert ["--resume" in command for command in commands] == [True, *[False] * (len(commands) - 1)]
+    others = {command[command.index("--out") + 1] for command in paper_commands(*words, "--method", "recommended")}
+    assert len(others) == len(folders) and not others & set(map(str, folders))
 
 
 def test_every_script_stops_at_its_first_error():
@@ -298,16 +358,6 @@ def test_a_folder_whose_name_openrlhf_would_cut_is_refused():
     for folder in ("/tmp/a@b", "/tmp/a,b"):
         run = recipe("math_easy", "--data", folder, "--print")
         assert run.returncode == 2 and "take a folder without them" in run.stderr
-
-
-def test_printing_a_sweep_leaves_its_runs_alone_and_methods_have_folders_of_their_own(tmp_path):
-    (tmp_path / "paper/omega/0.0-seed42").mkdir(parents=True)
-    printed_sweep = [
-        recipe("sweep", "omega", "--out", tmp_path, "--method", m, "--print").stdout for m in ("paper", "grpo")
-    ]
-    assert [path.name for path in (tmp_path / "paper/omega").iterdir()] == ["0.0-seed42"]
-    assert f"{tmp_path}/paper/omega/0.5-seed42/model" in printed_sweep[0]
-    assert f"{tmp_path}/grpo/omega/0.5-seed42/model" in printed_sweep[1]
 
 
 def test_the_quickstart_takes_every_method_and_refuses_others():

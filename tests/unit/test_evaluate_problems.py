@@ -9,6 +9,7 @@ import pytest
 from riskpo_openrlhf.cli import evaluate
 from riskpo_openrlhf.evaluation.problems import (
     OTHERS,
+    PAPER,
     SAMPLING,
     EvaluationError,
     Problem,
@@ -90,6 +91,14 @@ def test_settings_come_from_the_source_and_flags_win():
     chosen = choose_sampling(problems, {"n": 2})
     assert (chosen["aime24"].n, chosen["aime24"].temperature) == (2, 0.6)
     assert "given here: n" in chosen["aime24"].source
+
+
+def test_the_papers_setting_is_one_greedy_answer_for_every_source_and_flags_win():
+    problems = [Problem("aime24", "1", "p", "1"), Problem("mine", "1", "p", "1")]
+    assert choose_sampling(problems, {}, "paper") == {"aime24": PAPER, "mine": PAPER}
+    assert (PAPER.temperature, PAPER.n, PAPER.max_new_tokens) == (0, 1, 3072)
+    chosen = choose_sampling(problems, {"n": 16, "temperature": 0.8}, "paper")["mine"]
+    assert (chosen.n, chosen.temperature, chosen.max_new_tokens) == (16, 0.8, 3072)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from riskpo_openrlhf.analysis.curves import FIGURES, Panel, Series, logprob
 from riskpo_openrlhf.analysis.draw import draw, inline_svg
-from riskpo_openrlhf.analysis.runs import Curve, Run
+from riskpo_openrlhf.analysis.runs import Curve, Run, of_sources
 from riskpo_openrlhf.cli import plot
 from riskpo_openrlhf.config import RiskPOConfig
 from riskpo_openrlhf.evaluation.summary import summarise
@@ -57,6 +57,13 @@ def test_figure_5_shows_reward_lower_tail_mvar_and_entropy_and_names_who_did_not
 
 def test_figure_6_shows_entropy_and_pass_at_1():
     assert titles("profiles") == [["Entropy", "amc: Pass@1", "math500: Pass@1"]]
+
+
+def test_other_data_sources_are_left_out_and_an_unknown_one_is_named():
+    assert titles("avgk", of_sources(GROUPS, ["math500"])) == [["math500: Avg@32"]]
+    assert len(titles("dynamics", of_sources(GROUPS, ["amc"]))[0]) == 4  # training's own curves stay
+    with pytest.raises(ValueError, match="no run evaluated aime24; there are: amc, math500"):
+        of_sources(GROUPS, ["amc", "aime24"])
 
 
 def test_a_label_with_seeds_is_their_mean_with_a_band_and_a_single_run_keeps_its_own_band():

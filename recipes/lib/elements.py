@@ -1,0 +1,123 @@
+"""What each table and figure of the paper takes: trainings, evaluations, and the picture."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Training(NamedTuple):
+    """A run of a recipe; `variant` names what `flags` change."""
+
+    recipe: str
+    method: str
+    flags: tuple[str, ...] = ()
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        return "-".join(filter(None, (self.recipe, self.method, self.variant)))
+
+
+# A row of a table: its models by the data sets that they are evaluated on. A str is an untrained model of the hub.
+Row = dict[tuple[str, ...], Training | str]
+
+
+class Figure(NamedTuple):
+    """A picture of `cli.plot`, of runs by label; `sources`: the data sources that it shows."""
+
+    plot: str
+    runs: dict[str, Training]
+    sources: tuple[str, ...] = ()
+
+
+class Distribution(NamedTuple):
+    """Figures 3 and 9: log-probability by reward, of one evaluation with 16 answers a question."""
+
+    model: str
+    sets: tuple[str, ...]
+
+
+HARD = ("aime25", "aime24", "amc", "math500", "minerva", "olympiadbench")
+EASY = ("math_test", "gsm8k_test")
+R1 = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+UNTRAINED = ("Qwen/Qwen2.5-Math-1.5B", "Qwen/Qwen2.5-Math-1.5B-Instruct", R1)
+LEVELS = (
+    ("0.2", "0.8"),
+    ("0.1", "0.8"),
+    ("0.3", "0.8"),
+    ("0.4", "0.8"),
+    ("0.2", "0.6"),
+    ("0.2", "0.7"),
+    ("0.2", "0.9"),
+)
+CURVES = "curves"  # a variant of math_hard that evaluates all six sets, 32 answers a problem, from step 0 on
+
+
+def hard(method: str) -> Training:
+    return Training("math_hard", method, variant=CURVES if method in ("grpo", "paper") else "")
+
+
+def easy(*flags: str) -> Row:
+    """Math by the method `paper` with some knobs changed; the paper's own values share one run."""
+    values = dict(zip(flags[::2], flags[1::2], strict=True))
+    own = {"alpha": "0.2", "beta": "0.8", "bundle_size": "5", "omega": "0.5"}
+    changed = {name: value for name, value in values.items() if own.get(name) != value}
+    words = tuple(word for name, value in changed.items() for word in (f"--algo.riskpo.{name}", value))
+    return {EASY: Training("math_easy", "paper", words, "-".join(f"{n}{v}" for n, v in changed.items()))}
+
+
+METHODS = {"GRPO": "grpo", "DAPO": "dapo", "RiskPO": "paper"}
+BOTH = {"GRPO": hard("grpo"), "RiskPO": hard("paper")}
+SEEKING = Training("math_easy", "paper", ("--algo.riskpo.profile", "seeking"), "seeking")
+TABLES: dict[str, dict[str, Row]] = {
+    "table1": {
+        **{model.split("/")[1]: {HARD: model} for model in UNTRAINED},
+        **{
+            label: {HARD: hard(method)}
+            for label, method in {"Dr.GRPO": "dr_grpo", "GPG": "gpg", "GMPO": "gmpo", **METHODS}.items()
+        },
+    },
+    "table2": {
+        label: {
+            EASY: Training("math_easy", method),
+            ("livecodebench_v5",): Training("code", method),
+            ("geometry3k_test",): Training("geometry", method),
+        }
+        for label, method in METHODS.items()
+    },
+    "table3": {f"{alpha} {beta}": easy("alpha", alpha, "beta", beta) for alpha, beta in LEVELS},
+    "table4": {str(size): easy("bundle_size", str(size)) for size in range(1, 11)},
+    "table5": {omega: easy("omega", omega) for omega in ("0.0", "0.1", "0.5", "0.6", "1.0")},
+}  # fmt: skip
+FIGURES: dict[str, Figure | Distribution] = {
+    "figure1": Figure("learning", BOTH, ("aime24",)),
+    "figure3": Distribution(R1, ("dapo_math_17k",)),
+    "figure4": Figure("passk", BOTH, ("amc", "math500")),
+    "figure5": Figure("dynamics", BOTH),
+    "figure6": Figure(
+        "profiles", {"risk-averse": Training("math_easy", "paper"), "risk-seeking": SEEKING}, ("math_test",)
+    ),
+    "figure7": Figure("avgk", BOTH, ("aime24", "aime25")),
+    "figure8": Figure("passk", BOTH, ("minerva", "olympiadbench")),
+    "figure9": Distribution(R1, ("amc", "math_test", "minerva", "olympiadbench")),
+}
+
+TRAINED_ON = {
+    "math_hard": ("dapo_math_17k",), "math_easy": ("math_train", "gsm8k_train"), "code": ("archer_code",),
+    "geometry": ("geometry3k_train",),
+}  # fmt: skip
+
+# For the estimate of hours. Rollouts of a run: docs/recipes.md, "Settings". Answers of an evaluation: problems x n.
+ROLLOUTS = {"math_hard": 330, "math_easy": 290, "code": 130, "geometry": 120}
+EVALUATED = {"math_hard": 643 * 16, "math_easy": 6319 * 2, "code": 279 * 4, "geometry": 601 * 4, CURVES: 1589 * 32}
+RESPONSES, EVALUATE_EVERY = 5120, 20  # responses a rollout; rollouts between evaluations
+# Assumed, not measured: mean tokens of a response, and tokens a second and GPU for 1.5 billion parameters.
+TOKENS, GENERATED, TRAINED = 2000, 3000, 12000
+
+
+def gpu_hours(training: Training) -> float:
+    """Estimate the GPU hours of a run from the assumed speeds."""
+    rollouts = ROLLOUTS[training.recipe]
+    trained = rollouts * RESPONSES * TOKENS
+    evaluated = (rollouts // EVALUATE_EVERY + 1) * EVALUATED[CURVES if training.variant == CURVES else training.recipe]
+    return ((trained + evaluated * TOKENS) / GENERATED + trained / TRAINED) / 3600
