@@ -180,6 +180,8 @@ class Jobs:
                 "--riskpo.eval_at_start",
             ]
             flags += ["--eval.n_samples_per_prompt", "2" if self.args.smoke else "32"]
+            if self.args.smoke:  # OpenRLHF cuts the evaluation, too, at --data.max_samples: all rows of six sets
+                flags += ["--data.max_samples", "240"]
         flags += self.args.flags
         return [*command, "--", *flags] if flags else command
 
@@ -256,6 +258,8 @@ class Jobs:
                             values.setdefault(name, []).append(100 * sources[name]["pass@1"])
         table = paper_tables.TABLES[element]
         text = paper_tables.as_markdown(table, measured)
+        if self.args.smoke:
+            text = f"A smoke run: tiny models, embedded problems. These numbers mean nothing.\n\n{text}"
         (self.args.out / f"{element}.md").write_text(text, encoding="utf-8")
         (self.args.out / f"{element}.csv").write_text(paper_tables.as_csv(table, measured), encoding="utf-8")
         print(f"\n{text}")

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from riskpo_openrlhf.console import say
+from riskpo_openrlhf.integration import memory
 from riskpo_openrlhf.integration.check_data import check_files, is_local
 from riskpo_openrlhf.integration.final_flags import flat
 from riskpo_openrlhf.integration.placement import gpus_needed
@@ -32,25 +33,33 @@ def report(args: SimpleNamespace) -> int:
     """Print the final settings (`args`, nested) and their problems. Return the exit code: 0, or 2 with problems."""
     values = flat(args)
     problems = [*size_problems(values), *file_problems(values)]
+    needs, too_much = memory.too_large(values)
+    if too_much:
+        problems.append(
+            Problem("--actor.num_gpus_per_node", f" {values['actor.num_gpus_per_node']}: a card {too_much}")
+        )
     if args.riskpo.dry_run == "json":
-        print(as_json(problems, values), flush=True)
+        print(as_json(problems, values, needs), flush=True)
         return 2 if problems else 0
     for name, value in sorted(values.items()):
         if not name.startswith("critic.") or values["algo.advantage.estimator"] == "gae":
             print(f"--{name} {_shown(value)}")
     say(f"dry run: {summary(values)}")
+    if needs:
+        say(f"dry run: {needs}")
     for problem in problems:
         say(f"dry run: {problem}")
     say(f"dry run: {f'{len(problems)} problems' if problems else 'ok'}")
     return 2 if problems else 0
 
 
-def as_json(problems: list, values: dict | None = None) -> str:
+def as_json(problems: list, values: dict | None = None, needs: memory.Estimate | None = None) -> str:
     """Return a dry run as one line of JSON. `values`: None if the flags were refused before they were final."""
     found = [{"flag": getattr(problem, "flag", None), "message": str(problem)} for problem in problems]
     result = {"ok": not problems, "problems": found}
     if values is not None:
         result |= {"gpus": gpus_needed(values), "rollout": rollout(values), "flags": values}
+        result["memory"] = needs and needs._asdict()
     return to_json(result)
 
 
