@@ -1,4 +1,7 @@
-"""Write one self-contained page on one run: `python3 -m riskpo_openrlhf.cli.report RUN [--out report.html]`."""
+"""Write one self-contained page on one run: `python3 -m riskpo_openrlhf.cli.report RUN [--out report.html]`.
+
+A run that has saved its model gets a model card, too: model/README.md.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +30,20 @@ def main(argv: list[str] | None = None) -> int:
 def _report(run: Path, out: Path, as_json: bool) -> int:
     from riskpo_openrlhf.analysis.cures import CURES
     from riskpo_openrlhf.analysis.health import WARNING
+    from riskpo_openrlhf.analysis.model_card import write_model_card
     from riskpo_openrlhf.analysis.report import write_report
     from riskpo_openrlhf.tables import to_json
 
-    checks = write_report(run, out)
+    checks, card = write_report(run, out), write_model_card(run)
     if as_json:
         rows = [{**vars(check), "cure": CURES[check.cure].text} for check in checks]
-        print(to_json({"report": str(out), "checks": rows}))
+        print(to_json({"report": str(out), "model_card": card and str(card), "checks": rows}))
         return 0
     for check in checks:
         if check.state == WARNING:
             print(f"Warning: {check.name}: {check.found} (threshold: {check.limit})")
             print(f"  {CURES[check.cure].text}")
-    print(f"Report: {out}")
+    print(f"Report: {out}" + (f"   Model card: {card}" if card else ""))
     return 0
 
 

@@ -193,10 +193,11 @@ def _settings(args, plan: Plan, sampling: dict, max_len: int) -> dict:
 
 
 def _fingerprint(model: str) -> str | None:
-    """Hash names, sizes and times of a model folder's files: other weights under one name are another model."""
+    """Hash names, sizes and times of a model folder's files, its card apart: other weights are another model."""
     if not os.path.isdir(model):
         return None
-    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in os.scandir(model) if f.is_file())
+    found = (f for f in os.scandir(model) if f.is_file() and f.name != "README.md")
+    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in found)
     return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
 
 
