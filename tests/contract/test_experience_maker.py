@@ -319,6 +319,7 @@ def make_generator(monkeypatch=None, responses=(), **changes):
     """A generator; its parent's vLLM part, if asked for, yields these responses as one rollout."""
     args = make_args(**changes)
     args.algo.riskpo = flags_of(RiskPOConfig())
+    args.riskpo = SimpleNamespace(max_steps=None, eval_max_new_tokens=None)
     generator = RiskPOSamplesGenerator(SimpleNamespace(args=args), None, None, None, [Engine()])
     if monkeypatch is not None:
         monkeypatch.setattr("ray.get", lambda refs: refs)

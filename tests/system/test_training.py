@@ -91,8 +91,8 @@ def test_a_run_whose_engine_dies_ends_with_an_error_resumes_with_its_tracker_and
     assert refused.code == 1
     assert "--algo.riskpo.bundle_size 4 (checkpoint 5)" in refused.output
 
-    resumed = resume(train, flags, saved)
-    assert resumed.steps() == list(range(saved["global_step"] + 1, 7))
+    resumed = resume(train, (*flags, "--riskpo.max_steps", 5), saved)
+    assert resumed.steps() == list(range(saved["global_step"] + 1, 6))
 
 
 def test_an_asynchronous_run_that_is_killed_resumes_with_its_tracker(train, tmp_path):
@@ -100,9 +100,10 @@ def test_an_asynchronous_run_that_is_killed_resumes_with_its_tracker(train, tmp_
         wait_for(log, process, r"\[riskpo\] step 3")
         os.killpg(process.pid, signal.SIGKILL)
 
-    flags = ("--train.async_enable", "--ckpt.save_steps", 1, "--data.max_samples", 72)
+    flags = ("--train.async_enable", "--ckpt.save_steps", 1, "--data.max_samples", 240)
     assert train(*flags, watch=kill_after_second_checkpoint).code == -signal.SIGKILL
-    resume(train, flags, saved_state(tmp_path))  # prompts in flight are not drawn again, so the last step is open
+    resumed = resume(train, (*flags, "--riskpo.max_steps", 6), saved_state(tmp_path))
+    assert resumed.steps()[-1] == 6 and "--riskpo.max_steps 6 is reached" in resumed.output
 
 
 def saved_state(folder: Path) -> dict:
