@@ -50,7 +50,7 @@ def command(folder: Path, mode: str, steps: int) -> list[str]:
         "--rollout.batch_size", PROMPTS, "--rollout.n_samples_per_prompt", RESPONSES,
         "--rollout.micro_batch_size", PROMPTS * RESPONSES, "--train.batch_size", PROMPTS * RESPONSES,
         "--train.micro_batch_size", PROMPTS * RESPONSES, "--rollout.max_new_tokens", 6, "--data.max_len", 48,
-        "--data.max_samples", ROWS, "--train.num_episodes", -(-steps * PROMPTS // ROWS),
+        "--data.max_samples", ROWS, "--train.num_episodes", -(-steps * PROMPTS // ROWS), "--riskpo.max_steps", steps,
         "--ckpt.path", folder / "checkpoints", "--ckpt.output_dir", folder / "model",
         "--logger.tensorboard_dir", folder / "tensorboard",
     ]  # fmt: skip
