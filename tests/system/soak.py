@@ -4,8 +4,9 @@
     python3 tests/system/soak.py --read soak-sync
 
 A step is as small as OpenRLHF allows, since what a step leaves behind does not depend on its size. Every `--every`
-seconds the script reads memory (PSS: shared pages are divided among their users), open files and threads of each
-process of the job, and the bytes in Ray's object store. They go to `FOLDER/samples.jsonl`.
+seconds the script reads memory, open files and threads of each process of the job, and the bytes in Ray's object store.
+They go to `FOLDER/samples.jsonl`. Memory is the resident set: the proportional one, which divides shared pages among
+their users, also moves with other jobs of the machine.
 
 The table shows the growth per 1,000 steps, with a 95 % interval: the samples after the first tenth of the steps become
 ten blocks, and a line goes through the blocks' means. The second figure is the growth over the last half.
@@ -32,7 +33,7 @@ ROWS = 800  # prompts an episode
 PROMPTS, RESPONSES = 4, 2
 BLOCKS = 10
 WARM_UP = 0.1
-QUANTITIES = {"pss": "MB", "shm": "MB", "files": "", "threads": ""}
+QUANTITIES = ("rss", "shm", "files", "threads")
 
 
 def command(folder: Path, mode: str, steps: int) -> list[str]:
@@ -141,7 +142,8 @@ def growth(steps: np.ndarray, values: np.ndarray) -> tuple[float, float]:
     """Fit growth per 1,000 steps: (slope, half of its 95 % interval), over the means of `BLOCKS` blocks."""
     parts = np.array_split(np.arange(len(steps)), BLOCKS)
     line = stats.linregress([steps[part].mean() for part in parts], [values[part].mean() for part in parts])
-    return 1000 * line.slope, 1000 * line.stderr * stats.t.ppf(0.975, BLOCKS - 2)
+    error = np.nan_to_num(line.stderr)  # NaN where nothing changes at all
+    return 1000 * line.slope, 1000 * error * stats.t.ppf(0.975, BLOCKS - 2)
 
 
 def report(folder: Path) -> str:
@@ -169,7 +171,7 @@ def report(folder: Path) -> str:
         for quantity in QUANTITIES:
             values = np.array([read(sample, quantity) for sample in samples])
             cells.append(_cell(steps, values, half))
-        lines.append(f"| {name} | {read(samples[-1], 'pss'):.0f} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {read(samples[-1], 'rss'):.0f} | " + " | ".join(cells) + " |")
     store = [
         (sample["step"], sample["object_store_mb"]) for sample in samples if sample["object_store_mb"] is not None
     ]

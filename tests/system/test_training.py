@@ -46,7 +46,8 @@ def test_a_run_on_two_ranks_trains_evaluates_logs_every_metric_and_keeps_the_eng
 
 def test_an_asynchronous_run_with_two_engines_and_two_ranks_trains_so_many_steps_with_kl_as_loss(train):
     job = train(
-        "--riskpo.max_steps", 3, "--data.max_samples", 240, "--train.async_enable", "--actor.num_gpus_per_node", 2, "--vllm.num_engines", 2,
+        "--train.async_enable", "--riskpo.max_steps", 3, "--data.max_samples", 240,
+        "--actor.num_gpus_per_node", 2, "--vllm.num_engines", 2,
         "--ref.num_gpus_per_node", 2, "--train.colocate_actor_ref", "--algo.kl.init_coef", 0.01, "--algo.kl.use_loss",
         "--algo.kl.estimator", "k3", "--train.max_epochs", 2, "--ckpt.save_steps", 3, "--logger.wandb.key", "0" * 40,
     ).require_success()  # fmt: skip
