@@ -9,7 +9,9 @@ count; memory is what the process holds at most during the call, above what it h
     group_norm  OpenRLHF's `compute_advantages_and_returns` for GRPO
     paper, ...  the same by RiskPO's preset, metrics of every kind included
     estimator   `RiskPOEstimator.step` alone, of the preset before it
-    send        OpenRLHF: the experiences pickled, as `ray.put` does it, for 8 ranks; bytes a response
+    send        OpenRLHF: the experiences serialized by Ray, as `ray.put` does it, for 8 ranks; bytes a response
+
+OpenRLHF sets RAY_ENABLE_ZERO_COPY_TORCH_TENSORS=1, and so does this script; with 0, Ray pickles tensors.
 """
 
 from __future__ import annotations
@@ -93,13 +95,12 @@ def measure(responses: int, tokens: int, micro_batch: int) -> dict:
 
 def pickled(given: list) -> tuple[float, float]:
     """Return bytes a response and CPU seconds, in a part for each rank, as `async_run_method_batch` sends them."""
-    from ray import cloudpickle
+    from ray._private.serialization import SerializationContext
 
+    context = SerializationContext(SimpleNamespace())  # its worker is asked about references only
     size, start, part = 0, time.thread_time(), -(-len(given) // RANKS)
     for first in range(0, len(given), part):
-        buffers: list = []
-        size += len(cloudpickle.dumps(given[first : first + part], protocol=5, buffer_callback=buffers.append))
-        size += sum(buffer.raw().nbytes for buffer in buffers)
+        size += context.serialize(given[first : first + part]).total_bytes
     return size / sum(len(e.index) for e in given), time.thread_time() - start
 
 
@@ -148,7 +149,8 @@ def main() -> None:
         for tokens in options.tokens:
             command = [sys.executable, __file__, "--one", "--sizes", size, "--tokens", tokens]
             command += ["--micro_batch", options.micro_batch]
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+            environment = {"RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1", **os.environ}
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
             if done.returncode:
                 sys.exit(done.stderr)
             print(row(json.loads(done.stdout.splitlines()[-1])), flush=True)

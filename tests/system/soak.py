@@ -4,9 +4,9 @@
     python3 tests/system/soak.py --read soak-sync
 
 A step is as small as OpenRLHF allows, since what a step leaves behind does not depend on its size. Every `--every`
-seconds the script reads memory, open files and threads of each process of the job, and the bytes in Ray's object store.
-They go to `FOLDER/samples.jsonl`. Memory is the resident set: the proportional one, which divides shared pages among
-their users, also moves with other jobs of the machine.
+seconds the script reads memory, open files and threads of each process of the job, and the bytes in Ray's object
+store. They go to `FOLDER/samples.jsonl`. Memory is the resident set: the proportional one, which divides shared pages
+among their users, also moves with other jobs of the machine.
 
 The table shows the growth per 1,000 steps, with a 95 % interval: the samples after the first tenth of the steps become
 ten blocks, and a line goes through the blocks' means. The second figure is the growth over the last half.
