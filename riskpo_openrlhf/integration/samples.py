@@ -79,7 +79,7 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         # OpenRLHF merges `info` key by key across ranks, so every sample must carry the same keys, in one order.
         keys = sorted(set().union(*(sample.info for sample in samples)))
         for sample in samples:
-            sample.info = {key: sample.info.get(key, torch.zeros(1)) for key in keys}
+            sample.info = {key: sample.info[key] if key in sample.info else torch.zeros(1) for key in keys}
         return samples, *rest
 
     def generate_eval_samples(self, **generate_kwargs) -> list[Experience]:
