@@ -10,6 +10,7 @@ settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
 SYSTEM = Path(__file__).parent / "system"
+LONGEST = ("test_training.py",)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -17,3 +18,5 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(SYSTEM):
             item.add_marker("system")
+    # Longest first, so that two processes are busy to the end (`tests/run.sh`): short files fill the rest.
+    items.sort(key=lambda item: (item.get_closest_marker("system") is None, item.path.name not in LONGEST))

@@ -34,8 +34,8 @@ check() {
 }
 check "ruff check" python3 -m ruff check .
 check "ruff format --check" python3 -m ruff format --check .
-# Two processes share the files; `-n 0` takes one, for --pdb.
-check "pytest" python3 -m pytest -n 2 --dist loadfile "${arguments[@]}"
+# Two processes share the files, in the order of tests/conftest.py; `-n 0` takes one, for --pdb.
+check "pytest" python3 -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${arguments[@]}"
 for name in "${failed[@]}"; do
     echo "tests/run.sh: $name failed" >&2
 done

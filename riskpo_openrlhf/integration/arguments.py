@@ -74,6 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--riskpo.runtime", choices=["gpu", "cpu"], default="gpu", help=runtime)
     at_start = "evaluate once before the first step (synchronous mode)"
     add("--riskpo.eval_at_start", action="store_true", help=at_start)
+    max_steps = "end training after so many steps (rollouts), however many episodes are left; a resumed run counts on"
+    add("--riskpo.max_steps", type=int, metavar="N", help=max_steps)
+    eval_tokens = "response tokens in evaluations during training (default: --rollout.max_new_tokens)"
+    add("--riskpo.eval_max_new_tokens", type=int, metavar="N", help=eval_tokens)
     dry_run = "check everything that needs no GPU, print the final settings and end; json: as one object, last line"
     add("--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", help=dry_run)
 
@@ -131,10 +135,27 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
             "--riskpo.eval_at_start does not work with --train.async_enable: OpenRLHF's asynchronous generator "
             "would save a best checkpoint of step 0 that can't be resumed; leave one of them out"
         )
+    _check_lengths(values)
     values[_GROUP + "preset"] = values[_GROUP + "preset"] or DEFAULT_PRESET
     for name in _NAMES:  # None where the authors' code decides
         values[_GROUP + name] = None if config.released and name in FIXED_BY_RELEASED else getattr(config, name)
     return config if own_estimator else None
+
+
+def _check_lengths(values: dict) -> None:
+    """Refuse lengths of training and evaluation that can't be. Raises `ValueError`."""
+    steps, tokens, room = (values[name] for name in ("riskpo.max_steps", "riskpo.eval_max_new_tokens", "data.max_len"))
+    if steps is not None and steps < 1:
+        raise ValueError(f"--riskpo.max_steps {steps} is not allowed: at least 1, or leave it out to train to the end")
+    if tokens is None:
+        return
+    if not values["eval.dataset"]:
+        raise ValueError("--riskpo.eval_max_new_tokens needs --eval.dataset: there is nothing to evaluate on")
+    if not 0 < tokens < room:
+        raise ValueError(
+            f"--riskpo.eval_max_new_tokens {tokens} is not allowed: 1 to {room - 1}, since prompt and response share "
+            f"--data.max_len {room}"
+        )
 
 
 def _fill_method_flags(values: dict, preset: str | None) -> None:

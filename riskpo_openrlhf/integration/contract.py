@@ -48,6 +48,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "GenerateSamplesActor.__init__": "self pretrain strategy vllm_engines vllm_lock rollout_queue rollout_slots "
         "generate_kwargs",
         "GenerateSamplesActor._run_eval": "self",
+        "GenerateSamplesActor.load_state_dict": "self state_dict",
         "PPOTrainerAsync.__init__": "self pretrain strategy actor_model_group critic_model_group reward_model_group "
         "reference_model_group vllm_engines generate_kwargs",
         "PPOTrainerAsync.fit": "self",

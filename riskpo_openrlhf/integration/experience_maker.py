@@ -65,7 +65,8 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
         parts = advantages.reshape(-1)[index].split(sizes), stds.reshape(-1)[index].split(sizes)
         for experience, advantage, std in zip(experiences, *parts, strict=True):
             if group_size > 1:
-                experience.info["group_reward_std"] = std
+                # A view would take the whole rollout's values along, wherever it is pickled.
+                experience.info["group_reward_std"] = std.clone()
             mask = experience.action_mask
             # What GRPO puts on the last token and sums back over the tokens is constant within a response.
             experience.returns = advantage.unsqueeze(-1) * mask

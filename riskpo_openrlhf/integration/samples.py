@@ -12,6 +12,7 @@ from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 from riskpo_openrlhf.integration.rewards import number
+from riskpo_openrlhf.integration.step_limit import StepLimit
 
 
 class VerifierError(RuntimeError):
@@ -47,6 +48,7 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         self._config = config_from_args(strategy.args)
         self._responses = self._failed = 0
         self.eval_samples: list[Experience] = []
+        self.step_limit = StepLimit(self.args.riskpo.max_steps)
 
     def _process_response_into_experience(self, response, **generate_kwargs) -> Experience:
         if not self.args.reward.remote_url:
@@ -69,15 +71,20 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         return experience
 
     def generate_samples(self, **generate_kwargs):
+        if self.step_limit.reached():
+            return [], None, 0, True  # as at the end of the data
         samples, *rest = super().generate_samples(**generate_kwargs)
+        self.step_limit.steps += bool(samples)
         self._check_verdicts()
         # OpenRLHF merges `info` key by key across ranks, so every sample must carry the same keys, in one order.
         keys = sorted(set().union(*(sample.info for sample in samples)))
         for sample in samples:
-            sample.info = {key: sample.info.get(key, torch.zeros(1)) for key in keys}
+            sample.info = {key: sample.info[key] if key in sample.info else torch.zeros(1) for key in keys}
         return samples, *rest
 
     def generate_eval_samples(self, **generate_kwargs) -> list[Experience]:
+        if self.args.riskpo.eval_max_new_tokens is not None:
+            generate_kwargs["max_new_tokens"] = self.args.riskpo.eval_max_new_tokens
         self.eval_samples = super().generate_eval_samples(**generate_kwargs)
         self._check_verdicts()
         return self.eval_samples

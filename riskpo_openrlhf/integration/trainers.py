@@ -17,6 +17,7 @@ from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
 from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
+from riskpo_openrlhf.integration.step_limit import STEP, total_steps
 
 STATE_KEY = "riskpo"  # in the client state of OpenRLHF's checkpoints
 
@@ -67,9 +68,12 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if not self.args.algo.dynamic_filtering_enable:  # which draws more prompts than it keeps
-            steps = -(-len(self.prompts_dataloader) // self.args.rollout.batch_size)
-            self.total_steps = steps * self.args.train.num_episodes
+        self.total_steps = total_steps(self.args, len(self.prompts_dataloader))
+
+    def init_checkpoint_states(self, **more) -> dict:
+        states = super().init_checkpoint_states(**more)
+        self.samples_generator.step_limit.steps = states["global_step"]
+        return states
 
     def fit(self, global_step: int = 0, **more) -> None:
         resuming = self.args.ckpt.load_enable and os.path.exists(os.path.join(self.args.ckpt.path, "_actor"))
@@ -94,6 +98,11 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
 class RiskPOTrainingActor(_RiskPODriver, plain_class(ppo_trainer_async.TrainingActor)):
     """The driver of asynchronous runs; its rollouts come from `RiskPOGenerateSamplesActor`."""
 
+    def init_checkpoint_states(self, **more) -> dict:
+        states = super().init_checkpoint_states(**more)
+        loader = {**states["data_loader_state_dict"], STEP: states["global_step"]}
+        return {**states, "data_loader_state_dict": loader}
+
 
 class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesActor)):
     """The asynchronous generator, with our handling of missing verdicts and our evaluation metrics."""
@@ -101,6 +110,11 @@ class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesAc
     def __init__(self, *args, **kwargs):
         replace_names(GENERATOR)
         super().__init__(*args, **kwargs)
+
+    def load_state_dict(self, state_dict, **more):
+        state = dict(state_dict)
+        self.samples_generator.step_limit.steps = state.pop(STEP)
+        super().load_state_dict(state, **more)
 
     def _run_eval(self, **more):
         logs = super()._run_eval(**more)

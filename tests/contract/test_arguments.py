@@ -200,6 +200,12 @@ WRONG = {
     "overlong penalty without effect": (["--reward.overlong_buffer_len", "9"], "--algo.riskpo.shaped_rewards true"),
     "truncation penalty without effect": (["--reward.stop_properly_penalty_coef", "0"], "--algo.riskpo.shaped"),
     "evaluation on nothing": (["--riskpo.eval_at_start"], "--riskpo.eval_at_start needs --eval.dataset"),
+    "no step": (["--riskpo.max_steps", "0"], "--riskpo.max_steps 0 is not allowed: at least 1"),
+    "a length of no evaluation": (["--riskpo.eval_max_new_tokens", "9"], "--riskpo.eval_max_new_tokens needs --eval"),
+    "an evaluation that leaves no room for the prompt": (
+        ["--riskpo.eval_max_new_tokens", "64", "--data.max_len", "64", "--eval.dataset", "x"],
+        "--riskpo.eval_max_new_tokens 64 is not allowed: 1 to 63",
+    ),
     "a knob of the authors' code": (
         ["--algo.riskpo.preset", "released-dapo", "--algo.riskpo.credit", "uniform"],
         "--algo.riskpo.credit uniform can't stand beside --algo.riskpo.preset released-dapo",

@@ -116,6 +116,15 @@ def test_every_response_token_gets_the_estimators_advantage_and_padding_gets_non
     assert all(e.kl is None for e in experiences)
 
 
+@pytest.mark.parametrize("kl", [0.0, 0.1])
+def test_no_micro_batch_takes_the_whole_rollouts_values_along_when_it_is_pickled(kl):
+    experiences = make_maker(kl=kl).compute_advantages_and_returns(make_experiences(random_scores()))
+    for name in ("advantages", "returns"):
+        assert all(getattr(e, name).untyped_storage().nbytes() == getattr(e, name).nbytes for e in experiences)
+    for name in ("group_reward_std", "return"):
+        assert all(e.info[name].untyped_storage().nbytes() == e.info[name].nbytes for e in experiences)
+
+
 def test_micro_batches_may_come_in_any_order():
     scores, shuffled = random_scores(), torch.randperm(PROMPTS * GROUP, generator=torch.Generator().manual_seed(1))
     plain = make_maker().compute_advantages_and_returns(make_experiences(scores))
@@ -319,6 +328,7 @@ def make_generator(monkeypatch=None, responses=(), **changes):
     """A generator; its parent's vLLM part, if asked for, yields these responses as one rollout."""
     args = make_args(**changes)
     args.algo.riskpo = flags_of(RiskPOConfig())
+    args.riskpo = SimpleNamespace(max_steps=None, eval_max_new_tokens=None)
     generator = RiskPOSamplesGenerator(SimpleNamespace(args=args), None, None, None, [Engine()])
     if monkeypatch is not None:
         monkeypatch.setattr("ray.get", lambda refs: refs)

@@ -44,13 +44,15 @@ def test_a_run_on_two_ranks_trains_evaluates_logs_every_metric_and_keeps_the_eng
     assert any(not torch.equal(before[name], after[name].to(before[name].dtype)) for name in before)
 
 
-def test_an_asynchronous_run_with_two_engines_and_two_ranks_trains_with_kl_as_loss_and_several_epochs(train):
+def test_an_asynchronous_run_with_two_engines_and_two_ranks_trains_so_many_steps_with_kl_as_loss(train):
     job = train(
-        "--train.async_enable", "--actor.num_gpus_per_node", 2, "--vllm.num_engines", 2,
+        "--train.async_enable", "--riskpo.max_steps", 3, "--data.max_samples", 240,
+        "--actor.num_gpus_per_node", 2, "--vllm.num_engines", 2,
         "--ref.num_gpus_per_node", 2, "--train.colocate_actor_ref", "--algo.kl.init_coef", 0.01, "--algo.kl.use_loss",
         "--algo.kl.estimator", "k3", "--train.max_epochs", 2, "--ckpt.save_steps", 3, "--logger.wandb.key", "0" * 40,
     ).require_success()  # fmt: skip
-    assert job.steps() == [1, 2, 3]
+    assert job.steps() == [1, 2, 3] and "[riskpo] done" in job.output
+    assert (job.folder / "model/model.safetensors").is_file()
     scalars = job.scalars()
     assert all(f"train/{name}" in scalars for name in OURS | THEIRS | {"kl"})
     (wandb,) = job.folder.glob("**/offline-run-*/run-*.wandb")
@@ -65,9 +67,9 @@ def test_a_colocated_run_trains_with_dynamic_batching_dynamic_filtering_kl_in_th
         "--train.colocate_all", "--actor.policy_loss_type", "gmpo", "--train.dynamic_batch_enable",
         "--train.max_tokens_per_gpu", 256, "--algo.dynamic_filtering_enable",
         "--algo.dynamic_filtering_range", 0, 1, "--algo.kl.init_coef", 0.01, "--ref.num_gpus_per_node", 1,
-        "--data.max_samples", 200, "--rollout.batch_size", 6,
+        "--data.max_samples", 200, "--rollout.batch_size", 6, "--riskpo.max_steps", 3,
     ).require_success()  # fmt: skip
-    assert job.steps()[0] == 1
+    assert job.steps() == [1, 2, 3] and "[riskpo] done" in job.output
     scalars = job.scalars()
     assert all(value > 0 for _, value in scalars["train/dynamic_filtering_pass_rate"])
     assert all(value == 0 for _, value in scalars["train/signal/prompts_all_wrong"])
@@ -121,20 +123,13 @@ def resume(train, flags, saved: dict):
     return resumed
 
 
-def test_a_reward_function_that_fails_stops_the_job_with_its_own_error(train, tmp_path):
+def test_a_reward_function_that_fails_stops_an_asynchronous_job_with_its_own_error(train, tmp_path):
     reward = tmp_path / "reward.py"
     reward.write_text("def reward_func(queries, prompts, labels):\n    raise KeyError('no gold answer')\n")
-    job = train(reward=reward)
-    assert job.code == 1
+    job = train("--train.async_enable", reward=reward)
+    assert job.code == 1 and "[riskpo] done" not in job.output
     assert "48 of 48 responses of this rollout have no verdict" in job.output
     assert "KeyError: 'no gold answer'" in job.output
-
-
-def test_a_dead_engine_ends_an_asynchronous_job_with_an_error(train):
-    job = train("--train.async_enable", "--data.max_samples", 240, watch=kill_engines_after(2))
-    assert job.code == 1
-    assert "EngineDeadError" in job.output
-    assert "[riskpo] done" not in job.output
 
 
 def kill_engines_after(step: int):

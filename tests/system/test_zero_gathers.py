@@ -58,7 +58,7 @@ def wrong_rounds(ranks: int, rounds: int, order: str) -> list[int]:
     return [int(output.split("wrong=")[1].split()[0]) for output in outputs]
 
 
-@pytest.mark.parametrize(("ranks", "rounds"), [(2, 200), (4, 60)])
+@pytest.mark.parametrize(("ranks", "rounds"), [(2, 100), (4, 30)])
 def test_every_gathered_value_is_the_one_that_was_written(ranks, rounds):
     assert wrong_rounds(ranks, rounds, "in order") == [0] * ranks
 
