@@ -1,0 +1,128 @@
+"""A resumed run equals one that was never interrupted: the driver's part of it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+
+import numpy
+import torch
+
+KL_KEY = "riskpo_kl_coef"  # in the client state of OpenRLHF's checkpoints
+_LOADER, _BUFFERED = "loader", "buffered"
+BEGINNING = {"episode": 0, "global_step": 0, "total_consumed_prompts": 0, "data_loader_state_dict": {}}
+
+
+def seed_driver(args) -> None:
+    """Seed this process by `--train.seed`, before the data loaders are made: their order is drawn then.
+
+    OpenRLHF seeds its workers only.
+    """
+    random.seed(args.train.seed)
+    numpy.random.seed(args.train.seed % 2**32)
+    torch.manual_seed(args.train.seed)
+
+
+class PromptLoader:
+    """OpenRLHF's loader of prompts, with two things in its state that OpenRLHF would lose.
+
+    The end of an episode: a short last step leaves a used-up loader, and OpenRLHF would draw a whole episode again.
+    Prompts in the generator's buffer (`--rollout.vllm_generate_batch_size` above `--rollout.batch_size`): they have
+    left the loader, but no step has used them. A resumed run generates for them first.
+    """
+
+    def __init__(self, loader):
+        self.loader = loader
+        self.generator = None  # OpenRLHF's samples generator, set by its owner
+        self._first: list | None = None  # what the first iteration after a resume begins with
+        self._ended = False  # and whether it ends there
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator:
+        first, self._first = self._first, None
+        if first is None:
+            return iter(self.loader)
+        return iter(first) if self._ended else itertools.chain(first, self.loader)
+
+    def state_dict(self) -> dict:
+        return {_LOADER: self.loader.state_dict(), _BUFFERED: self._buffered()}
+
+    def load_state_dict(self, state: dict) -> None:
+        if _LOADER not in state:  # a checkpoint by OpenRLHF, or by an earlier release
+            state = {_LOADER: state, _BUFFERED: []}
+        self.loader.load_state_dict(state[_LOADER])
+        self._first, self._ended = state[_BUFFERED], state[_LOADER].get("_iterator_finished", False)
+
+    def _buffered(self) -> list[tuple]:
+        """Return one batch of OpenRLHF's loader for each prompt in the generator's buffer."""
+        buffer = getattr(self.generator, "_sample_buffer", None) or []
+        group = self.generator.args.rollout.n_samples_per_prompt if buffer else 1
+        return [(None, sample.prompts, sample.labels, sample.images) for sample in buffer[::group]]
+
+
+def saved(driver, client_states: dict | None) -> dict:
+    """Add to the client state what OpenRLHF's drivers would lose."""
+    return {**(client_states or {}), KL_KEY: float(driver.kl_ctl.value)}
+
+
+def restored(driver, states: dict | None) -> dict:
+    """Return the states to go on from, the beginning if a checkpoint was not found; set the KL's coefficient."""
+    if not states or "episode" not in states:
+        return dict(BEGINNING)
+    if KL_KEY in states and driver.args.algo.kl.target:  # a fixed coefficient is the flag's
+        driver.kl_ctl.value = states[KL_KEY]
+    return states
+
+
+def start_logging_after(driver, step: int) -> None:
+    """Let TensorBoard drop what an interrupted run logged after `step` into the same folder."""
+    if driver.tensorboard_logger:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = driver.tensorboard_logger.writer
+        writer.close()
+        driver.tensorboard_logger.writer = SummaryWriter(log_dir=writer.log_dir, purge_step=step + 1)
+
+
+class PutBack:
+    """A queue whose reader can put items back in front."""
+
+    def __init__(self, queue):
+        self._queue, self._front = queue, []
+
+    def get(self, **options):
+        return self._front.pop(0) if self._front else self._queue.get(**options)
+
+    def get_new(self, **options):
+        """Read past what was put back."""
+        return self._queue.get(**options)
+
+    def put_back(self, item) -> None:
+        self._front.append(item)
+
+    def waiting(self) -> list:
+        return self._front
+
+
+def evaluation_before(driver, step: int) -> tuple | None:
+    """Wait for the evaluation of the weights after `step`, if one is due. Return `("eval", step, metrics)` or None.
+
+    OpenRLHF's asynchronous driver trains on meanwhile, and saves the next step's weights as the best checkpoint.
+    Rollouts that come first are put back. There is no evaluation if the generator is done.
+    """
+    steps = driver.args.eval.steps
+    if not driver.args.eval.dataset or steps in (-1, float("inf")) or not step or step % steps:
+        return None
+    queue = driver.rollout_queue
+    if "done" in [item for item in queue.waiting() if isinstance(item, str)]:
+        return None
+    while True:
+        item = queue.get_new(block=True)
+        if isinstance(item, tuple) and item[0] == "eval":
+            return item
+        queue.put_back(item)
+        if isinstance(item, str) and item == "done":
+            return None
