@@ -5,8 +5,8 @@
                      /.deleting-global_step4/ on its way out
                      /latest                  the name of the newest checkpoint
 
-A checkpoint is written under another name, then moved (the critic's first), then `latest` is replaced, and only then
-are old ones deleted. `finish` does all of that and may be repeated after a kill at any moment.
+A checkpoint is written under another name. When all parts are complete, `latest` is replaced, the parts are moved (the
+critic's first), and only then are old ones deleted. `finish` does that and may be repeated after a kill at any moment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from riskpo_openrlhf.files import write_bytes, write_json
 from riskpo_openrlhf.integration.faults import RunFault
 
 ACTOR, CRITIC = "_actor", "_critic"
-WRITING, DELETING = ".writing-", ".deleting-"
+WRITING, DELETING, PROBE = ".writing-", ".deleting-", ".shared-"
 MANIFEST, METRIC, LATEST = "manifest.json", "metric.json", "latest"
 FORMAT = 1
 
@@ -114,10 +114,12 @@ def recover(root: Path, critic: bool, max_num: int, max_mem: float) -> list[str]
     lines = [f"checkpoint {tag} was complete but not yet moved: moved now" for tag in _complete(root, critic)]
     finish(root, critic, max_num, max_mem)
     for part in (part for part in (root / CRITIC, root / ACTOR) if part.is_dir()):
-        for folder in (path for path in part.iterdir() if path.name.startswith((WRITING, DELETING))):
-            if folder.name.startswith(WRITING):
-                lines.append(f"removed {folder}: its writing was interrupted")
-            shutil.rmtree(folder)
+        for path in list(part.iterdir()):
+            if path.name.startswith((WRITING, DELETING)):
+                lines += [f"removed {path}: its writing was interrupted"] * path.name.startswith(WRITING)
+                shutil.rmtree(path)
+            elif path.name.startswith((f".{LATEST}.", PROBE)):
+                path.unlink()
         if part.name == CRITIC:
             for tag in set(_tags(part)) - set(_tags(root / ACTOR)):  # moved without the actor's, or left by a deletion
                 lines.append(f"removed {part / tag}: the actor has none of that name")
@@ -126,19 +128,19 @@ def recover(root: Path, critic: bool, max_num: int, max_mem: float) -> list[str]
 
 
 def finish(root: Path, critic: bool, max_num: int, max_mem: float) -> list[str]:
-    """Move each complete `.writing-` folder to its name, replace `latest`, then delete old checkpoints.
+    """Replace `latest`, move each complete `.writing-` folder to its name, then delete old checkpoints.
 
     `max_mem` in GiB. Returns the names that were moved. Repeats nothing that is done.
     """
     moved = _complete(root, critic)
     for tag in moved:
+        point_latest(root, critic, tag)
         for part in parts(root, critic):
             new = part / f"{WRITING}{tag}"
             if new.is_dir():
                 if (part / tag).exists():
                     _set_aside(part / tag)
                 os.rename(new, part / tag)
-        point_latest(root, critic, tag)
         _rotate(root, critic, tag, max_num, max_mem)
     return moved
 

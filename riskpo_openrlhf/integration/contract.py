@@ -90,6 +90,17 @@ SEAMS: dict[str, dict[str, str | None]] = {
     },
     "openrlhf.trainer.ray.vllm_worker_wrap": {"WorkerWrap.update_weight": "self name dtype shape empty_cache"},
     "openrlhf.utils": {"get_strategy": "args"},
+    "openrlhf.utils.deepspeed": {
+        "DeepspeedStrategy.save_ckpt": "self model save_dir tag max_num max_mem client_state save_latest metric_value "
+        "metric_key",
+        "DeepspeedStrategy.load_ckpt": "self model load_dir tag load_module_strict load_optimizer_states "
+        "load_lr_scheduler_states load_module_only",
+        "DeepspeedStrategy.save_model": "self model tokenizer output_dir kwargs",
+        "DeepspeedStrategy.setup_dataloader": "self replay_buffer batch_size pin_memory shuffle collate_fn drop_last "
+        "sampler consumed_samples num_workers",
+        "DeepspeedStrategy.get_rank": "self",
+        "DeepspeedStrategy._write_ckpt_metric": "self ckpt_dir metric_value metric_key",
+    },
     "openrlhf.utils.utils": {"get_strategy": "args", "get_tokenizer": "pretrain model padding_side strategy use_fast"},
     "openrlhf.utils.agent": {
         "SingleTurnAgentExecutor.execute": "self prompt label sampling_params max_length hf_tokenizer llm_engine "
@@ -98,7 +109,8 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "SingleTurnAgentExecutor._fetch_rewards_via_http": "self queries_list prompts_list labels_list",
     },
     "openrlhf.utils.distributed_util": {
-        "stateless_init_process_group": "master_address master_port rank world_size device"
+        "torch_dist_barrier_and_cuda_sync": "",
+        "stateless_init_process_group": "master_address master_port rank world_size device",
     },
     "openrlhf.utils.loss_utils": {
         "get_loss_batch_info": "strategy loss_mask replay_buffer step dynamic_batch batch_num_tokens global_batch_size"
@@ -124,14 +136,18 @@ SEAMS: dict[str, dict[str, str | None]] = {
 # module.Class -> attributes that we read of its objects: fields, or set by its methods.
 ATTRIBUTES: dict[str, str] = {
     "openrlhf.trainer.ppo_trainer.PPOTrainer": "args eval_dataloader experience_maker generate_kwargs "
-    "prompts_dataloader samples_generator tensorboard_logger wandb_logger",
-    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker",
-    "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader samples_generator",
+    "prompts_dataloader samples_generator tensorboard_logger wandb_logger actor_model_group kl_ctl",
+    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker actor_model_group kl_ctl rollout_queue "
+    "rollout_slots _latest_client_states tensorboard_logger wandb_logger",
+    "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader prompts_dataloader "
+    "samples_generator",
     "openrlhf.trainer.ppo_utils.experience.Experience": "action_mask advantages images index info kl labels prompts "
     "response_length returns rewards scores truncated",
     "openrlhf.trainer.ppo_utils.experience_maker.RemoteExperienceMaker": "args initial_model_group kl_ctl "
     "reward_model_group",
-    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "args vllm_engines",
+    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args vllm_engines",
+    "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "strategy",
+    "openrlhf.utils.deepspeed.DeepspeedStrategy": "args",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
     "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",
     "openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap": "_model_update_group",
@@ -144,11 +160,12 @@ actor.dual_clip actor.entropy_coef actor.eps_clip actor.eps_clip_low_high actor.
 actor.num_gpus_per_node actor.num_nodes actor.policy_loss_type
 algo.advantage.estimator algo.advantage.gamma algo.dynamic_filtering_enable algo.kl.init_coef algo.kl.target
 algo.kl.use_loss
-ckpt.load_enable ckpt.path critic.num_gpus_per_node critic.num_nodes
+ckpt.disable_ds ckpt.load_enable ckpt.max_mem ckpt.max_num ckpt.path ckpt.save_steps
+critic.model_name_or_path critic.num_gpus_per_node critic.num_nodes
 data.apply_chat_template data.image_key data.input_key data.label_key data.max_images_per_prompt data.max_len
 data.max_samples data.prompt_dataset data.prompt_probs data.prompt_split
 ds.attn_implementation ds.enable_sleep ds.packing_samples ds.ring_attn_size ds.tensor_parallel_size
-eval.dataset eval.n_samples_per_prompt eval.split eval.temperature
+eval.dataset eval.n_samples_per_prompt eval.split eval.steps eval.temperature
 logger.tensorboard_dir logger.wandb.key logger.wandb.run_name
 ref.num_gpus_per_node ref.num_nodes
 reward.num_gpus_per_node reward.num_nodes reward.overlong_buffer_len reward.remote_url

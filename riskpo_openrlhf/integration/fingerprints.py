@@ -30,6 +30,7 @@ SILENT = (
     "ckpt.", "logger.", "riskpo.", "eval.", "local_rank", "actor.num_", "actor.model_name_or_path",
     "data.prompt_dataset", "data.dataloader_num_workers", "reward.remote_url", "train.agent_func_path", "use_ms",
 )  # fmt: skip
+CONTENTS = {"data": "--data.prompt_dataset", "model": "--actor.model_name_or_path", "reward": "the reward function"}
 MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 CURE = (
     "Restore what differs; or start a new run with another --ckpt.path, from the saved model if need be "
@@ -61,13 +62,8 @@ def compare(saved: dict | None, args: SimpleNamespace, where: Path) -> list[str]
             refuse = now.split(".")[:2] != then.split(".")[:2]
         else:
             refuse = name in REFUSED
-        what = {
-            "data": "--data.prompt_dataset",
-            "model": "--actor.model_name_or_path",
-            "reward": "the reward function",
-        }
-        text = what.get(name, name if name in own["versions"] else f"--{name}")
-        text += " has other content" if name in what else f" {now} (checkpoint {then})"
+        text = CONTENTS.get(name, name if name in own["versions"] else f"--{name}")
+        text += " has other content" if name in CONTENTS else f" {now} (checkpoint {then})"
         (refused if refuse else lines).append(f"{text}, and {REFUSED[name]}" if refuse else text)
     if refused:
         raise RunFault(f"cannot resume from {where}: {'; '.join(refused)}", CURE)

@@ -21,7 +21,7 @@ from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.integration import checkpoints, fingerprints
-from riskpo_openrlhf.integration.checkpoints import ACTOR, WRITING
+from riskpo_openrlhf.integration.checkpoints import ACTOR, PROBE, WRITING
 from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.resume import PromptLoader
 
@@ -123,15 +123,13 @@ class RiskPOStrategy(DeepspeedStrategy):
         if self.args.ckpt.disable_ds or max(self.args.ckpt.save_steps, self.args.eval.steps) <= 0:
             return  # no checkpoint will be written
         part = Path(self.args.ckpt.path) / ACTOR
-        probe = part / f".shared-{os.urandom(4).hex()}"
+        probe = part / f"{PROBE}{os.urandom(4).hex()}"
         name = self._on_rank_0(lambda: (part.mkdir(parents=True, exist_ok=True), probe.touch(), probe.name)[-1])
         seen = [None] * dist.get_world_size()
         dist.all_gather_object(seen, (socket.gethostname(), (part / name).exists()))
         self._on_rank_0(lambda: probe.unlink(missing_ok=True))
         if blind := sorted({host for host, sees in seen if not sees}):
-            raise _not_shared(
-                part, f"node {', '.join(blind)} does not see what rank 0's node {seen[0][0]} writes there"
-            )
+            raise _not_shared(part, f"node {', '.join(blind)} does not see what node {seen[0][0]} writes")
 
     def _choose(self, part: Path) -> str | None:
         if part.name != ACTOR:  # the actor came first and has settled it
