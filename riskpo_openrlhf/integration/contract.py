@@ -57,6 +57,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "SamplesGenerator.__init__": "self strategy prompts_dataloader eval_dataloader tokenizer vllm_engines",
         "SamplesGenerator.generate_samples": "self generate_kwargs",
         "SamplesGenerator.generate_eval_samples": "self generate_kwargs",
+        "SamplesGenerator._dispatch_prompts_to_vllm": "self prompts labels images generate_kwargs",
         "SamplesGenerator._process_response_into_experience": "self response generate_kwargs",
     },
     "openrlhf.trainer.ppo_utils.experience": {"Experience": None},
@@ -145,7 +146,7 @@ ATTRIBUTES: dict[str, str] = {
     "response_length returns rewards scores truncated",
     "openrlhf.trainer.ppo_utils.experience_maker.RemoteExperienceMaker": "args initial_model_group kl_ctl "
     "reward_model_group",
-    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args vllm_engines",
+    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args prompts_dataloader vllm_engines",
     "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "strategy",
     "openrlhf.utils.deepspeed.DeepspeedStrategy": "args",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
@@ -172,7 +173,7 @@ reward.num_gpus_per_node reward.num_nodes reward.overlong_buffer_len reward.remo
 reward.stop_properly_penalty_coef
 rollout.batch_size rollout.max_new_tokens rollout.n_samples_per_prompt
 train.agent_func_path train.async_enable train.batch_size train.colocate_actor_ref train.colocate_all
-train.dynamic_batch_enable train.max_epochs train.micro_batch_size train.num_episodes train.seed
+train.dynamic_batch_enable train.full_determinism_enable train.max_epochs train.micro_batch_size train.num_episodes train.seed
 vllm.enable_sleep vllm.enforce_eager vllm.num_engines vllm.sync_backend vllm.tensor_parallel_size
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ import numpy
 import torch
 
 KL_KEY = "riskpo_kl_coef"  # in the client state of OpenRLHF's checkpoints
-_LOADER, _BUFFERED = "loader", "buffered"
+_LOADER, _BUFFERED, _DRAWN = "loader", "buffered", "drawn"
 BEGINNING = {"episode": 0, "global_step": 0, "total_consumed_prompts": 0, "data_loader_state_dict": {}}
 
 
@@ -34,6 +33,7 @@ class PromptLoader:
 
     def __init__(self, loader):
         self.loader = loader
+        self.drawn = 0  # prompts, in all episodes
         self.generator = None  # OpenRLHF's samples generator, set by its owner
         self._first: list | None = None  # what the first iteration after a resume begins with
         self._ended = False  # and whether it ends there
@@ -42,18 +42,22 @@ class PromptLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator:
-        first, self._first = self._first, None
-        if first is None:
-            return iter(self.loader)
-        return iter(first) if self._ended else itertools.chain(first, self.loader)
+        first, self._first = self._first or [], None
+        ended, self._ended = self._ended, False
+        yield from first
+        if not ended:
+            for batch in self.loader:
+                self.drawn += 1
+                yield batch
 
     def state_dict(self) -> dict:
-        return {_LOADER: self.loader.state_dict(), _BUFFERED: self._buffered()}
+        return {_LOADER: self.loader.state_dict(), _BUFFERED: self._buffered(), _DRAWN: self.drawn}
 
     def load_state_dict(self, state: dict) -> None:
         if _LOADER not in state:  # a checkpoint by OpenRLHF, or by an earlier release
-            state = {_LOADER: state, _BUFFERED: []}
+            state = {_LOADER: state, _BUFFERED: [], _DRAWN: state.get("_num_yielded", 0)}
         self.loader.load_state_dict(state[_LOADER])
+        self.drawn = state[_DRAWN]
         self._first, self._ended = state[_BUFFERED], state[_LOADER].get("_iterator_finished", False)
 
     def _buffered(self) -> list[tuple]:
