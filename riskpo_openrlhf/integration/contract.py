@@ -28,6 +28,8 @@ SEAMS: dict[str, dict[str, str | None]] = {
     "openrlhf.trainer.ppo_trainer": {
         "BasePPOTrainer.__init__": "self strategy actor_model_group critic_model_group reward_model_group "
         "reference_model_group vllm_engines tokenizer",
+        "BasePPOTrainer.ppo_train": "self global_steps",
+        "BasePPOTrainer.fit": "self global_step",
         "BasePPOTrainer.train_step": "self rollout_samples global_step",
         "BasePPOTrainer.save_logs_and_checkpoints": "self global_step logs_dict client_states",
         "BasePPOTrainer.save_best_checkpoint": "self eval_metrics global_step client_states",
@@ -137,8 +139,8 @@ SEAMS: dict[str, dict[str, str | None]] = {
 # module.Class -> attributes that we read of its objects: fields, or set by its methods.
 ATTRIBUTES: dict[str, str] = {
     "openrlhf.trainer.ppo_trainer.PPOTrainer": "args eval_dataloader experience_maker generate_kwargs "
-    "prompts_dataloader samples_generator tensorboard_logger wandb_logger actor_model_group kl_ctl",
-    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker actor_model_group kl_ctl rollout_queue "
+    "prompts_dataloader samples_generator tensorboard_logger wandb_logger actor_model_group critic_model_group kl_ctl",
+    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker actor_model_group critic_model_group kl_ctl rollout_queue "
     "rollout_slots _latest_client_states tensorboard_logger wandb_logger",
     "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader prompts_dataloader "
     "samples_generator",
@@ -146,7 +148,8 @@ ATTRIBUTES: dict[str, str] = {
     "response_length returns rewards scores truncated",
     "openrlhf.trainer.ppo_utils.experience_maker.RemoteExperienceMaker": "args initial_model_group kl_ctl "
     "reward_model_group",
-    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args prompts_dataloader vllm_engines",
+    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args prompts_dataloader "
+    "vllm_engines",
     "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "strategy",
     "openrlhf.utils.deepspeed.DeepspeedStrategy": "args",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
@@ -173,7 +176,8 @@ reward.num_gpus_per_node reward.num_nodes reward.overlong_buffer_len reward.remo
 reward.stop_properly_penalty_coef
 rollout.batch_size rollout.max_new_tokens rollout.n_samples_per_prompt
 train.agent_func_path train.async_enable train.batch_size train.colocate_actor_ref train.colocate_all
-train.dynamic_batch_enable train.full_determinism_enable train.max_epochs train.micro_batch_size train.num_episodes train.seed
+train.dynamic_batch_enable train.full_determinism_enable train.max_epochs train.micro_batch_size train.num_episodes
+train.seed
 vllm.enable_sleep vllm.enforce_eager vllm.num_engines vllm.sync_backend vllm.tensor_parallel_size
 """
 

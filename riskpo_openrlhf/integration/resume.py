@@ -6,7 +6,10 @@ import random
 from collections.abc import Iterator
 
 import numpy
+import ray
 import torch
+
+from riskpo_openrlhf.console import say
 
 KL_KEY = "riskpo_kl_coef"  # in the client state of OpenRLHF's checkpoints
 _LOADER, _BUFFERED, _DRAWN = "loader", "buffered", "drawn"
@@ -79,6 +82,24 @@ def restored(driver, states: dict | None) -> dict:
     if KL_KEY in states and driver.args.algo.kl.target:  # a fixed coefficient is the flag's
         driver.kl_ctl.value = states[KL_KEY]
     return states
+
+
+def keep_last_step(driver) -> None:
+    """Save a checkpoint of the last step if none was saved, and the weights are still those. Called at a fault."""
+    if driver.unsaved is None or driver.args.ckpt.disable_ds:
+        return
+    (step, states), driver.unsaved = driver.unsaved, None
+    tag = f"global_step{step}"
+    try:
+        refs = driver.actor_model_group.async_run_method(method_name="save_checkpoint", tag=tag, client_states=states)
+        if driver.critic_model_group is not None:
+            refs += driver.critic_model_group.async_run_method(method_name="save_checkpoint", tag=tag)
+        ray.get(refs)
+        driver.finish_checkpoints()
+    except Exception as error:  # the fault itself is what the run ends with
+        say(f"step {step} could not be kept: {type(error).__name__}: {error}")
+    else:
+        say(f"step {step} is kept as checkpoint {tag} in {driver.args.ckpt.path}: resume with --ckpt.load_enable")
 
 
 def start_logging_after(driver, step: int) -> None:

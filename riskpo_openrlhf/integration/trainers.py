@@ -18,6 +18,7 @@ from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
 from riskpo_openrlhf.integration import resume
 from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
 from riskpo_openrlhf.integration.contract import plain_class
+from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
 
 STATE_KEY = "riskpo"  # in the client state of OpenRLHF's checkpoints
@@ -30,9 +31,21 @@ class _RiskPODriver:
         replace_names(DRIVER)  # OpenRLHF's constructors look up the experience maker and the generator
         resume.seed_driver(_strategy(args, kwargs).args)
         super().__init__(*args, **kwargs)
+        self.unsaved: tuple[int, dict] | None = None  # the last step with its state, while the weights are those
         self._riskpo = uses_riskpo(self.args)
         if self._riskpo:
             say(self.experience_maker.config.describe(self.args.algo.riskpo.preset, method_flags(self.args)))
+
+    def fit(self, global_step: int = 0, **more) -> None:
+        try:
+            super().fit(global_step, **more)
+        except (RunFault, ValueError):
+            resume.keep_last_step(self)
+            raise
+
+    def ppo_train(self, *args, **more):
+        self.unsaved = None  # the weights change
+        return super().ppo_train(*args, **more)
 
     def train_step(self, rollout_samples, global_step: int, **more):
         self.experience_maker.step = global_step
@@ -50,15 +63,18 @@ class _RiskPODriver:
     def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None, **more):
         steps = getattr(self, "total_steps", None)
         say(_step_text(logs_dict or {}, global_step, steps), step=global_step, steps=steps)
-        super().save_logs_and_checkpoints(global_step, logs_dict, self._with_state(client_states), **more)
+        states = self._with_state(client_states)
+        super().save_logs_and_checkpoints(global_step, logs_dict, states, **more)
         if global_step % self.args.ckpt.save_steps == 0:
-            self._finish_checkpoints()
+            self.finish_checkpoints()
+        else:
+            self.unsaved = (global_step, states)
 
     def save_best_checkpoint(self, eval_metrics, global_step, client_states=None, **more):
         super().save_best_checkpoint(eval_metrics, global_step, self._with_state(client_states), **more)
-        self._finish_checkpoints()
+        self.finish_checkpoints()
 
-    def _finish_checkpoints(self) -> None:
+    def finish_checkpoints(self) -> None:
         """Let checkpoints count that every actor has written."""
         ray.get(self.actor_model_group.async_run_method(method_name="finish_checkpoints"))
 
