@@ -140,8 +140,8 @@ SEAMS: dict[str, dict[str, str | None]] = {
 ATTRIBUTES: dict[str, str] = {
     "openrlhf.trainer.ppo_trainer.PPOTrainer": "args eval_dataloader experience_maker generate_kwargs "
     "prompts_dataloader samples_generator tensorboard_logger wandb_logger actor_model_group critic_model_group kl_ctl",
-    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker actor_model_group critic_model_group kl_ctl rollout_queue "
-    "rollout_slots _latest_client_states tensorboard_logger wandb_logger",
+    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker actor_model_group "
+    "critic_model_group kl_ctl rollout_queue rollout_slots _latest_client_states tensorboard_logger wandb_logger",
     "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader prompts_dataloader "
     "samples_generator",
     "openrlhf.trainer.ppo_utils.experience.Experience": "action_mask advantages images index info kl labels prompts "

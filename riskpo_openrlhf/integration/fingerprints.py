@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from riskpo_openrlhf import __version__
+from riskpo_openrlhf.integration import checkpoints
 from riskpo_openrlhf.integration.check_data import is_local
 from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.final_flags import flat, versions
@@ -68,6 +69,20 @@ def compare(saved: dict | None, args: SimpleNamespace, where: Path) -> list[str]
     if refused:
         raise RunFault(f"cannot resume from {where}: {'; '.join(refused)}", CURE)
     return [f"resuming with a difference: {line}" for line in lines]
+
+
+def check_resume(args: SimpleNamespace) -> None:
+    """Compare before anything is started, where this machine sees the checkpoints. Raises `RunFault` as `compare`."""
+    if not args.ckpt.load_enable:
+        return
+    root = Path(args.ckpt.path)
+    tag, _ = checkpoints.choose(root, bool(args.critic.model_name_or_path))
+    manifest = checkpoints.read_manifest(root / checkpoints.ACTOR / tag) if tag else None
+    if manifest:
+        ranks = args.actor.num_nodes * args.actor.num_gpus_per_node
+        if manifest["ranks"] != ranks:
+            raise other_ranks(root / checkpoints.ACTOR / tag, manifest["ranks"], ranks)
+        compare(manifest["fingerprints"], args, root / checkpoints.ACTOR / tag)
 
 
 def other_ranks(where: Path, then: int, now: int) -> RunFault:

@@ -190,6 +190,7 @@ def get_strategy(args):
     from riskpo_openrlhf.integration import fingerprints
     from riskpo_openrlhf.integration.final_flags import write_settings
 
+    fingerprints.check_resume(args)
     write_settings(args)
     args.riskpo.fingerprints = fingerprints.of(args)
     return get_strategy(args)
