@@ -43,8 +43,8 @@ def test_the_same_run_resumes_without_a_word_also_from_another_folder(files, tmp
 
 
 REFUSED_CHANGES = [
-    ("--data.max_samples", "7"), ("--data.prompt_split", "test"), ("--ds.zero_stage", "3"), ("--ds.param_dtype", "fp16"),
-    ("--ds.lora.rank", "4"), ("--actor.optim", "muon"),
+    ("--data.max_samples", "7"), ("--data.prompt_split", "test"), ("--ds.zero_stage", "3"),
+    ("--ds.param_dtype", "fp16"), ("--ds.lora.rank", "4"), ("--actor.optim", "muon"),
 ]  # fmt: skip
 
 
