@@ -145,10 +145,12 @@ def finish(root: Path, critic: bool, max_num: int, max_mem: float) -> list[str]:
     return moved
 
 
-def point_latest(root: Path, critic: bool, tag: str) -> None:
-    """Let `latest` of every part name this checkpoint, each in one step."""
+def point_latest(root: Path, critic: bool, tag: str | None) -> None:
+    """Let `latest` of every part name this checkpoint, each in one step. None: remove it."""
     for part in parts(root, critic):
-        if read_latest(part) != tag:
+        if tag is None:
+            (part / LATEST).unlink(missing_ok=True)
+        elif read_latest(part) != tag:
             write_bytes(part / LATEST, tag.encode())
 
 
@@ -219,7 +221,7 @@ def _rotate(root: Path, critic: bool, newest: str, max_num: int, max_mem: float)
     for tag in [tag for tag in regular if damage(actor / tag)]:  # never counted
         _delete_everywhere(root, critic, tag)
         regular.remove(tag)
-    regular.sort(key=lambda tag: (_metric(actor / tag) is not None, _metric(actor / tag) or 0.0, _step(tag)))
+    regular.sort(key=lambda tag: (_metric(actor / tag) is not None, _metric(actor / tag) or 0.0, _age(actor / tag)))
     over = 0 if newest.startswith("best") else len(regular) + 1 - max(max_num, 1)
     while regular and (over > 0 or sum(_size(actor / tag) for tag in _tags(actor)) > max_mem * 1024**3):
         _delete_everywhere(root, critic, regular.pop(0))
@@ -254,6 +256,10 @@ def _tags(part: Path) -> list[str]:
 def _step(tag: str) -> int:
     number = re.search(r"(\d+)$", tag)
     return int(number.group(1)) if number else -1
+
+
+def _age(folder: Path) -> int:
+    return (folder / MANIFEST if (folder / MANIFEST).exists() else folder).stat().st_mtime_ns
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -112,7 +112,6 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "SingleTurnAgentExecutor._fetch_rewards_via_http": "self queries_list prompts_list labels_list",
     },
     "openrlhf.utils.distributed_util": {
-        "torch_dist_barrier_and_cuda_sync": "",
         "stateless_init_process_group": "master_address master_port rank world_size device",
     },
     "openrlhf.utils.loss_utils": {

@@ -17,7 +17,6 @@ import numpy
 import torch
 import torch.distributed as dist
 from openrlhf.utils.deepspeed import DeepspeedStrategy
-from openrlhf.utils.distributed_util import torch_dist_barrier_and_cuda_sync
 
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.integration import checkpoints, fingerprints
@@ -111,7 +110,6 @@ class RiskPOStrategy(DeepspeedStrategy):
             new.rmdir()
 
         self._on_rank_0(move)
-        torch_dist_barrier_and_cuda_sync()
 
     def setup_dataloader(self, dataset, batch_size, pin_memory=False, shuffle=True, *args, **options):
         """Make OpenRLHF's loader. The one of the prompts, which is shuffled, keeps what OpenRLHF's would lose."""
@@ -144,7 +142,7 @@ class RiskPOStrategy(DeepspeedStrategy):
             manifest = checkpoints.read_manifest(part / tag) or {}
             for line in fingerprints.compare(manifest.get("fingerprints"), self.args, part / tag):
                 say(line)
-            checkpoints.point_latest(*place[:2], tag)
+        checkpoints.point_latest(*place[:2], tag)
         return tag
 
     def _place(self) -> tuple[Path, bool, int, float]:

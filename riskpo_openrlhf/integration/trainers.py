@@ -82,6 +82,7 @@ class _RiskPODriver:
         if self.args.ckpt.load_enable and not os.path.exists(os.path.join(self.args.ckpt.path, "_actor")):
             say(f"there is no checkpoint in {self.args.ckpt.path}: the run starts from the beginning")
         states = resume.restored(self, super().init_checkpoint_states(**more))
+        self.resumed = {name: states[name] for name in resume.BEGINNING}
         if states.get("global_step"):
             say(f"resumed at step {states['global_step']}")
             resume.start_logging_after(self, states["global_step"])
@@ -138,8 +139,12 @@ class RiskPOTrainingActor(_RiskPODriver, plain_class(ppo_trainer_async.TrainingA
             self.rollout_slots.put(global_step, block=True)
             for logger in filter(None, (self.wandb_logger, self.tensorboard_logger)):
                 logger.log_eval(step, metrics)
-            self.save_best_checkpoint(metrics, step, {**self._latest_client_states, "global_step": global_step})
+            self.save_best_checkpoint(metrics, step, self._states_at(global_step))
         return super().train_step(rollout_samples, global_step, **more)
+
+    def _states_at(self, step: int) -> dict:
+        """Return the client state of the step before, also right after a resume."""
+        return {**self.resumed, **self._latest_client_states, "global_step": step}
 
 
 class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesActor)):
