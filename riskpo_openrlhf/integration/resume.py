@@ -107,9 +107,9 @@ def start_logging_after(driver, step: int) -> None:
     if driver.tensorboard_logger:
         from torch.utils.tensorboard import SummaryWriter
 
-        writer = driver.tensorboard_logger.writer
-        writer.close()
-        driver.tensorboard_logger.writer = SummaryWriter(log_dir=writer.log_dir, purge_step=step + 1)
+        logger = getattr(driver.tensorboard_logger, "_logger", driver.tensorboard_logger)  # `SafeLogger` holds it
+        logger.writer.close()
+        logger.writer = SummaryWriter(log_dir=logger.writer.log_dir, purge_step=step + 1)
 
 
 class PutBack:
