@@ -25,6 +25,7 @@ from riskpo_openrlhf.integration.faults import RunFault
 ACTOR, CRITIC = "_actor", "_critic"
 WRITING, DELETING, PROBE = ".writing-", ".deleting-", ".shared-"
 MANIFEST, METRIC, LATEST = "manifest.json", "metric.json", "latest"
+TAG = re.compile(r"(best_)?global_step\d+")  # any other folder is not ours to delete
 FORMAT = 1
 
 
@@ -250,7 +251,7 @@ def _set_aside(folder: Path) -> Path:
 def _tags(part: Path) -> list[str]:
     if not part.is_dir():
         return []
-    return [path.name for path in part.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return [path.name for path in part.iterdir() if path.is_dir() and TAG.fullmatch(path.name)]
 
 
 def _step(tag: str) -> int:

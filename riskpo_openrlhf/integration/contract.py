@@ -150,7 +150,7 @@ ATTRIBUTES: dict[str, str] = {
     "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args prompts_dataloader "
     "vllm_engines",
     "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "strategy",
-    "openrlhf.utils.deepspeed.DeepspeedStrategy": "args",
+    "openrlhf.utils.deepspeed.DeepspeedStrategy": "args use_ds_universal_ckpt",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
     "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",
     "openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap": "_model_update_group",
@@ -168,6 +168,7 @@ critic.model_name_or_path critic.num_gpus_per_node critic.num_nodes
 data.apply_chat_template data.image_key data.input_key data.label_key data.max_images_per_prompt data.max_len
 data.max_samples data.prompt_dataset data.prompt_probs data.prompt_split
 ds.attn_implementation ds.enable_sleep ds.packing_samples ds.ring_attn_size ds.tensor_parallel_size
+ds.use_universal_ckpt
 eval.dataset eval.n_samples_per_prompt eval.split eval.steps eval.temperature
 logger.tensorboard_dir logger.wandb.key logger.wandb.run_name
 ref.num_gpus_per_node ref.num_nodes

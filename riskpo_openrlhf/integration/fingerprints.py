@@ -73,7 +73,7 @@ def compare(saved: dict | None, args: SimpleNamespace, where: Path) -> list[str]
 
 def check_resume(args: SimpleNamespace) -> None:
     """Compare before anything is started, where this machine sees the checkpoints. Raises `RunFault` as `compare`."""
-    if not args.ckpt.load_enable:
+    if not args.ckpt.load_enable or args.ds.use_universal_ckpt:
         return
     root = Path(args.ckpt.path)
     tag, _ = checkpoints.choose(root, bool(args.critic.model_name_or_path))

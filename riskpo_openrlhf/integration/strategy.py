@@ -78,6 +78,8 @@ class RiskPOStrategy(DeepspeedStrategy):
 
         Raises `RunFault` on all ranks if it belongs to another run, or if a rank does not see its files.
         """
+        if self.use_ds_universal_ckpt:  # converted by hand: DeepSpeed reads `latest_universal`
+            return super().load_ckpt(model, load_dir, tag, **options)
         part = Path(load_dir)
         tag = tag or self._on_rank_0(lambda: self._choose(part))
         if tag is None:

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from test_arguments import nested, parse
+from openrlhf.utils.config import hierarchize
 
-from riskpo_openrlhf.integration import checkpoints, fingerprints
+from riskpo_openrlhf.integration import checkpoints, fingerprints, launch
 from riskpo_openrlhf.integration.checkpoints import ACTOR, WRITING
 from riskpo_openrlhf.integration.faults import RunFault
+from riskpo_openrlhf.integration.parser import openrlhf_parser
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def flags(files, *more):
         "--algo.advantage.estimator", "riskpo", "--actor.model_name_or_path", files["model"], "--reward.remote_url",
         files["reward"], "--data.prompt_dataset", files["data"], "--actor.num_gpus_per_node", 2, *more,
     )  # fmt: skip
-    return nested(parse(*map(str, command))[0])
+    return hierarchize(launch.parse_args(openrlhf_parser(), list(map(str, command))))
 
 
 def saved(args) -> dict:
