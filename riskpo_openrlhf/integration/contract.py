@@ -93,7 +93,8 @@ SEAMS: dict[str, dict[str, str | None]] = {
     },
     "openrlhf.trainer.ray.vllm_worker_wrap": {"WorkerWrap.update_weight": "self name dtype shape empty_cache"},
     "openrlhf.utils": {"get_strategy": "args"},
-    "openrlhf.utils.deepspeed": {
+    "openrlhf.utils.deepspeed": {"DeepspeedStrategy": None},
+    "openrlhf.utils.deepspeed.deepspeed": {
         "DeepspeedStrategy.save_ckpt": "self model save_dir tag max_num max_mem client_state save_latest metric_value "
         "metric_key",
         "DeepspeedStrategy.load_ckpt": "self model load_dir tag load_module_strict load_optimizer_states "
@@ -150,7 +151,7 @@ ATTRIBUTES: dict[str, str] = {
     "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args prompts_dataloader "
     "vllm_engines",
     "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "strategy",
-    "openrlhf.utils.deepspeed.DeepspeedStrategy": "args use_ds_universal_ckpt",
+    "openrlhf.utils.deepspeed.deepspeed.DeepspeedStrategy": "args use_ds_universal_ckpt",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
     "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",
     "openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap": "_model_update_group",

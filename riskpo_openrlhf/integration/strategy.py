@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy
 import torch
 import torch.distributed as dist
-from openrlhf.utils.deepspeed import DeepspeedStrategy
+from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy
 
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.integration import checkpoints, fingerprints
