@@ -28,6 +28,8 @@ SEAMS: dict[str, dict[str, str | None]] = {
     "openrlhf.trainer.ppo_trainer": {
         "BasePPOTrainer.__init__": "self strategy actor_model_group critic_model_group reward_model_group "
         "reference_model_group vllm_engines tokenizer",
+        "BasePPOTrainer.ppo_train": "self global_steps",
+        "BasePPOTrainer.fit": "self global_step",
         "BasePPOTrainer.train_step": "self rollout_samples global_step",
         "BasePPOTrainer.save_logs_and_checkpoints": "self global_step logs_dict client_states",
         "BasePPOTrainer.save_best_checkpoint": "self eval_metrics global_step client_states",
@@ -58,6 +60,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "SamplesGenerator.__init__": "self strategy prompts_dataloader eval_dataloader tokenizer vllm_engines",
         "SamplesGenerator.generate_samples": "self generate_kwargs",
         "SamplesGenerator.generate_eval_samples": "self generate_kwargs",
+        "SamplesGenerator._dispatch_prompts_to_vllm": "self prompts labels images generate_kwargs",
         "SamplesGenerator._process_response_into_experience": "self response generate_kwargs",
     },
     "openrlhf.trainer.ppo_utils.experience": {"Experience": None},
@@ -91,6 +94,18 @@ SEAMS: dict[str, dict[str, str | None]] = {
     },
     "openrlhf.trainer.ray.vllm_worker_wrap": {"WorkerWrap.update_weight": "self name dtype shape empty_cache"},
     "openrlhf.utils": {"get_strategy": "args"},
+    "openrlhf.utils.deepspeed": {"DeepspeedStrategy": None},
+    "openrlhf.utils.deepspeed.deepspeed": {
+        "DeepspeedStrategy.save_ckpt": "self model save_dir tag max_num max_mem client_state save_latest metric_value "
+        "metric_key",
+        "DeepspeedStrategy.load_ckpt": "self model load_dir tag load_module_strict load_optimizer_states "
+        "load_lr_scheduler_states load_module_only",
+        "DeepspeedStrategy.save_model": "self model tokenizer output_dir kwargs",
+        "DeepspeedStrategy.setup_dataloader": "self replay_buffer batch_size pin_memory shuffle collate_fn drop_last "
+        "sampler consumed_samples num_workers",
+        "DeepspeedStrategy.get_rank": "self",
+        "DeepspeedStrategy._write_ckpt_metric": "self ckpt_dir metric_value metric_key",
+    },
     "openrlhf.utils.utils": {"get_strategy": "args", "get_tokenizer": "pretrain model padding_side strategy use_fast"},
     "openrlhf.utils.agent": {
         "SingleTurnAgentExecutor.execute": "self prompt label sampling_params max_length hf_tokenizer llm_engine "
@@ -99,7 +114,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "SingleTurnAgentExecutor._fetch_rewards_via_http": "self queries_list prompts_list labels_list",
     },
     "openrlhf.utils.distributed_util": {
-        "stateless_init_process_group": "master_address master_port rank world_size device"
+        "stateless_init_process_group": "master_address master_port rank world_size device",
     },
     "openrlhf.utils.loss_utils": {
         "get_loss_batch_info": "strategy loss_mask replay_buffer step dynamic_batch batch_num_tokens global_batch_size"
@@ -125,14 +140,19 @@ SEAMS: dict[str, dict[str, str | None]] = {
 # module.Class -> attributes that we read of its objects: fields, or set by its methods.
 ATTRIBUTES: dict[str, str] = {
     "openrlhf.trainer.ppo_trainer.PPOTrainer": "args eval_dataloader experience_maker generate_kwargs "
-    "prompts_dataloader samples_generator tensorboard_logger wandb_logger",
-    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker",
-    "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader samples_generator",
+    "prompts_dataloader samples_generator tensorboard_logger wandb_logger actor_model_group critic_model_group kl_ctl",
+    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker actor_model_group "
+    "critic_model_group kl_ctl rollout_queue rollout_slots _latest_client_states tensorboard_logger wandb_logger",
+    "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader prompts_dataloader "
+    "samples_generator",
     "openrlhf.trainer.ppo_utils.experience.Experience": "action_mask advantages images index info kl labels prompts "
     "response_length returns rewards scores truncated",
     "openrlhf.trainer.ppo_utils.experience_maker.RemoteExperienceMaker": "args initial_model_group kl_ctl "
     "reward_model_group",
-    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "args vllm_engines",
+    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args prompts_dataloader "
+    "vllm_engines",
+    "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "strategy",
+    "openrlhf.utils.deepspeed.deepspeed.DeepspeedStrategy": "args use_ds_universal_ckpt",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
     "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",
     "openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap": "_model_update_group",
@@ -145,18 +165,21 @@ actor.dual_clip actor.entropy_coef actor.eps_clip actor.eps_clip_low_high actor.
 actor.num_gpus_per_node actor.num_nodes actor.policy_loss_type
 algo.advantage.estimator algo.advantage.gamma algo.dynamic_filtering_enable algo.kl.init_coef algo.kl.target
 algo.kl.use_loss
-ckpt.load_enable ckpt.path critic.num_gpus_per_node critic.num_nodes
+ckpt.disable_ds ckpt.load_enable ckpt.max_mem ckpt.max_num ckpt.path ckpt.save_steps
+critic.model_name_or_path critic.num_gpus_per_node critic.num_nodes
 data.apply_chat_template data.image_key data.input_key data.label_key data.max_images_per_prompt data.max_len
 data.max_samples data.prompt_dataset data.prompt_probs data.prompt_split
 ds.attn_implementation ds.enable_sleep ds.packing_samples ds.ring_attn_size ds.tensor_parallel_size
-eval.dataset eval.n_samples_per_prompt eval.split eval.temperature
+ds.use_universal_ckpt
+eval.dataset eval.n_samples_per_prompt eval.split eval.steps eval.temperature
 logger.tensorboard_dir logger.wandb.key logger.wandb.run_name
 ref.num_gpus_per_node ref.num_nodes
 reward.num_gpus_per_node reward.num_nodes reward.overlong_buffer_len reward.remote_url
 reward.stop_properly_penalty_coef
 rollout.batch_size rollout.max_new_tokens rollout.n_samples_per_prompt
 train.agent_func_path train.async_enable train.batch_size train.colocate_actor_ref train.colocate_all
-train.dynamic_batch_enable train.max_epochs train.micro_batch_size train.num_episodes train.seed
+train.dynamic_batch_enable train.full_determinism_enable train.max_epochs train.micro_batch_size train.num_episodes
+train.seed
 vllm.enable_sleep vllm.enforce_eager vllm.num_engines vllm.sync_backend vllm.tensor_parallel_size
 """
 

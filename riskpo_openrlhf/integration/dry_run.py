@@ -14,7 +14,9 @@ from typing import NamedTuple
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.integration import memory
 from riskpo_openrlhf.integration.check_data import check_files, is_local
+from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.final_flags import flat
+from riskpo_openrlhf.integration.fingerprints import check_resume
 from riskpo_openrlhf.integration.placement import gpus_needed
 from riskpo_openrlhf.tables import to_json
 
@@ -32,7 +34,7 @@ class Problem(NamedTuple):
 def report(args: SimpleNamespace) -> int:
     """Print the final settings (`args`, nested) and their problems. Return the exit code: 0, or 2 with problems."""
     values = flat(args)
-    problems = [*size_problems(values), *file_problems(values)]
+    problems = [*size_problems(values), *file_problems(values), *resume_problems(args)]
     needs, too_much = memory.too_large(values)
     if too_much:
         problems.append(
@@ -51,6 +53,14 @@ def report(args: SimpleNamespace) -> int:
         say(f"dry run: {problem}")
     say(f"dry run: {f'{len(problems)} problems' if problems else 'ok'}")
     return 2 if problems else 0
+
+
+def resume_problems(args: SimpleNamespace) -> Iterator[Problem]:
+    """Find what makes `--ckpt.load_enable` meaningless: a checkpoint of other data, another model, other ranks."""
+    try:
+        check_resume(args)
+    except RunFault as fault:
+        yield Problem("--ckpt.load_enable", f": {fault}")
 
 
 def as_json(problems: list, values: dict | None = None, needs: memory.Estimate | None = None) -> str:

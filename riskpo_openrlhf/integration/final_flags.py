@@ -41,13 +41,14 @@ def write_settings(args: SimpleNamespace) -> Path:
         "flags": values,
         "config": config_from_args(args).to_dict() if own else None,
         "preset": args.algo.riskpo.preset if own else None,
-        "versions": {"riskpo_openrlhf": __version__, **_versions()},
+        "versions": {"riskpo_openrlhf": __version__, **versions()},
     }
     write_json(path, settings)
     return path
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a run depends on."""
     found = {}
     for package in PACKAGES:
         try:

@@ -53,6 +53,8 @@ REPLACED = tuple(Replacement(*row) for row in (
      "OpenRLHF's parser gets RiskPO's flags, presets and checks"),
     ("openrlhf.utils", "get_strategy", "launch.get_strategy", SUBMITTER,
      "OpenRLHF calls it with its final flags: adapt them to the CPU, write `settings.json`, or end a dry run"),
+    ("openrlhf.utils.deepspeed", "DeepspeedStrategy", "strategy.RiskPOStrategy", SUBMITTER,
+     "checkpoints that are whole or do not count, in every worker; one choice of where to resume"),
     ("ray", "is_initialized", "launch.ray_is_initialized", DRY_RUN,
      "OpenRLHF would start Ray just before its flags are final"),
     ("openrlhf.trainer.ppo_trainer", "PPOTrainer", "trainers.RiskPOTrainer", SUBMITTER,
@@ -185,9 +187,12 @@ def get_strategy(args):
         from riskpo_openrlhf.integration import dry_run
 
         sys.exit(dry_run.report(args))
+    from riskpo_openrlhf.integration import fingerprints
     from riskpo_openrlhf.integration.final_flags import write_settings
 
+    fingerprints.check_resume(args)
     write_settings(args)
+    args.riskpo.fingerprints = fingerprints.of(args)
     return get_strategy(args)
 
 

@@ -103,4 +103,10 @@ class RiskPOPolicyActor(plain_class(ppo_actor.PolicyModelActor)):
 
     def init_model_from_pretrained(self, *args, **kwargs):
         replace_names(WORKER)
-        return super().init_model_from_pretrained(*args, **kwargs)
+        result = super().init_model_from_pretrained(*args, **kwargs)
+        self.strategy.require_shared_folder()
+        return result
+
+    def finish_checkpoints(self) -> None:
+        """Make the checkpoint count that all actors, the critic's included, have written. All ranks are called."""
+        self.strategy.finish_checkpoints()

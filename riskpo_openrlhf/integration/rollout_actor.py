@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 
+from riskpo_openrlhf.integration import determinism
 from riskpo_openrlhf.integration.contract import plain_class
 
 
@@ -18,7 +20,7 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
 
     async def __init__(self, *args, **kwargs):
         await super().__init__(*args, **kwargs)
-        self._reward_error = ""
+        self._reward_error, self._draw = "", None
         for name in ("_fetch_rewards_via_func", "_fetch_rewards_via_http"):
             if hasattr(self.executor, name):
                 setattr(self.executor, name, self._keep_error(getattr(self.executor, name)))
@@ -54,6 +56,20 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
     async def _forget_images(self, last: bool) -> None:
         if last:  # OpenRLHF sets empty_cache on the last parameter
             await self.llm.reset_encoder_cache()
+
+    def begin_draw(self, name: str) -> None:
+        """Give each sample from now on a seed of its own, made of `name`, its prompt and its number."""
+        self._draw = name
+
+    async def generate_responses(self, prompt, label, sampling_params, *args, num_samples=1, **more):
+        if self._draw is None:
+            return await super().generate_responses(
+                prompt, label, sampling_params, *args, num_samples=num_samples, **more
+            )
+        params = [determinism.seeded(sampling_params, self._draw, prompt, i) for i in range(num_samples)]
+        single = super().generate_responses
+        found = await asyncio.gather(*(single(prompt, label, one, *args, num_samples=1, **more) for one in params))
+        return [response for (response,) in found]
 
     def last_reward_error(self) -> str:
         return self._reward_error

@@ -10,6 +10,7 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
+from riskpo_openrlhf.integration import determinism
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 from riskpo_openrlhf.integration.rewards import number
 from riskpo_openrlhf.integration.step_limit import StepLimit
@@ -70,11 +71,18 @@ class RiskPOSamplesGenerator(SamplesGenerator):
             self._check_verdicts()  # dynamic filtering may replace failed groups until the data is used up
         return experience
 
+    def _dispatch_prompts_to_vllm(self, prompts, labels, **more):
+        if self.args.train.full_determinism_enable:
+            ray.get([engine.begin_draw.remote(determinism.draw_name(self)) for engine in self.vllm_engines])
+        return super()._dispatch_prompts_to_vllm(prompts, labels, **more)
+
     def generate_samples(self, **generate_kwargs):
         if self.step_limit.reached():
             return [], None, 0, True  # as at the end of the data
         samples, *rest = super().generate_samples(**generate_kwargs)
         self.step_limit.steps += bool(samples)
+        if self.args.train.full_determinism_enable:
+            samples = determinism.in_one_order(samples)
         self._check_verdicts()
         # OpenRLHF merges `info` key by key across ranks, so every sample must carry the same keys, in one order.
         keys = sorted(set().union(*(sample.info for sample in samples)))

@@ -10,12 +10,15 @@ import re
 
 import openrlhf.trainer.ppo_trainer as ppo_trainer
 import openrlhf.trainer.ppo_trainer_async as ppo_trainer_async
+import ray
 
 from riskpo_openrlhf import __version__
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
+from riskpo_openrlhf.integration import resume
 from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
 from riskpo_openrlhf.integration.contract import plain_class
+from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
 from riskpo_openrlhf.integration.step_limit import STEP, total_steps
 
@@ -27,10 +30,23 @@ class _RiskPODriver:
 
     def __init__(self, *args, **kwargs):
         replace_names(DRIVER)  # OpenRLHF's constructors look up the experience maker and the generator
+        resume.seed_driver(_strategy(args, kwargs).args)
         super().__init__(*args, **kwargs)
+        self.unsaved: tuple[int, dict] | None = None  # the last step with its state, while the weights are those
         self._riskpo = uses_riskpo(self.args)
         if self._riskpo:
             say(self.experience_maker.config.describe(self.args.algo.riskpo.preset, method_flags(self.args)))
+
+    def fit(self, global_step: int = 0, **more) -> None:
+        try:
+            super().fit(global_step, **more)
+        except (RunFault, ValueError):
+            resume.keep_last_step(self)
+            raise
+
+    def ppo_train(self, *args, **more):
+        self.unsaved = None  # the weights change
+        return super().ppo_train(*args, **more)
 
     def train_step(self, rollout_samples, global_step: int, **more):
         self.experience_maker.step = global_step
@@ -38,24 +54,39 @@ class _RiskPODriver:
         status.update(self.experience_maker.metrics)
         return status, global_step
 
-    def _with_state(self, client_states: dict | None) -> dict | None:
+    def _with_state(self, client_states: dict | None) -> dict:
+        client_states = resume.saved(self, client_states)
         if not self._riskpo:
             return client_states
         state = self.experience_maker.risk_estimator.state_dict()
-        return {**(client_states or {}), STATE_KEY: {**state, "package_version": __version__}}
+        return {**client_states, STATE_KEY: {**state, "package_version": __version__}}
 
     def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None, **more):
         steps = getattr(self, "total_steps", None)
         say(_step_text(logs_dict or {}, global_step, steps), step=global_step, steps=steps)
-        super().save_logs_and_checkpoints(global_step, logs_dict, self._with_state(client_states), **more)
+        states = self._with_state(client_states)
+        super().save_logs_and_checkpoints(global_step, logs_dict, states, **more)
+        if global_step % self.args.ckpt.save_steps == 0:
+            self.finish_checkpoints()
+        else:
+            self.unsaved = (global_step, states)
 
     def save_best_checkpoint(self, eval_metrics, global_step, client_states=None, **more):
         super().save_best_checkpoint(eval_metrics, global_step, self._with_state(client_states), **more)
+        self.finish_checkpoints()
+
+    def finish_checkpoints(self) -> None:
+        """Let checkpoints count that every actor has written."""
+        ray.get(self.actor_model_group.async_run_method(method_name="finish_checkpoints"))
 
     def init_checkpoint_states(self, **more) -> dict:
-        states = super().init_checkpoint_states(**more)
+        if self.args.ckpt.load_enable and not os.path.exists(os.path.join(self.args.ckpt.path, "_actor")):
+            say(f"there is no checkpoint in {self.args.ckpt.path}: the run starts from the beginning")
+        states = resume.restored(self, super().init_checkpoint_states(**more))
+        self.resumed = {name: states[name] for name in resume.BEGINNING}
         if states.get("global_step"):
             say(f"resumed at step {states['global_step']}")
+            resume.start_logging_after(self, states["global_step"])
             if self._riskpo and states.get(STATE_KEY):
                 self.experience_maker.risk_estimator.load_state_dict(states[STATE_KEY])
             elif self._riskpo:
@@ -69,22 +100,19 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.total_steps = total_steps(self.args, len(self.prompts_dataloader))
+        self.prompts_dataloader.generator = self.samples_generator
 
     def init_checkpoint_states(self, **more) -> dict:
         states = super().init_checkpoint_states(**more)
         self.samples_generator.step_limit.steps = states["global_step"]
-        return states
-
-    def fit(self, global_step: int = 0, **more) -> None:
-        resuming = self.args.ckpt.load_enable and os.path.exists(os.path.join(self.args.ckpt.path, "_actor"))
-        if self.args.riskpo.eval_at_start and self.eval_dataloader and not resuming:
+        if self.args.riskpo.eval_at_start and self.eval_dataloader and not states["global_step"]:
             eval_kwargs = {
                 **self.generate_kwargs,
                 "temperature": self.args.eval.temperature,
                 "n_samples_per_prompt": self.args.eval.n_samples_per_prompt,
             }
             self.evaluate(0, **eval_kwargs)
-        super().fit(global_step, **more)
+        return states
 
     def evaluate(self, global_step, **generate_kwargs):
         logs = super().evaluate(global_step, **generate_kwargs)
@@ -96,7 +124,27 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
 
 
 class RiskPOTrainingActor(_RiskPODriver, plain_class(ppo_trainer_async.TrainingActor)):
-    """The driver of asynchronous runs; its rollouts come from `RiskPOGenerateSamplesActor`."""
+    """The driver of asynchronous runs; its rollouts come from `RiskPOGenerateSamplesActor`.
+
+    Before it trains on, it waits for an evaluation that is due: a best checkpoint then holds the evaluated weights.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.rollout_queue = resume.PutBack(self.rollout_queue)
+
+    def train_step(self, rollout_samples, global_step: int, **more):
+        if (evaluated := resume.evaluation_before(self, global_step)) is not None:
+            _, step, metrics = evaluated
+            self.rollout_slots.put(global_step, block=True)
+            for logger in filter(None, (self.wandb_logger, self.tensorboard_logger)):
+                logger.log_eval(step, metrics)
+            self.save_best_checkpoint(metrics, step, self._states_at(global_step))
+        return super().train_step(rollout_samples, global_step, **more)
+
+    def _states_at(self, step: int) -> dict:
+        """Return the client state of the step before, also right after a resume."""
+        return {**self.resumed, **self._latest_client_states, "global_step": step}
 
     def init_checkpoint_states(self, **more) -> dict:
         states = super().init_checkpoint_states(**more)
@@ -109,7 +157,9 @@ class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesAc
 
     def __init__(self, *args, **kwargs):
         replace_names(GENERATOR)
+        resume.seed_driver(_strategy(args, kwargs).args)
         super().__init__(*args, **kwargs)
+        self.prompts_dataloader.generator = self.samples_generator
 
     def load_state_dict(self, state_dict, **more):
         state = dict(state_dict)
@@ -129,6 +179,10 @@ class RiskPOTrainerAsync(plain_class(ppo_trainer_async.PPOTrainerAsync)):
     def __init__(self, *args, **kwargs):
         replace_names(LAUNCHER)
         super().__init__(*args, **kwargs)
+
+
+def _strategy(args: tuple, kwargs: dict):
+    return kwargs["strategy"] if "strategy" in kwargs else args[1]  # after `pretrain`
 
 
 def _pass_at_k(owner, n: int) -> dict[str, float]:

@@ -80,47 +80,101 @@ def test_a_colocated_run_trains_with_dynamic_batching_dynamic_filtering_kl_in_th
     assert any(abs(gap[step]) > 1e-6 for step in kl if step > 1)
 
 
-def test_a_run_whose_engine_dies_ends_with_an_error_resumes_with_its_tracker_and_refuses_another_bundle_size(
-    train, tmp_path
+def test_a_run_whose_engine_dies_resumes_as_if_it_had_never_been_interrupted_and_refuses_another_bundle_size(
+    train, tmp_path, monkeypatch
 ):
-    flags = ("--ckpt.save_steps", 1, "--data.max_samples", 72)
-    died = train(*flags, watch=kill_engines_after(3))
+    reward = tmp_path / "reward.py"
+    reward.write_text(RECORDING_REWARD)
+    # 30 prompts are two rollouts of 12 and a short one of 6 in each episode.
+    flags = ("--ckpt.save_steps", 1, "--ckpt.max_num", 1, "--data.max_samples", 30, "--train.num_episodes", 2)
+    through, cut = tmp_path / "through", tmp_path / "cut"
+
+    def run(folder, *more, **options):
+        monkeypatch.setenv("RECORD", str(folder) + ".jsonl")
+        return train(*flags, *more, folder=folder, reward=reward, **options)
+
+    whole = run(through).require_success()
+    died = run(cut, watch=kill_engines_after(3))  # the end of an episode
     assert died.code == 1
     assert "EngineDeadError" in died.output and "[riskpo] done" not in died.output
-    saved = saved_state(tmp_path)
+    saved = saved_state(cut)
+    step = saved["global_step"]
+    prompts = recorded(str(cut) + ".jsonl", 4 * prompts_until(step))
+    (tmp_path / "cut.jsonl").unlink()
 
-    refused = train(*flags, "--ckpt.load_enable", "--algo.riskpo.bundle_size", 4)
+    refused = run(cut, "--ckpt.load_enable", "--algo.riskpo.bundle_size", 4)
     assert refused.code == 1
     assert "--algo.riskpo.bundle_size 4 (checkpoint 5)" in refused.output
 
-    resumed = resume(train, flags, saved)
-    assert resumed.steps() == list(range(saved["global_step"] + 1, 7))
+    resumed = run(cut, "--ckpt.load_enable").require_success()
+    assert f"[riskpo] resumed at step {step}" in resumed.output
+    assert resumed.steps() == list(range(step + 1, 7)) and whole.steps() == list(range(1, 7))
+    scalars = resumed.scalars()
+    used = dict(scalars["train/riskpo/q_beta"])[step + 1]
+    assert used == pytest.approx(saved["riskpo"]["tracker"]["values"][1], abs=1e-6)
+    assert dict(scalars["train/actor_lr"]) == dict(whole.scalars()["train/actor_lr"])
+    assert by_step([*prompts, *recorded(str(cut) + ".jsonl")]) == by_step(recorded(str(through) + ".jsonl"))
 
 
-def test_an_asynchronous_run_that_is_killed_resumes_with_its_tracker(train, tmp_path):
-    def kill_after_second_checkpoint(process, log):
+RECORDING_REWARD = """
+import json, os
+from riskpo_openrlhf.verifiers.reward_func import reward_func as built_in
+
+def reward_func(queries, prompts, labels):
+    with open(os.environ["RECORD"], "a") as record:
+        record.writelines(json.dumps(prompt) + "\\n" for prompt in prompts)
+    return built_in(queries, prompts, labels)
+"""
+
+
+def recorded(path: str, most: int | None = None) -> list[str]:
+    """The prompts of the responses that were graded, in their order."""
+    return Path(path).read_text().splitlines()[:most]
+
+
+def prompts_until(step: int) -> int:
+    return sum((12, 12, 6)[k % 3] for k in range(step))
+
+
+def by_step(prompts: list[str]) -> list[list[str]]:
+    """The prompts of each step; within one, engines return them in any order."""
+    ends = [4 * prompts_until(step) for step in range(7)]
+    assert len(prompts) == ends[-1]
+    return [sorted(prompts[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def test_an_asynchronous_run_that_is_killed_in_a_save_resumes_and_its_best_checkpoint_is_what_was_evaluated(
+    train, tmp_path, material
+):
+    def kill_in_third_save(process, log):
         wait_for(log, process, r"\[riskpo\] step 3")
+        writing = tmp_path / "checkpoints/_actor/.writing-global_step3"
+        until = time.monotonic() + 60
+        while not writing.exists() and not (writing.parent / "global_step3").exists() and time.monotonic() < until:
+            time.sleep(0.001)
         os.killpg(process.pid, signal.SIGKILL)
 
-    flags = ("--train.async_enable", "--ckpt.save_steps", 1, "--data.max_samples", 72)
-    assert train(*flags, watch=kill_after_second_checkpoint).code == -signal.SIGKILL
-    resume(train, flags, saved_state(tmp_path))  # prompts in flight are not drawn again, so the last step is open
+    flags = (
+        "--train.async_enable", "--ckpt.save_steps", 1, "--data.max_samples", 72, "--eval.steps", 2,
+        "--eval.dataset", material / "heldout.jsonl",
+    )  # fmt: skip
+    assert train(*flags, watch=kill_in_third_save).code == -signal.SIGKILL
+    weights = [
+        torch.load(next((tmp_path / "checkpoints/_actor" / tag).glob("*optim_states.pt")), weights_only=False)
+        for tag in ("global_step2", "best_global_step2")
+    ]
+    regular, best = (w["optimizer_state_dict"]["fp32_flat_groups"] for w in weights)
+    assert all(torch.equal(a, b) for a, b in zip(regular, best, strict=True))
+    resumed = train(*flags, "--ckpt.load_enable").require_success()
+    (step,) = map(int, re.findall(r"\[riskpo\] resumed at step (\d+)", resumed.output))
+    assert resumed.steps() == list(range(step + 1, 7)) and step in (2, 3)
+    assert not list(tmp_path.glob("checkpoints/_actor/.*"))
 
 
 def saved_state(folder: Path) -> dict:
     state = _client_state(folder)
     assert state["riskpo"]["tracker"]["updates"] == state["global_step"] >= 2
     return state
-
-
-def resume(train, flags, saved: dict):
-    resumed = train(*flags, "--ckpt.load_enable").require_success()
-    step = saved["global_step"]
-    assert f"[riskpo] resumed at step {step}" in resumed.output
-    assert resumed.steps()[0] == step + 1
-    used = dict(resumed.scalars()["train/riskpo/q_beta"])[step + 1]
-    assert used == pytest.approx(saved["riskpo"]["tracker"]["values"][1], abs=1e-6)
-    return resumed
 
 
 def test_a_reward_function_that_fails_stops_an_asynchronous_job_with_its_own_error(train, tmp_path):

@@ -1,0 +1,142 @@
+"""What a checkpoint belongs to: data, model, reward function, flags, versions, ranks. Compared when a run resumes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+from riskpo_openrlhf import __version__
+from riskpo_openrlhf.integration import checkpoints
+from riskpo_openrlhf.integration.check_data import is_local
+from riskpo_openrlhf.integration.faults import RunFault
+from riskpo_openrlhf.integration.final_flags import flat, versions
+
+# What a run can't be resumed with when it differs, and why.
+REFUSED = {
+    "data": "the data loader's position belongs to the other data",
+    "model": "the weights in the checkpoint belong to the other model",
+    "data.prompt_probs": "the data loader's position belongs to the other mixture",
+    "data.prompt_split": "the data loader's position belongs to the other data",
+    "data.max_samples": "the data loader's position belongs to the other number of prompts",
+    "ds.zero_stage": "the optimizer's state is laid out by stage",
+    "ds.param_dtype": "the optimizer's state is laid out by type",
+    "ds.lora.rank": "the weights in the checkpoint have another shape",
+    "actor.optim": "the optimizer's state belongs to the other optimizer",
+    "openrlhf": "checkpoints of another minor version are not read",
+}
+# Flags that say where and how a run is started, logged and saved. They may differ without a word.
+SILENT = (
+    "ckpt.", "logger.", "riskpo.", "eval.", "local_rank", "actor.num_", "actor.model_name_or_path",
+    "data.prompt_dataset", "data.dataloader_num_workers", "reward.remote_url", "train.agent_func_path", "use_ms",
+)  # fmt: skip
+CONTENTS = {"data": "--data.prompt_dataset", "model": "--actor.model_name_or_path", "reward": "the reward function"}
+MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+CURE = (
+    "Restore what differs; or start a new run with another --ckpt.path, from the saved model if need be "
+    "(--actor.model_name_or_path)"
+)
+
+
+def of(args: SimpleNamespace) -> dict[str, dict]:
+    """Return the fingerprints of a run from its final flags (nested): files by content, hub names by name."""
+    values = flat(args)
+    reward = values.get("train.agent_func_path") or values["reward.remote_url"]
+    return {
+        "data": {"data": _data(values["data.prompt_dataset"])},
+        "model": {"model": _model(values["actor.model_name_or_path"])},
+        "reward": {"reward": _digest([Path(reward)]) if _is_file(reward) else str(reward)},
+        "flags": {name: _plain(value) for name, value in values.items() if not name.startswith(SILENT)},
+        "versions": {"riskpo_openrlhf": __version__, **versions()},
+    }
+
+
+def compare(saved: dict | None, args: SimpleNamespace, where: Path) -> list[str]:
+    """Return a line for everything that differs from the checkpoint `where`. Raises `RunFault` for what may not."""
+    if not saved:
+        return [f"checkpoint {where} carries no fingerprints: data, model and flags are not compared"]
+    own = getattr(args.riskpo, "fingerprints", None) or of(args)
+    lines, refused = [], []
+    for name, now, then in _differences(own, saved):
+        if name == "openrlhf":
+            refuse = now.split(".")[:2] != then.split(".")[:2]
+        else:
+            refuse = name in REFUSED
+        text = CONTENTS.get(name, name if name in own["versions"] else f"--{name}")
+        text += " has other content" if name in CONTENTS else f" {now} (checkpoint {then})"
+        (refused if refuse else lines).append(f"{text}, and {REFUSED[name]}" if refuse else text)
+    if refused:
+        raise RunFault(f"cannot resume from {where}: {'; '.join(refused)}", CURE)
+    return [f"resuming with a difference: {line}" for line in lines]
+
+
+def check_resume(args: SimpleNamespace) -> None:
+    """Compare before anything is started, where this machine sees the checkpoints. Raises `RunFault` as `compare`."""
+    if not args.ckpt.load_enable or args.ds.use_universal_ckpt:
+        return
+    root = Path(args.ckpt.path)
+    tag, _ = checkpoints.choose(root, bool(args.critic.model_name_or_path))
+    manifest = checkpoints.read_manifest(root / checkpoints.ACTOR / tag) if tag else None
+    if manifest:
+        ranks = args.actor.num_nodes * args.actor.num_gpus_per_node
+        if manifest["ranks"] != ranks:
+            raise other_ranks(root / checkpoints.ACTOR / tag, manifest["ranks"], ranks)
+        compare(manifest["fingerprints"], args, root / checkpoints.ACTOR / tag)
+
+
+def other_ranks(where: Path, then: int, now: int) -> RunFault:
+    """Make the fault of a checkpoint that another number of ranks wrote."""
+    return RunFault(
+        f"cannot resume from {where}: {then} ranks wrote it, and this run has {now} "
+        "(--actor.num_nodes x --actor.num_gpus_per_node): DeepSpeed's optimizer state is divided by rank",
+        f"Resume with {then} ranks; or start a new run on {now} from the saved model (--actor.model_name_or_path)",
+    )
+
+
+def _differences(own: dict, saved: dict) -> Iterator[tuple[str, object, object]]:
+    for group, values in own.items():
+        for name, now in values.items():
+            then = saved.get(group, {}).get(name, now)  # a flag that is new in this release differs in nothing
+            if now != then:
+                yield name, now, then
+
+
+def _data(names: str | None) -> list[str]:
+    found = []
+    for name in (names or "").split(","):
+        path = Path(name.strip())
+        if not is_local(name.strip()) or not path.exists():
+            found.append(name.strip())
+        elif path.is_dir():
+            found.append(_digest(sorted(file for file in path.rglob("*") if file.is_file())))
+        else:
+            found.append(_digest([path]))
+    return found
+
+
+def _model(name: str) -> str:
+    files = [Path(name) / file for file in MODEL_FILES]
+    found = [file for file in files if file.is_file()]
+    return _digest(found) if found else name
+
+
+def _digest(files: list[Path]) -> str:
+    total = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as content:
+            total.update(hashlib.file_digest(content, "sha256").digest())
+    return f"sha256:{total.hexdigest()[:32]}"
+
+
+def _is_file(name) -> bool:
+    return isinstance(name, str) and Path(name).is_file()
+
+
+def _plain(value):
+    """Return the value as JSON gives it back."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return str(value)
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,0 +1,102 @@
+"""What differs between a checkpoint and the run that resumes from it: named, and refused where it makes no sense."""
+
+import json
+from pathlib import Path
+
+import pytest
+from openrlhf.utils.config import hierarchize
+
+from riskpo_openrlhf.integration import checkpoints, fingerprints, launch
+from riskpo_openrlhf.integration.checkpoints import ACTOR, WRITING
+from riskpo_openrlhf.integration.faults import RunFault
+from riskpo_openrlhf.integration.parser import openrlhf_parser
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, Path]:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    found = {"model": model, "data": tmp_path / "train.jsonl", "reward": tmp_path / "reward.py"}
+    found["data"].write_text('{"input": "1", "label": "2"}\n')
+    found["reward"].write_text("def reward_func(queries, prompts, labels): ...\n")
+    return found
+
+
+def flags(files, *more):
+    command = (
+        "--algo.advantage.estimator", "riskpo", "--actor.model_name_or_path", files["model"], "--reward.remote_url",
+        files["reward"], "--data.prompt_dataset", files["data"], "--actor.num_gpus_per_node", 2, *more,
+    )  # fmt: skip
+    return hierarchize(launch.parse_args(openrlhf_parser(), list(map(str, command))))
+
+
+def saved(args) -> dict:
+    return json.loads(json.dumps(fingerprints.of(args)))  # as the manifest gives it back
+
+
+def test_the_same_run_resumes_without_a_word_also_from_another_folder(files, tmp_path):
+    before = saved(flags(files))
+    for name, path in files.items():
+        files[name] = path.rename(path.with_name(f"moved{path.suffix}"[:9] + name + path.suffix))
+    moved = flags(files, "--ckpt.path", tmp_path / "elsewhere", "--eval.steps", 5, "--ckpt.load_enable")
+    assert fingerprints.compare(before, moved, Path("there")) == []
+
+
+REFUSED_CHANGES = [
+    ("--data.max_samples", "7"), ("--data.prompt_split", "test"), ("--ds.zero_stage", "3"),
+    ("--ds.param_dtype", "fp16"), ("--ds.lora.rank", "4"), ("--actor.optim", "muon"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("flag, value", REFUSED_CHANGES)
+def test_a_flag_that_makes_the_state_meaningless_is_refused_with_both_values_and_why(files, flag, value):
+    before = saved(flags(files))
+    with pytest.raises(RunFault, match=f"{flag} {value} .checkpoint .*and {fingerprints.REFUSED[flag[2:]]}"):
+        fingerprints.compare(before, flags(files, flag, value), Path("there"))
+
+
+@pytest.mark.parametrize("part", ["data", "model"])
+def test_other_content_of_data_or_model_is_refused(files, part):
+    before = saved(flags(files))
+    file = files["data"] if part == "data" else files["model"] / "config.json"
+    file.write_text(file.read_text() + " ")
+    with pytest.raises(RunFault, match=f"{fingerprints.CONTENTS[part]} has other content"):
+        fingerprints.compare(before, flags(files), Path("there"))
+
+
+@pytest.mark.parametrize("flag, value", [("--actor.adam.lr", "1e-05"), ("--rollout.batch_size", "64")])
+def test_what_may_differ_is_named_and_allowed(files, flag, value):
+    before = saved(flags(files))
+    files["reward"].write_text("def reward_func(queries, prompts, labels): return 1\n")
+    lines = fingerprints.compare(before, flags(files, flag, value), Path("there"))
+    assert len(lines) == 2 and "the reward function has other content" in lines[0]
+    assert f"{flag} {value} (checkpoint " in lines[1]
+
+
+def test_another_minor_version_of_openrlhf_is_refused_and_another_patch_named(files):
+    args = flags(files)
+    before = saved(args)
+    major, minor, patch = before["versions"]["openrlhf"].split(".")[:3]
+    before["versions"]["openrlhf"] = f"{major}.{minor}.99"
+    (line,) = fingerprints.compare(before, args, Path("there"))
+    assert f"openrlhf {major}.{minor}.{patch} (checkpoint {major}.{minor}.99)" in line
+    before["versions"]["openrlhf"] = f"{major}.99.0"
+    with pytest.raises(RunFault, match="openrlhf"):
+        fingerprints.compare(before, args, Path("there"))
+
+
+def test_flags_and_files_alone_tell_a_resume_that_makes_no_sense(files, tmp_path):
+    args = flags(files, "--ckpt.path", tmp_path / "checkpoints", "--ckpt.load_enable")
+    folder = tmp_path / "checkpoints" / ACTOR / f"{WRITING}global_step1"
+    folder.mkdir(parents=True)
+    checkpoints.seal(folder, 2, fingerprints.of(args))
+    checkpoints.finish(tmp_path / "checkpoints", False, 1, 1.0)
+    fingerprints.check_resume(args)
+    with pytest.raises(RunFault, match="2 ranks wrote it, and this run has 4"):
+        fingerprints.check_resume(flags(files, "--ckpt.path", args.ckpt.path, "--ckpt.load_enable",
+                                        "--actor.num_nodes", 2))  # fmt: skip
+    files["data"].write_text("")
+    with pytest.raises(RunFault, match="--data.prompt_dataset has other content"):
+        fingerprints.check_resume(flags(files, "--ckpt.path", args.ckpt.path, "--ckpt.load_enable"))
+    fingerprints.check_resume(flags(files, "--ckpt.path", args.ckpt.path))  # a new run
