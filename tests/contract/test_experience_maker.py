@@ -22,7 +22,8 @@ GROUP, PROMPTS, TOKENS = 4, 12, 7
 
 def make_args(**changes):
     args = SimpleNamespace(
-        train=SimpleNamespace(seed=3, dynamic_batch_enable=False),
+        train=SimpleNamespace(seed=3, dynamic_batch_enable=False, agent_func_path=None),
+        riskpo=SimpleNamespace(reward_timeout=600.0),
         rollout=SimpleNamespace(n_samples_per_prompt=GROUP, batch_size=PROMPTS, max_new_tokens=TOKENS),
         reward=SimpleNamespace(
             remote_url=["reward.py"], clip_range=(-10, 10), overlong_buffer_len=None, overlong_penalty_factor=1.0,
@@ -30,7 +31,7 @@ def make_args(**changes):
         ),
         algo=SimpleNamespace(
             advantage=SimpleNamespace(estimator="riskpo", gamma=1.0, no_std_norm=False, is_correction_level="off"),
-            kl=SimpleNamespace(use_loss=False),
+            kl=SimpleNamespace(use_loss=False), dynamic_filtering_enable=False, dynamic_filtering_range=(0, 1),
         ),
         actor=SimpleNamespace(num_nodes=1, num_gpus_per_node=2, policy_loss_type="riskpo"),
         ds=SimpleNamespace(ring_attn_size=1, tensor_parallel_size=1),
@@ -313,6 +314,11 @@ class Engine:
         @staticmethod
         def remote():
             return "ValueError: no such key"
+
+    class limit_rewards:
+        @staticmethod
+        def remote(seconds):
+            assert seconds == 600
 
 
 def make_generator(monkeypatch=None, responses=(), **changes):
