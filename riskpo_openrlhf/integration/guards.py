@@ -21,9 +21,11 @@ from riskpo_openrlhf.integration.faults import RunFault
 _FULL_PRECISION = (
     "fp32_partitioned_groups_flat",  # ZeRO-3
     "single_partition_of_fp32_groups",  # ZeRO-1 and 2
-    "fp32_groups_flat_partition",  # bf16 without ZeRO
-    "fp32_groups_flat",  # fp16 without ZeRO
+    "fp32_groups_flat_partition",  # without ZeRO: one of these
+    "fp32_groups_flat",
+    "fp32_groups",
 )
+SKIPPED_AT_MOST = 25  # in a row; dynamic loss scaling in fp16 finds its scale in fewer
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Metrics of an update that are NaN or infinite only if the update is broken.
 _OF_AN_UPDATE = (
@@ -38,8 +40,9 @@ _GO_BACK = (
 class Report(NamedTuple):
     """What one rank tells the driver after an update."""
 
-    steps: int  # optimizer steps of this process, those that the loss scaling skipped left out
-    skipped: int  # steps that the loss scaling skipped, after an overflow
+    steps: int  # optimizer steps of this process, those that DeepSpeed skipped left out
+    skipped: int  # steps that DeepSpeed skipped, for gradients that were not finite
+    skipped_in_a_row: int
     steps_before: int  # optimizer steps in the checkpoint that this run resumed
     learning_rate: float  # the largest of this process
     gradient_norm: float  # the largest of this update; NaN or infinite if one was
@@ -47,14 +50,15 @@ class Report(NamedTuple):
     changed: bool  # they differ from those at the start of this process
 
 
-NO_UPDATE = Report(0, 0, 0, 0.0, 0.0, True, False)
+NO_UPDATE = Report(0, 0, 0, 0, 0.0, 0.0, True, False)
 
 
 def own_weights(engine) -> list[torch.Tensor]:
     """Return this rank's part of what DeepSpeed's `engine` trains, in full precision where DeepSpeed keeps it."""
     for name in _FULL_PRECISION:
-        if found := [w for w in getattr(engine.optimizer, name, None) or () if isinstance(w, torch.Tensor)]:
-            return [w.detach() for w in found]
+        groups = [w if isinstance(w, list) else [w] for w in getattr(engine.optimizer, name, None) or ()]
+        if weights := [weight.detach() for group in groups for weight in group]:
+            return weights
     parameters = [p for p in engine.module.parameters() if p.requires_grad]
     return [getattr(p, "ds_tensor", p.data).detach() for p in parameters]
 
@@ -82,6 +86,7 @@ class WeightWatch:
         self._at_start = fingerprint(own_weights(engine))
         self._changed = False
         self._learning_rate = self._gradient_norm = 0.0
+        self._skipped_in_a_row = 0
 
     def _applied(self) -> int:
         return self._engine.global_steps - self._engine.skipped_steps
@@ -89,11 +94,18 @@ class WeightWatch:
     def before_backward(self) -> None:
         """Note the learning rate that the next optimizer step uses."""
         self._learning_rate = max(self._learning_rate, *self._engine.get_lr())
-        self._skipped_so_far = self._engine.skipped_steps
+        self._so_far = self._engine.global_steps, self._engine.skipped_steps
 
     def after_backward(self, gradient_norm: float) -> None:
-        """Note the gradient norm, unless the loss scaling skipped the step: then it is no fault."""
-        if self._engine.skipped_steps == self._skipped_so_far and isfinite(self._gradient_norm):
+        """Note the gradient norm of an optimizer step, unless DeepSpeed skipped it: the weights are then untouched."""
+        steps, skipped = self._so_far
+        if self._engine.global_steps == steps:  # gradients were only added up
+            return
+        if self._engine.skipped_steps > skipped:
+            self._skipped_in_a_row += 1
+            return
+        self._skipped_in_a_row = 0
+        if isfinite(self._gradient_norm):
             known = gradient_norm >= 0  # DeepSpeed's -1 is a norm that is not finite
             self._gradient_norm = max(self._gradient_norm, gradient_norm) if known else nan
 
@@ -106,6 +118,7 @@ class WeightWatch:
         return Report(
             steps=self._applied() - self._steps_before,
             skipped=self._engine.skipped_steps - self._skipped_before,
+            skipped_in_a_row=self._skipped_in_a_row,
             steps_before=self._steps_before,
             learning_rate=self._learning_rate,
             gradient_norm=norm,
@@ -186,18 +199,29 @@ class TrainingGuard:
         Returns the metrics `update/*`.
 
         Raises:
-            RunFault: a metric, a gradient or a weight is not finite, or the policy is uniform and has no gradient.
+            RunFault: a metric, a gradient or a weight is not finite, or the policy is uniform and has no gradient. A
+                step that DeepSpeed skipped for its gradients is no fault, but `SKIPPED_AT_MOST` of them in a row are.
         """
         self._rollouts += 1
+        before, self._report = self._report or NO_UPDATE, _merged(reports)
+        made, skipped = self._report.steps - before.steps, self._report.skipped - before.skipped
         norm = max((report.gradient_norm for report in reports), key=lambda x: (not isfinite(x), x))
         if broken := [name for name in _OF_AN_UPDATE if name in status and not isfinite(status[name])]:
-            values = ", ".join(f"{name} {status[name]}" for name in broken)
-            raise RunFault(f"the policy update of step {step} is broken: {values}", _GO_BACK)
+            found = f"the policy update of step {step} is broken: {', '.join(f'{n} {status[n]}' for n in broken)}"
+            if not skipped:
+                raise RunFault(found, _GO_BACK)
+            say(f"warning: {found}; DeepSpeed skipped {skipped} optimizer steps of it")
         if not isfinite(norm):
             raise RunFault(f"the gradient norm in step {step} is {norm}", _GO_BACK)
         if ranks := [rank for rank, report in enumerate(reports) if not report.finite]:
             where = f"on rank {', '.join(map(str, ranks))} of {len(reports)}"
             raise RunFault(f"after the update of step {step} weights {where} are NaN or infinite", _GO_BACK)
+        if self._report.skipped_in_a_row >= SKIPPED_AT_MOST:
+            raise RunFault(
+                f"DeepSpeed skipped the last {self._report.skipped_in_a_row} optimizer steps up to step {step}: their "
+                "gradients were not finite",
+                _GO_BACK,
+            )
         if uniform is not None and norm == 0 and (signal or self._uniform == uniform):
             raise RunFault(
                 f"in step {step} the policy gives every token the same log-probability, {uniform:.6g}, and the "
@@ -205,17 +229,8 @@ class TrainingGuard:
                 "Look at what loaded or overwrote them: the files of --actor.model_name_or_path, or the checkpoint",
             )
         self._uniform, self._gradient_norm = uniform, max(self._gradient_norm, norm)
-        before, self._report = self._report, self._merged(reports)
-        steps, skipped = (before.steps, before.skipped) if before else (0, 0)
-        return {
-            "update/steps": float(self._report.steps - steps),
-            "update/skipped": float(self._report.skipped - skipped),
-            "update/weights_changed": float(self._report.changed),
-        }
-
-    @staticmethod
-    def _merged(reports: Sequence[Report]) -> Report:
-        return reports[0]._replace(changed=any(report.changed for report in reports))
+        changed = float(self._report.changed)
+        return {"update/steps": float(made), "update/skipped": float(skipped), "update/weights_changed": changed}
 
     def require_trained(self, nothing_kept: RunFault | None = None) -> None:
         """Raise `RunFault` at the end of a run that did not train; the model is then not saved.
@@ -237,8 +252,9 @@ class TrainingGuard:
             )
         if report.steps == 0 and report.skipped:
             raise RunFault(
-                f"nothing was trained: the loss scaling skipped all {report.skipped} optimizer steps after overflows",
-                "Take --ds.param_dtype bf16",
+                f"nothing was trained: DeepSpeed skipped all {report.skipped} optimizer steps, since their gradients "
+                "were not finite",
+                _GO_BACK,
             )
         if report.steps == 0:
             frozen = self.args.critic.freezing_steps
@@ -263,3 +279,7 @@ class TrainingGuard:
                 "With gradient norm 0 no response had an advantage: look at signal/grpo_zero_share, and take other "
                 "data or another reward. Else raise the learning rate (--actor.adam.lr)",
             )
+
+
+def _merged(reports: Sequence[Report]) -> Report:
+    return reports[0]._replace(changed=any(report.changed for report in reports))

@@ -21,7 +21,7 @@ from riskpo_openrlhf.integration.rewards import RewardError, describe, no_verdic
 
 SECONDS = 600.0
 THREADS = min(32, (os.cpu_count() or 1) + 4)  # as many calls at once as OpenRLHF's `asyncio.to_thread` makes
-TRIES = 5  # requests to a server that fails; OpenRLHF's number
+TRIES, PAUSE = 5, 1.0  # requests to a server that fails, seconds between them; as OpenRLHF
 TIMEOUT_FLAG = "--riskpo.reward_timeout"
 
 
@@ -148,7 +148,7 @@ async def _posted(url: str, request: dict):
                 if isinstance(error, RewardError):
                     raise
                 raise RewardError(f"{url} can't be asked: {type(error).__name__}: {error}") from error
-            await asyncio.sleep(1)
+            await asyncio.sleep(PAUSE)
 
 
 async def _awaited(value: Awaitable):
