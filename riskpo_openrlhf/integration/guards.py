@@ -268,8 +268,8 @@ class TrainingGuard:
         if report.learning_rate == 0:
             raise RunFault(
                 f"nothing was trained: the learning rate was 0 in all {report.steps} optimizer steps",
-                f"Raise --actor.adam.lr {self.args.actor.adam.lr:g}. The first steps of a warm-up "
-                f"(--actor.lr_warmup_ratio {self.args.actor.lr_warmup_ratio:g}) begin at 0: train for more steps, or "
+                f"Give --actor.adam.lr (now {self.args.actor.adam.lr:g}) a value above 0. A warm-up "
+                f"(--actor.lr_warmup_ratio {self.args.actor.lr_warmup_ratio:g}) begins at 0: train for more steps, or "
                 "without it",
             )
         if not report.changed:
