@@ -247,8 +247,8 @@ class TrainingGuard:
         if report is None:
             raise RunFault(
                 "nothing was trained: no rollout came, so no step was made",
-                "Look at the data (--data.prompt_dataset, --data.max_samples) and --train.num_episodes; "
-                "--riskpo.dry_run shows the number of steps",
+                "Look at the data (--data.prompt_dataset, --data.max_samples), at --train.num_episodes, and at warnings "
+                "above of groups that were filtered away",
             )
         if report.steps == 0 and report.skipped:
             raise RunFault(
