@@ -247,7 +247,7 @@ class TrainingGuard:
         if report is None:
             raise RunFault(
                 "nothing was trained: no rollout came, so no step was made",
-                "Look at the data (--data.prompt_dataset, --data.max_samples), at --train.num_episodes, and at warnings "
+                "Look at the data (--data.prompt_dataset, --data.max_samples), --train.num_episodes, and at warnings "
                 "above of groups that were filtered away",
             )
         if report.steps == 0 and report.skipped:
