@@ -37,7 +37,8 @@ smoke_flags=(
     --vllm.num_engines 1 --vllm.tensor_parallel_size 1
     --rollout.batch_size 10 --rollout.n_samples_per_prompt 4 --train.batch_size 20
     --rollout.micro_batch_size 4 --train.micro_batch_size 4 --rollout.max_new_tokens 24 --data.max_len 400
-    --train.num_episodes 1 --data.max_samples 20 --eval.steps 2 --eval.n_samples_per_prompt 2 --ckpt.save_steps -1
+    --actor.lr_warmup_ratio 0 --train.num_episodes 1 --data.max_samples 20
+    --eval.steps 2 --eval.n_samples_per_prompt 2 --ckpt.save_steps -1
 )
 
 launch() {

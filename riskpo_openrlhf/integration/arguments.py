@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -46,6 +47,13 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed: (0, inf)")
+    return seconds
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--algo.riskpo.*`, `--riskpo.*` and the new choices to OpenRLHF's parser, in place, once."""
     if "--riskpo.runtime" in parser._option_string_actions:
@@ -78,6 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--riskpo.max_steps", type=int, metavar="N", help=max_steps)
     eval_tokens = "response tokens in evaluations during training (default: --rollout.max_new_tokens)"
     add("--riskpo.eval_max_new_tokens", type=int, metavar="N", help=eval_tokens)
+    reward_timeout = "seconds in which a reward must come, else the response has no verdict; default: %(default)g"
+    add("--riskpo.reward_timeout", type=_seconds, default=600.0, metavar="SECONDS", help=reward_timeout)
     dry_run = "check everything that needs no GPU, print the final settings and end; json: as one object, last line"
     add("--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", help=dry_run)
 

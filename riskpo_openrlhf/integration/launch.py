@@ -78,7 +78,7 @@ REPLACED = tuple(Replacement(*row) for row in (
     ("openrlhf.trainer.ray.ppo_actor", "PolicyLoss", "policy_loss.RiskPOPolicyLoss", WORKER,
      "the losses `riskpo`, `gmpo` and `gpg`; any other is OpenRLHF's"),
     ("openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "rollout_actor.RiskPORolloutActor", SUBMITTER,
-     "keeps the reward function's last error, drops stale image embeddings, keeps Python's collector off vLLM",
+     "checks and limits calls for rewards, drops stale image embeddings, keeps Python's collector off vLLM",
      {}),
     ("openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "evaluation_engines.RiskPOEvaluationActor", EVALUATION,
      "returns each graded sample as soon as it is done", {}),

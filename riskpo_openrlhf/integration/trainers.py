@@ -17,8 +17,10 @@ from riskpo_openrlhf.console import say
 from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
 from riskpo_openrlhf.integration import resume
 from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
+from riskpo_openrlhf.integration.best_metric import require_known_metric, unknown_metric, without_eval_prefix
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.faults import RunFault
+from riskpo_openrlhf.integration.guards import TrainingGuard
 from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
 from riskpo_openrlhf.integration.step_limit import STEP, total_steps
 
@@ -33,6 +35,7 @@ class _RiskPODriver:
         resume.seed_driver(_strategy(args, kwargs).args)
         super().__init__(*args, **kwargs)
         self.unsaved: tuple[int, dict] | None = None  # the last step with its state, while the weights are those
+        self._guard = TrainingGuard(self.args)
         self._riskpo = uses_riskpo(self.args)
         if self._riskpo:
             say(self.experience_maker.config.describe(self.args.algo.riskpo.preset, method_flags(self.args)))
@@ -44,15 +47,26 @@ class _RiskPODriver:
             resume.keep_last_step(self)
             raise
 
-    def ppo_train(self, *args, **more):
-        self.unsaved = None  # the weights change
-        return super().ppo_train(*args, **more)
-
     def train_step(self, rollout_samples, global_step: int, **more):
         self.experience_maker.step = global_step
         status, global_step = super().train_step(rollout_samples, global_step, **more)
         status.update(self.experience_maker.metrics)
         return status, global_step
+
+    def ppo_train(self, global_steps, **more) -> dict:
+        self.unsaved = None  # the weights change
+        status = super().ppo_train(global_steps, **more)
+        reports = ray.get(self.actor_model_group.async_run_method(method_name="training_report"))
+        maker = self.experience_maker
+        status.update(self._guard.after_update(status, reports, maker.uniform, maker.signal, global_steps + 1))
+        return status
+
+    def _detect_eval_metric_key(self, eval_metrics):
+        self.best_eval_metric_key = without_eval_prefix(self.best_eval_metric_key, eval_metrics)
+        key = super()._detect_eval_metric_key(eval_metrics)
+        if key is None and self.best_eval_metric_key != "none":
+            say(f"warning: no best checkpoint: {unknown_metric(self.best_eval_metric_key, eval_metrics)}")
+        return key
 
     def _with_state(self, client_states: dict | None) -> dict:
         client_states = resume.saved(self, client_states)
@@ -84,6 +98,7 @@ class _RiskPODriver:
             say(f"there is no checkpoint in {self.args.ckpt.path}: the run starts from the beginning")
         states = resume.restored(self, super().init_checkpoint_states(**more))
         self.resumed = {name: states[name] for name in resume.BEGINNING}
+        self._guard.resumed_at = states.get("global_step") or 0
         if states.get("global_step"):
             say(f"resumed at step {states['global_step']}")
             resume.start_logging_after(self, states["global_step"])
@@ -111,8 +126,13 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
                 "temperature": self.args.eval.temperature,
                 "n_samples_per_prompt": self.args.eval.n_samples_per_prompt,
             }
-            self.evaluate(0, **eval_kwargs)
+            metrics = self.evaluate(0, **eval_kwargs)
+            require_known_metric(self.args.ckpt.best_metric_key, metrics)
         return states
+
+    def fit(self, global_step: int = 0, **more) -> None:
+        super().fit(global_step, **more)
+        self._guard.require_trained(self.samples_generator.nothing_kept())
 
     def evaluate(self, global_step, **generate_kwargs):
         logs = super().evaluate(global_step, **generate_kwargs)
@@ -151,6 +171,10 @@ class RiskPOTrainingActor(_RiskPODriver, plain_class(ppo_trainer_async.TrainingA
         loader = {**states["data_loader_state_dict"], STEP: states["global_step"]}
         return {**states, "data_loader_state_dict": loader}
 
+    def fit(self, global_step: int = 0, **more) -> None:
+        super().fit(global_step, **more)
+        self._guard.require_trained()
+
 
 class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesActor)):
     """The asynchronous generator, with our handling of missing verdicts and our evaluation metrics."""
@@ -165,6 +189,11 @@ class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesAc
         state = dict(state_dict)
         self.samples_generator.step_limit.steps = state.pop(STEP)
         super().load_state_dict(state, **more)
+
+    def fit(self, episode: int, total_consumed_prompts: int, **more) -> None:
+        super().fit(episode, total_consumed_prompts, **more)
+        if fault := self.samples_generator.nothing_kept():
+            raise fault
 
     def _run_eval(self, **more):
         logs = super()._run_eval(**more)
