@@ -46,6 +46,16 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a number of seconds, 0 or more")
+    return found
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--algo.riskpo.*`, `--riskpo.*` and the new choices to OpenRLHF's parser, in place, once."""
     if "--riskpo.runtime" in parser._option_string_actions:
@@ -74,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--riskpo.runtime", choices=["gpu", "cpu"], default="gpu", help=runtime)
     at_start = "evaluate once before the first step (synchronous mode)"
     add("--riskpo.eval_at_start", action="store_true", help=at_start)
+    wait = "seconds to wait at the start for GPUs of nodes that are still to join the Ray cluster (default: 0)"
+    add("--riskpo.wait_for_gpus", type=_seconds, default=0, metavar="SECONDS", help=wait)
     dry_run = "check everything that needs no GPU, print the final settings and end; json: as one object, last line"
     add("--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", help=dry_run)
 
