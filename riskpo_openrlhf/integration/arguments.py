@@ -126,11 +126,12 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
     values = vars(flat)
     config = config_from_flags(flat)
     own_estimator = values["algo.advantage.estimator"] == ESTIMATOR
+    kl_given = not isinstance(values["algo.kl.init_coef"], NotGiven)
     _fill_method_flags(values, values[_GROUP + "preset"] or DEFAULT_PRESET if own_estimator else None)
     if values["actor.policy_loss_type"] in POLICY_LOSSES:
         check_policy_loss(values)
     if own_estimator:
-        check_combination(config, values)
+        check_combination(config, values, kl_given)
     elif given := [name for name in ("preset", *_NAMES) if values[_GROUP + name] is not None and name not in FOR_ALL]:
         raise ValueError(
             f"{FLAG_PREFIX}{given[0]} needs --algo.advantage.estimator {ESTIMATOR}, "
@@ -165,7 +166,7 @@ def _fill_method_flags(values: dict, preset: str | None) -> None:
             values[name] = chosen.get(name, values[name].default)
 
 
-def check_combination(config: RiskPOConfig, values: dict) -> None:
+def check_combination(config: RiskPOConfig, values: dict, kl_given: bool = False) -> None:
     """Refuse what RiskPO can't honour. `values`: OpenRLHF's flags by dotted name. Raises `ValueError`."""
     group_size, prompts = values["rollout.n_samples_per_prompt"], values["rollout.batch_size"]
     config.require_group_size(group_size)
@@ -179,7 +180,8 @@ def check_combination(config: RiskPOConfig, values: dict) -> None:
             f"--algo.advantage.gamma {values['algo.advantage.gamma']} is not allowed with riskpo: the advantage "
             "belongs to the whole response; use 1"
         )
-    kl_flags = ["--algo.kl.use_loss"] if values["algo.kl.use_loss"] else []
+    # Whoever gives 0 beside --algo.kl.use_loss, as OpenRLHF's example for images does, knows that there is no KL.
+    kl_flags = ["--algo.kl.use_loss"] if values["algo.kl.use_loss"] and not kl_given else []
     kl_flags += ["--algo.kl.target"] if values["algo.kl.target"] is not None else []
     if kl_flags and values["algo.kl.init_coef"] == 0:
         raise ValueError(

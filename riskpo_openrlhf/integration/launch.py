@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from riskpo_openrlhf.console import MARK, lines_not_bars, say
-from riskpo_openrlhf.integration import arguments, cluster, contract
+from riskpo_openrlhf.integration import arguments, cluster, contract, extensions
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
 from riskpo_openrlhf.integration.parser import is_openrlhfs, look_ahead
 from riskpo_openrlhf.integration.placement import gpus_needed
@@ -127,6 +127,8 @@ def install() -> None:
         from riskpo_openrlhf.runtime import cpu
 
         cpu.prepare_driver()
+    if not dry_run:
+        extensions.prepare()
     for note in contract.check():
         say(f"note: {note}")
     replace_names(SUBMITTER)

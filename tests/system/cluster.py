@@ -2,10 +2,10 @@
 
     python3 tests/system/cluster.py [--only one two colocated asynchronous partial two_each four] [--out FOLDER]
 
-Every job has the same seed, prompts and rewards; a reward depends on the prompt alone, so it is the same whatever the
-engines answer, and every step trains on all prompts. Groups arrive in another order in each job. Advantages and tracker
-must not depend on that, nor on the number of nodes, ranks and engines: all `riskpo/*`, `risk/*` and `signal/*` metrics
-of a step are compared with those of the first job, to the last bit. On demand; a job takes about a minute.
+Every job has the same seed, prompts and rewards. A reward depends on the prompt alone, so it is the same whatever the
+engines answer, and every step trains on all prompts. Groups arrive in another order in each job. Advantages and
+tracker must not depend on that, nor on the number of nodes, ranks and engines: all `riskpo/*`, `risk/*` and `signal/*`
+metrics of a step are compared with those of the first job, to the last bit. On demand; a job takes about a minute.
 """
 
 from __future__ import annotations
