@@ -93,15 +93,18 @@ def files(tmp_path_factory) -> dict:
     """Local files in the place of the scripts' models, data and reward files."""
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(shipped(MODELS["mixed"]), folder / "model")
+    settings = folder / "model/tokenizer_config.json"
+    template = "{% for turn in messages %}{{ turn.content }}{% endfor %}"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": template}))
     turns = [{"role": "user", "content": "1+1="}]
     row = {"prompt": turns, "context_messages": turns, "label": "2", "datasource": "sums"}
-    (folder / "rows.jsonl").write_text((json.dumps(row) + "\n") * 2048)
+    (folder / "rows.jsonl").write_text((json.dumps(row) + "\n") * 1024)
     image = folder / "image.png"
     shown = {**row, "images": [str(image)], "prompt": [{"role": "user", "content": "<image>Find x."}]}
     from PIL import Image
 
     Image.new("RGB", (32, 32)).save(image)
-    (folder / "shown.jsonl").write_text((json.dumps(shown) + "\n") * 2048)
+    (folder / "shown.jsonl").write_text((json.dumps(shown) + "\n") * 1024)
     (folder / "reward.py").write_text(
         "import torch\n\ndef reward_func(queries, prompts, labels):\n    return torch.ones(len(queries))\n"
     )
