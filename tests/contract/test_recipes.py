@@ -167,6 +167,21 @@ def test_a_submitted_job_has_absolute_paths_only(data):
         assert not word.startswith("."), word
 
 
+def test_printing_a_submission_shows_the_whole_line(data):
+    words = printed("code", "--data", data, "--submit", "http://head:8265", "--seed", 7)
+    assert words[:6] == ["ray", "job", "submit", "--address", "http://head:8265", "--submission-id"]
+    assert words[6].startswith("code-paper-seed7-") and words[7] == "--"
+    assert words[8:] == printed("code", "--data", data, "--seed", 7)
+
+
+def test_a_submission_to_a_wrong_address_ends_with_a_word_and_leaves_nothing(data, tmp_path):
+    options = ["--data", data, "--out", tmp_path / "run", "--submit", "http://127.0.0.1:1"]
+    for more in ([], ["--dry-run"]):
+        run = recipe("code", *options, *more)
+        assert run.returncode == 2 and "no Ray dashboard answers at --submit http://127.0.0.1:1" in run.stderr
+    assert not (tmp_path / "run").exists() and run.stdout.startswith("ray job submit --address http://127.0.0.1:1 ")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
