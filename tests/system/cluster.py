@@ -71,7 +71,8 @@ def cluster(nodes: int, gpus: int, folder: Path, environment: dict):
     try:
         for node in range(nodes):
             where = ["--head", "--port", str(port), "--node-ip-address", "127.0.0.1", "--include-dashboard", "false",
-                     "--temp-dir", temporary, "--ray-client-server-port", str(free_port())] if node == 0 else ["--address", address]  # fmt: skip
+                     "--temp-dir", temporary, "--ray-client-server-port",
+                     str(free_port())] if node == 0 else ["--address", address]  # fmt: skip
             with open(folder / f"node{node}.log", "wb") as log:
                 started.append(subprocess.Popen(
                     [*ray, *where, *resources], env=environment, stdout=log, stderr=log, start_new_session=True,
