@@ -17,6 +17,7 @@ from riskpo_openrlhf.integration.arguments import POLICY_LOSSES
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.guards import NO_UPDATE, Report, WeightWatch
 from riskpo_openrlhf.integration.launch import WORKER, replace_names
+from riskpo_openrlhf.integration.ports import HoldsPort
 
 
 class RiskPOPolicyLoss(PolicyLoss):
@@ -104,7 +105,7 @@ class RiskPOActorPPOTrainer(ppo_actor.ActorPPOTrainer):
         return status
 
 
-class RiskPOPolicyActor(plain_class(ppo_actor.PolicyModelActor)):
+class RiskPOPolicyActor(HoldsPort, plain_class(ppo_actor.PolicyModelActor)):
     """The policy worker. Its parent looks up `ActorPPOTrainer`, and that one `PolicyLoss`, in this process."""
 
     _report = NO_UPDATE

@@ -147,6 +147,31 @@ def test_arrival_order_of_prompts_does_not_matter():
     torch.testing.assert_close(by_prompt, in_order(plain).view(PROMPTS, GROUP, TOKENS))
 
 
+@pytest.mark.parametrize("preset", ["paper", "recommended", "released-dapo"])
+@pytest.mark.parametrize("micro_batch", [1, 7, PROMPTS * GROUP])
+def test_tracker_and_metrics_are_equal_to_the_bit_whatever_the_ranks_and_the_order_of_arrival(preset, micro_batch):
+    # More ranks or engines mean other micro-batches, and groups that arrive in another order. Nothing else.
+    config = RiskPOConfig.preset(preset)
+    plain, other = make_maker(config), make_maker(config)
+    lengths = torch.full((PROMPTS * GROUP,), 3)
+    for step in range(4):
+        scores, random = random_scores(step), torch.Generator().manual_seed(100 + step)
+        plain.step = other.step = step
+        plain.compute_advantages_and_returns(make_experiences(scores, lengths=lengths))
+        arrival = torch.randperm(PROMPTS, generator=random)
+        order = torch.randperm(PROMPTS * GROUP, generator=random)
+        late = make_experiences(scores[arrival], micro_batch, order, lengths=lengths)
+        for experience in late:
+            experience.prompts = [f"prompt {arrival[i // GROUP]}" for i in experience.index]
+            experience.labels = [str(arrival[i // GROUP].item()) for i in experience.index]
+        other.compute_advantages_and_returns(late)
+        assert other.risk_estimator.state_dict() == plain.risk_estimator.state_dict()
+        assert {k: v for k, v in other.metrics.items() if "/" in k} == {
+            k: v for k, v in plain.metrics.items() if "/" in k
+        }
+        assert any(name.startswith("riskpo/") for name in plain.metrics)
+
+
 def test_kl_in_the_reward_matches_openrlhfs_token_loop():
     scores, kl = random_scores(), torch.randn(PROMPTS * GROUP, TOKENS, generator=torch.Generator().manual_seed(4))
     maker = make_maker(kl=0.3)

@@ -4,7 +4,6 @@ import json
 import os
 import runpy
 import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -18,53 +17,6 @@ TASKS = ("math_hard", "math_easy", "geometry", "code")
 METHODS = sorted(path.stem for path in (RECIPES / "methods").glob("*.sh"))
 MACHINES = sorted(path.stem for path in (RECIPES / "machines").glob("*.sh"))
 ROW = {"prompt": [{"role": "user", "content": "Find x."}], "label": "7", "datasource": "made-up"}
-
-# Dry runs in one process that has imported everything, a fork each: argument lists in, [exit code, output] out.
-FORKED = """
-import json, os, runpy, sys
-from riskpo_openrlhf.runtime import cpu
-cpu.prepare_driver()
-from riskpo_openrlhf.integration import contract, dry_run, trainers
-contract.check()
-for line in sys.stdin:
-    read, write = os.pipe()
-    if not os.fork():
-        os.close(read)
-        os.dup2(write, 1), os.dup2(write, 2)
-        sys.argv = ["train", *json.loads(line)]
-        code = 1
-        try:
-            runpy.run_module("riskpo_openrlhf.cli.train", run_name="__main__", alter_sys=True)
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        finally:
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(code)
-    os.close(write)
-    output = os.fdopen(read, errors="replace").read()
-    print("result", json.dumps([os.waitstatus_to_exitcode(os.wait()[1]), output]), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def dry_run():
-    """`dry_run(words)` dry runs a command -> exit code, everything printed. OpenRLHF is loaded once for all."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen(
-        [sys.executable, "-c", FORKED], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-
-    def run(words: list[str]) -> tuple[int, str]:
-        assert words[:3] == ["python3", "-m", "riskpo_openrlhf.cli.train"]
-        print(json.dumps([*words[3:], "--riskpo.dry_run"]), file=server.stdin, flush=True)
-        for line in server.stdout:
-            if line.startswith("result "):
-                return tuple(json.loads(line.removeprefix("result ")))
-        pytest.fail("the process of the dry runs has ended: see its output above")
-
-    yield run
-    server.stdin.close()
-    server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +169,21 @@ def test_flags_after_two_dashes_come_last():
 def test_a_submitted_job_has_absolute_paths_only(data):
     for word in printed("code", "--data", os.path.relpath(data)):
         assert not word.startswith("."), word
+
+
+def test_printing_a_submission_shows_the_whole_line(data):
+    words = printed("code", "--data", data, "--submit", "http://head:8265", "--seed", 7)
+    assert words[:6] == ["ray", "job", "submit", "--address", "http://head:8265", "--submission-id"]
+    assert words[6].startswith("code-paper-seed7-") and words[7] == "--"
+    assert words[8:] == printed("code", "--data", data, "--seed", 7)
+
+
+def test_a_submission_to_a_wrong_address_ends_with_a_word_and_leaves_nothing(data, tmp_path):
+    options = ["--data", data, "--out", tmp_path / "run", "--submit", "http://127.0.0.1:1"]
+    for more in ([], ["--dry-run"]):
+        run = recipe("code", *options, *more)
+        assert run.returncode == 2 and "no Ray dashboard answers at --submit http://127.0.0.1:1" in run.stderr
+    assert not (tmp_path / "run").exists() and run.stdout.startswith("ray job submit --address http://127.0.0.1:1 ")
 
 
 @pytest.mark.parametrize(

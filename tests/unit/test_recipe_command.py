@@ -2,8 +2,13 @@
 
 import json
 import runpy
+import socket
 import subprocess
 import sys
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -73,3 +78,72 @@ def test_too_few_gpus_stop_the_recipe_and_a_dry_run_that_crashes_is_shown():
     assert run(*dry_run(json.dumps({"ok": True, "problems": [], "gpus": 0}))).returncode == 0
     crashed = run(*dry_run("KeyError: boom", 1))
     assert crashed.returncode == 2 and "the dry run ended with an error:\nKeyError: boom" in crashed.stderr
+
+
+@contextmanager
+def dashboard(*gpus: int):
+    """A server that answers as the dashboard of a Ray cluster with these nodes; the last node is dead."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self):
+            nodes = [{"state": "ALIVE", "resources_total": {"CPU": 8, "GPU": n} if n else {"CPU": 8}} for n in gpus]
+            nodes.append({"state": "DEAD", "resources_total": {"GPU": 64}})
+            found = {"/api/version": {"version": "4"}, "/api/v0/nodes": {"data": {"result": {"result": nodes}}}}
+            body = json.dumps(found[self.path.partition("?")[0]]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words):
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def submitted(address: str, gpus: int, *flags: str):
+    report = json.dumps({"ok": True, "problems": [], "gpus": gpus})
+    script = [sys.executable, "-c", f"print({report!r})", *flags]
+    return run("check", "--machines", "1gpu 8gpu", "--submit", address, "--", *script)
+
+
+def test_a_submitted_job_is_compared_with_the_living_nodes_of_the_cluster():
+    with dashboard(8, 8, 0) as address:
+        assert submitted(address, 16).returncode == 0
+        stopped = submitted(address, 17)
+        assert stopped.returncode == 2 and f"17 GPUs are needed and the cluster at {address} has 16" in stopped.stderr
+        assert "--riskpo.wait_for_gpus SECONDS" in stopped.stderr
+        assert submitted(address, 17, "--riskpo.wait_for_gpus", "600").returncode == 0  # the job waits, then refuses
+
+
+def test_an_address_where_no_dashboard_answers_stops_the_submission_within_30_s():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        for address in (f"http://127.0.0.1:{silent.getsockname()[1]}", "http://127.0.0.1:1", "127.0.0.1:8265", "x"):
+            start = time.monotonic()
+            stopped = submitted(address, 1)
+            assert stopped.returncode == 2 and f"no Ray dashboard answers at --submit {address}" in stopped.stderr
+            assert "http://HEAD:8265" in stopped.stderr and time.monotonic() - start < 30
+
+
+def test_relative_paths_become_absolute_and_names_of_the_hub_and_addresses_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    command = [
+        "train", "--actor.model_name_or_path", "mine", "--reward.model_name_or_path=./other",
+        "--data.prompt_dataset", "a.jsonl,OpenRLHF/prompts", "--reward.remote_url", "http://host/x.py",
+        "--ckpt.path", "run/c", "--actor.adam.lr", "1e-6",
+    ]  # fmt: skip
+    assert functions["absolute"](command) == [
+        "train", "--actor.model_name_or_path", f"{tmp_path}/mine", f"--reward.model_name_or_path={tmp_path}/other",
+        "--data.prompt_dataset", f"{tmp_path}/a.jsonl,OpenRLHF/prompts", "--reward.remote_url", "http://host/x.py",
+        "--ckpt.path", f"{tmp_path}/run/c", "--actor.adam.lr", "1e-6",
+    ]  # fmt: skip
+    assert functions["absolute"](["train", "--actor.model_name_or_path", "mine/at-hub"])[2] == "mine/at-hub"

@@ -1,0 +1,169 @@
+"""How a job finds Ray: addresses that are wrong, dead or silent; keys of a submitted job; paths; ports; locks."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from riskpo_openrlhf.integration import cluster, extensions
+from riskpo_openrlhf.integration.ports import HeldSocket, HoldsPort
+from riskpo_openrlhf.runtime import cpu
+
+
+@pytest.fixture(autouse=True)
+def prepared(monkeypatch):
+    for name, value in cpu.ENVIRONMENT.items():
+        monkeypatch.setenv(name, os.environ.get(name, value))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv(cluster.JOB_CONFIG, raising=False)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "nowhere", "http://127.0.0.1:8265"])
+def test_an_address_at_which_nobody_listens_is_refused_at_once_with_the_address(address, monkeypatch):
+    address = address.format(port=free_port())
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    start = time.monotonic()
+    with pytest.raises(cluster.ClusterError, match=f"no Ray cluster answers at RAY_ADDRESS={address}.*correct the"):
+        cluster.start_ray("gpu", 1)
+    assert time.monotonic() - start < 30
+
+
+def test_auto_without_any_cluster_says_what_to_start(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(cluster, "_written_address", lambda: None)
+    with pytest.raises(cluster.ClusterError, match="RAY_ADDRESS=auto: no Ray cluster was started on this machine"):
+        cluster.start_ray("gpu", 1)
+
+
+def test_a_service_that_accepts_and_never_answers_ends_the_process_with_2(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        code = (
+            "from riskpo_openrlhf.integration import cluster; cluster.ANSWER_SECONDS = 4; cluster.start_ray('gpu', 1)"
+        )
+        environment = {**os.environ, "RAY_ADDRESS": f"127.0.0.1:{silent.getsockname()[1]}"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 2 and "does not answer as a Ray head (HEAD:6379); no answer within 4 s" in done.stderr
+
+
+@pytest.mark.parametrize("runtime", ["cpu", "gpu"])
+def test_the_address_that_a_dead_cluster_left_is_ignored_and_a_living_one_is_named(runtime, monkeypatch, capsys):
+    port = free_port()
+    monkeypatch.setattr(cluster, "_written_address", lambda: f"127.0.0.1:{port}")
+    assert cluster._address_left_here(runtime) is None and capsys.readouterr().out == ""
+    with socket.socket() as living:
+        living.bind(("127.0.0.1", port))
+        living.listen()
+        found = cluster._address_left_here(runtime)
+    assert found == (f"127.0.0.1:{port}" if runtime == "gpu" else None)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 and f"127.0.0.1:{port}" in said[0] and "RAY_ADDRESS" in said[0]
+
+
+@pytest.mark.parametrize("runtime", ["cpu", "gpu"])
+def test_no_key_of_our_runtime_env_is_one_of_the_submitted_jobs(runtime, monkeypatch):
+    from ray.runtime_env.runtime_env import _merge_runtime_env
+
+    before = cluster.worker_environment(runtime)
+    theirs = {"env_vars": {"NCCL_DEBUG": "INFO", "TOKENIZERS_PARALLELISM": "true", "MINE": "1"}, "working_dir": "/x"}
+    assert _merge_runtime_env(theirs, before) is None  # Ray would refuse
+    monkeypatch.setenv(cluster.JOB_CONFIG, json.dumps({"runtime_env": theirs}))
+    ours = cluster.worker_environment(runtime)
+    merged = _merge_runtime_env(theirs, ours)
+    assert merged["env_vars"]["TOKENIZERS_PARALLELISM"] == "true" and merged["working_dir"] == "/x"
+    assert before["env_vars"].keys() - ours["env_vars"].keys() == before["env_vars"].keys() & theirs["env_vars"].keys()
+
+
+def test_a_job_that_sets_the_hook_of_the_cpu_runtime_is_told_so(monkeypatch):
+    theirs = {"worker_process_setup_hook": "mine.hook"}
+    monkeypatch.setenv(cluster.JOB_CONFIG, json.dumps({"runtime_env": theirs}))
+    with pytest.raises(cluster.ClusterError, match="worker_process_setup_hook"):
+        cluster.worker_environment("cpu")
+    cluster.worker_environment("gpu")
+
+
+def test_workers_on_gpus_get_the_variables_that_openrlhf_gives_them():
+    import ast
+    import inspect
+
+    from openrlhf.cli import train_ppo_ray
+
+    (call,) = [
+        node for node in ast.walk(ast.parse(inspect.getsource(train_ppo_ray)))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.init"
+    ]  # fmt: skip
+    assert [keyword.arg for keyword in call.keywords] == ["runtime_env"]
+    theirs = eval(compile(ast.Expression(call.keywords[0].value), "", "eval"), {"os": os})
+    assert theirs == cluster.worker_environment("gpu")
+
+
+def test_paths_that_are_there_become_absolute_and_names_of_the_hub_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").touch()
+    (tmp_path / "model").mkdir()
+    values = {
+        "actor.model_name_or_path": "model", "data.prompt_dataset": "a.jsonl,OpenRLHF/prompts",
+        "reward.remote_url": "http://host:1/x", "ckpt.path": "./ckpt", "logger.tensorboard_dir": None,
+        "ckpt.output_dir": "/abs", "reward.model_name_or_path": None,
+    }  # fmt: skip
+    cluster.absolute_paths(values)
+    assert values == {
+        "actor.model_name_or_path": f"{tmp_path}/model", "ckpt.path": f"{tmp_path}/ckpt",
+        "data.prompt_dataset": f"{tmp_path}/a.jsonl,OpenRLHF/prompts", "reward.remote_url": "http://host:1/x",
+        "logger.tensorboard_dir": None, "ckpt.output_dir": "/abs", "reward.model_name_or_path": None,
+    }  # fmt: skip
+    assert cluster.paths_read(values) == [f"{tmp_path}/model", f"{tmp_path}/a.jsonl"]
+
+
+def test_a_port_that_is_chosen_is_given_to_nobody_else_and_a_rendezvous_can_bind_it():
+    from datetime import timedelta
+
+    from torch.distributed import TCPStore
+
+    with HeldSocket() as chosen:  # as OpenRLHF's weight sync writes it
+        chosen.bind(("", 0))
+        second = chosen.getsockname()[1]
+    for port in (HoldsPort._get_free_port(), second):
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("", port))
+        store = TCPStore("127.0.0.1", port, 1, True, timedelta(seconds=10))
+        store.set("a", "b")
+        assert store.get("a") == b"b"
+
+
+def test_a_lock_that_a_killed_job_left_is_removed_and_one_that_is_held_stays(tmp_path, capsys):
+    for name in ("held", "left"):
+        (tmp_path / name).mkdir()
+    descriptor = os.open(tmp_path / "held/lock", os.O_CREAT | os.O_EXCL)  # as torch's FileBaton does
+    (tmp_path / "left/lock").touch()
+    try:
+        extensions.remove_stale_locks(tmp_path)
+    finally:
+        os.close(descriptor)
+    assert (tmp_path / "held/lock").exists() and not (tmp_path / "left/lock").exists()
+    assert str(tmp_path / "left/lock") in capsys.readouterr().out
+
+
+def test_a_young_lock_stays_where_another_machine_may_hold_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/lock").touch()
+    extensions.remove_stale_locks(tmp_path)
+    assert (tmp_path / "a/lock").exists()
+    os.utime(tmp_path / "a/lock", (0, 0))
+    extensions.remove_stale_locks(tmp_path)
+    assert not (tmp_path / "a/lock").exists()
