@@ -9,9 +9,11 @@ _HOME = {
     "RiskPOEstimator": "riskpo_openrlhf.core.estimator",
     "QuantileTracker": "riskpo_openrlhf.core.quantiles",
     "install": "riskpo_openrlhf.integration.launch",
+    "openrlhf_parser": "riskpo_openrlhf.integration.parser",
+    "openrlhf_args": "riskpo_openrlhf.integration.parser",
 }
 
-__all__ = ["QuantileTracker", "RiskPOConfig", "RiskPOEstimator", "install"]
+__all__ = ["QuantileTracker", "RiskPOConfig", "RiskPOEstimator", "install", "openrlhf_args", "openrlhf_parser"]
 
 
 def __getattr__(name):

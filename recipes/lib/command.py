@@ -1,7 +1,8 @@
 """Finish and check the training command of a recipe, for `launch.sh`. Needs the standard library only.
 
 `command.py finish [--without FLAG ...] [--smoke] [--need_data] -- COMMAND` prints the final words, each ended by NUL.
-`command.py check --machines NAMES -- COMMAND` ends with exit code 2 if the command can't run here.
+`command.py check --machines NAMES [--submit ADDRESS] -- COMMAND` ends with exit code 2 if the command can't run here,
+or on the Ray cluster whose dashboard has that address.
 """
 
 from __future__ import annotations
@@ -11,7 +12,17 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
+
+ANSWER_SECONDS = 10  # for each of two questions to a cluster
+READ = (
+    "--actor.model_name_or_path", "--reward.model_name_or_path", "--critic.model_name_or_path",
+    "--data.prompt_dataset", "--eval.dataset", "--reward.remote_url", "--train.agent_func_path",
+)  # fmt: skip
+WRITTEN = ("--ckpt.path", "--ckpt.output_dir", "--logger.tensorboard_dir")
+FILES = (".py", ".json", ".jsonl", ".parquet", ".csv", ".arrow")
 
 
 def main() -> None:
@@ -21,12 +32,14 @@ def main() -> None:
     finishing.add_argument("--without", action="append", default=[], metavar="FLAG")
     finishing.add_argument("--smoke", action="store_true")
     finishing.add_argument("--need_data", action="store_true")
-    commands.add_parser("check").add_argument("--machines", required=True)
+    checking = commands.add_parser("check")
+    checking.add_argument("--machines", required=True)
+    checking.add_argument("--submit", metavar="ADDRESS")
     split = sys.argv.index("--")
     args, command = parser.parse_args(sys.argv[1:split]), sys.argv[split + 1 :]
     try:
         if args.action == "check":
-            check(command, args.machines)
+            check(command, args.machines, args.submit)
         else:
             sys.stdout.write("".join(f"{word}\0" for word in finish(command, args)))
     except ValueError as error:
@@ -35,7 +48,7 @@ def main() -> None:
 
 
 def finish(command: list[str], args) -> list[str]:
-    """Take out the flags `args.without`, and leave out the rows that fill no rollout.
+    """Take out the flags `args.without`, make paths absolute, and leave out the rows that fill no rollout.
 
     Raises:
         ValueError: a flag to take out is not there, or with `args.need_data` a data file is missing.
@@ -44,6 +57,7 @@ def finish(command: list[str], args) -> list[str]:
         if flag not in command and not args.smoke:
             raise ValueError(f"--without {flag}: the recipe does not set it")
         command = without(command, flag)
+    command = absolute(command)
     if args.need_data:
         files = [*value(command, "--data.prompt_dataset").split(","), *value(command, "--eval.dataset").split(",")]
         missing = [Path(file) for file in files if file.startswith("/") and not Path(file).exists()]
@@ -55,6 +69,29 @@ def finish(command: list[str], args) -> list[str]:
                 "or name the folder with --data or RISKPO_DATA"
             )
     return command + whole_rollouts(command)
+
+
+def absolute(command: list[str]) -> list[str]:
+    """Make relative paths absolute: a submitted job, ranks and engines run in other folders.
+
+    What is neither there nor named like a file is a name on the hub, or an address.
+    """
+
+    def path(part: str, read: bool) -> str:
+        local = not read or os.path.exists(part) or part.startswith(("./", "../"))
+        return os.path.abspath(part) if part and (local or ("://" not in part and part.endswith(FILES))) else part
+
+    found, flag = [], ""
+    for word in command:
+        name, mark, text = word.partition("=")
+        if word.startswith("--"):
+            flag = name
+        value = text if mark and word.startswith("--") else None if word.startswith("--") else word
+        if value is not None and flag in (*READ, *WRITTEN):
+            value = ",".join(path(part, flag in READ) for part in value.split(","))
+            word = f"{name}={value}" if word.startswith("--") else value
+        found.append(word)
+    return found
 
 
 def without(command: list[str], flag: str) -> list[str]:
@@ -97,12 +134,19 @@ def lines_of(file: Path) -> int:
         return sum(1 for _ in lines)
 
 
-def check(command: list[str], machines: str) -> None:
+def check(command: list[str], machines: str, submit: str | None = None) -> None:
     """Dry run the command and count the GPUs. OpenRLHF would wait for missing GPUs without a word.
 
     Raises:
-        ValueError: a setting is wrong, or there are too few GPUs.
+        ValueError: a setting is wrong, there are too few GPUs, or no cluster answers at `submit`.
     """
+    if submit:
+        ask(submit, "/api/version")  # before the dry run, which takes longer
+        if not find_spec("openrlhf"):
+            print(
+                "recipe: OpenRLHF is not installed here: the job checks its settings when it starts", file=sys.stderr
+            )
+            return
     run = subprocess.run([*command, "--riskpo.dry_run", "json"], text=True, capture_output=True)
     try:
         report = json.loads(run.stdout.splitlines()[-1])
@@ -111,14 +155,44 @@ def check(command: list[str], machines: str) -> None:
         raise ValueError("\n".join(["the dry run ended with an error:", *output])) from None
     if not report["ok"]:
         raise ValueError("\n".join(["the settings are wrong:", *(each["message"] for each in report["problems"])]))
-    found = gpus()
+    if float(value(command, "--riskpo.wait_for_gpus") or 0):  # the job waits for them itself, and then refuses
+        return
+    found = cluster_gpus(submit) if submit else gpus()
     if found < report["gpus"]:
-        place = "the cluster has" if os.environ.get("RAY_ADDRESS") else "here are"
+        place = f"the cluster at {submit} has" if submit else "the cluster has" if _address() else "here are"
         raise ValueError(
             f"{report['gpus']} GPUs are needed and {place} {found}: choose other machines with --machines\n"
             f"  ({machines}), for several nodes start a Ray cluster and set RAY_ADDRESS=auto,\n"
+            "  for nodes that are still to join add -- --riskpo.wait_for_gpus SECONDS,\n"
             "  or try the recipe without a GPU by --smoke"
         )
+
+
+def ask(address: str, path: str) -> dict:
+    """Ask a Ray cluster's dashboard. Returns its answer.
+
+    Raises:
+        ValueError: nothing answers as a dashboard does.
+    """
+    try:
+        with urllib.request.urlopen(address.rstrip("/") + path, timeout=ANSWER_SECONDS) as answer:
+            return json.load(answer)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no Ray dashboard answers at --submit {address} ({error}): take the address that `ray start --head`\n"
+            "  prints, http://HEAD:8265; from another machine, open a tunnel: ssh -L 8265:127.0.0.1:8265 HEAD"
+        ) from None
+
+
+def cluster_gpus(address: str) -> int:
+    """Count the GPUs of the living nodes of a Ray cluster, by its dashboard."""
+    nodes = ask(address, "/api/v0/nodes?limit=10000")["data"]["result"]["result"]
+    return int(sum(node["resources_total"].get("GPU", 0) for node in nodes if node["state"] == "ALIVE"))
+
+
+def _address() -> str | None:
+    address = os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address
 
 
 def gpus() -> int:
@@ -127,16 +201,15 @@ def gpus() -> int:
     Raises:
         ValueError: no cluster answers.
     """
-    if not os.environ.get("RAY_ADDRESS"):
+    if not _address():
         import torch
 
         return torch.cuda.device_count()
     import ray
 
-    try:
-        ray.init(log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}") from error
+    from riskpo_openrlhf.integration.cluster import start_ray
+
+    start_ray("gpu", 0)  # a ClusterError is a ValueError
     return int(ray.cluster_resources().get("GPU", 0))
 
 

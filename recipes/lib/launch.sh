@@ -114,21 +114,33 @@ launch() {
     python3 "$launch_root/recipes/lib/command.py" finish "${finish[@]}" -- "${command[@]}" "$@" >"$words" || exit
     mapfile -d '' -t command <"$words"
     rm -f "$words"
+    local check=(python3 "$launch_root/recipes/lib/command.py" check --machines "$(_launch_names machines)")
+    local job id=""
+    [[ -z $submit ]] || check+=(--submit "$submit")
+    check+=(-- "${command[@]}")
+    job=("${command[@]}")
+    if [[ -n $submit && $mode != smoke ]]; then
+        id=$task-$method-seed$seed-$(date +%Y%m%d-%H%M%S)
+        job=(ray job submit --address "$submit" --submission-id "$id" -- "${command[@]}")
+    fi
 
     case $mode in
-        print) printf '%s\n' "${command[@]}" && exit ;;
+        print) printf '%s\n' "${job[@]}" && exit ;;
         dry-run)
             _launch_python
+            if [[ -n $submit ]]; then
+                printf '%q ' "${job[@]}" && echo
+                "${check[@]}"
+            fi
             exec "${command[@]}" --riskpo.dry_run
             ;;
         smoke) ;;
         train)
             if [[ -n $submit ]]; then
-                command=(ray job submit --address "$submit" -- "${command[@]}")
-            else
-                _launch_installed || _launch_stop "OpenRLHF or this package is not installed for $(command -v python3):
+                command -v ray >/dev/null || _launch_stop "--submit needs the command ray: pip install 'ray[default]'"
+            elif ! _launch_installed; then
+                _launch_stop "OpenRLHF or this package is not installed for $(command -v python3):
   pip install -e '.[gpu]' in $launch_root, or try the recipe without a GPU by --smoke"
-                python3 "$launch_root/recipes/lib/command.py" check --machines "$(_launch_names machines)" -- "${command[@]}"
             fi
             ;;
     esac
@@ -138,11 +150,22 @@ launch() {
     if [[ -n $resume && ! -e $out/checkpoints ]]; then
         _launch_stop "--resume: there are no checkpoints in $out; start without it, or name the run's folder with --out"
     fi
+    [[ $mode == smoke ]] || "${check[@]}"
     mkdir -p "$out"
-    printf '%q ' "${command[@]}" >"$out/command.sh"
-    "${command[@]}" 2>&1 | python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"
-    if [[ -z $submit ]]; then
-        python3 -m riskpo_openrlhf.cli.report "$out" --out "$out/report.html"
+    printf '%q ' "${job[@]}" >"$out/command.sh"
+    if [[ -n $id ]]; then
+        echo "Job $id: ray job logs --address $submit $id"
+        trap '_launch_goes_on "$submit" "$id" 130' INT
+        trap '_launch_goes_on "$submit" "$id" 143' TERM
+    fi
+    "${job[@]}" 2>&1 | python3 -m riskpo_openrlhf.cli.progress --log "$out/train.log"
+    trap - INT TERM
+    local report=(python3 -m riskpo_openrlhf.cli.report "$out" --out "$out/report.html")
+    if [[ -e $out/tensorboard ]]; then
+        "${report[@]}"
+    else
+        echo "The job wrote $out on a node that this machine shares no folder with. Make the report there:"
+        printf '%q ' "${report[@]}" && echo
     fi
     echo "Model: $out/model   Checkpoints: $out/checkpoints   TensorBoard: $out/tensorboard   Log: $out/train.log"
 }
@@ -150,6 +173,13 @@ launch() {
 _launch_stop() {
     echo "recipe: $*" >&2
     exit 2
+}
+
+# The submitter ends, by a signal; the job does not.
+_launch_goes_on() {
+    printf '%s\n' "" "Job $2 goes on. Follow it: ray job logs --address $1 --follow $2" \
+        "Stop it:  ray job stop --address $1 $2" >&2
+    exit "$3"
 }
 
 _launch_usage() {

@@ -46,6 +46,16 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a number of seconds, 0 or more")
+    return found
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--algo.riskpo.*`, `--riskpo.*` and the new choices to OpenRLHF's parser, in place, once."""
     if "--riskpo.runtime" in parser._option_string_actions:
@@ -74,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--riskpo.runtime", choices=["gpu", "cpu"], default="gpu", help=runtime)
     at_start = "evaluate once before the first step (synchronous mode)"
     add("--riskpo.eval_at_start", action="store_true", help=at_start)
+    wait = "seconds to wait at the start for GPUs of nodes that are still to join the Ray cluster (default: 0)"
+    add("--riskpo.wait_for_gpus", type=_seconds, default=0, metavar="SECONDS", help=wait)
     dry_run = "check everything that needs no GPU, print the final settings and end; json: as one object, last line"
     add("--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", help=dry_run)
 
@@ -114,11 +126,12 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
     values = vars(flat)
     config = config_from_flags(flat)
     own_estimator = values["algo.advantage.estimator"] == ESTIMATOR
+    kl_given = not isinstance(values["algo.kl.init_coef"], NotGiven)
     _fill_method_flags(values, values[_GROUP + "preset"] or DEFAULT_PRESET if own_estimator else None)
     if values["actor.policy_loss_type"] in POLICY_LOSSES:
         check_policy_loss(values)
     if own_estimator:
-        check_combination(config, values)
+        check_combination(config, values, kl_given)
     elif given := [name for name in ("preset", *_NAMES) if values[_GROUP + name] is not None and name not in FOR_ALL]:
         raise ValueError(
             f"{FLAG_PREFIX}{given[0]} needs --algo.advantage.estimator {ESTIMATOR}, "
@@ -153,7 +166,7 @@ def _fill_method_flags(values: dict, preset: str | None) -> None:
             values[name] = chosen.get(name, values[name].default)
 
 
-def check_combination(config: RiskPOConfig, values: dict) -> None:
+def check_combination(config: RiskPOConfig, values: dict, kl_given: bool = False) -> None:
     """Refuse what RiskPO can't honour. `values`: OpenRLHF's flags by dotted name. Raises `ValueError`."""
     group_size, prompts = values["rollout.n_samples_per_prompt"], values["rollout.batch_size"]
     config.require_group_size(group_size)
@@ -167,7 +180,8 @@ def check_combination(config: RiskPOConfig, values: dict) -> None:
             f"--algo.advantage.gamma {values['algo.advantage.gamma']} is not allowed with riskpo: the advantage "
             "belongs to the whole response; use 1"
         )
-    kl_flags = ["--algo.kl.use_loss"] if values["algo.kl.use_loss"] else []
+    # Whoever gives 0 beside --algo.kl.use_loss, as OpenRLHF's example for images does, knows that there is no KL.
+    kl_flags = ["--algo.kl.use_loss"] if values["algo.kl.use_loss"] and not kl_given else []
     kl_flags += ["--algo.kl.target"] if values["algo.kl.target"] is not None else []
     if kl_flags and values["algo.kl.init_coef"] == 0:
         raise ValueError(

@@ -68,8 +68,11 @@ SEAMS: dict[str, dict[str, str | None]] = {
     "openrlhf.trainer.ppo_utils.length_penalty": {"apply_length_penalties": "experiences args"},
     "openrlhf.trainer.ray": {"create_vllm_engines": _ENGINES},
     "openrlhf.trainer.ray.launcher": {
+        "BaseDistributedActor._get_free_port": "",
+        "ReferenceModelActor": None,
+        "RewardModelActor": None,
         "RayActorGroup.__init__": "self num_nodes num_gpus_per_node ray_actor_type pg num_gpus_per_actor "
-        "duplicate_actors resources num_resources_per_node"
+        "duplicate_actors resources num_resources_per_node",
     },
     "openrlhf.trainer.ray.ppo_actor": {
         "ActorPPOTrainer.__init__": "self strategy actor ema_model actor_optim actor_scheduler ema_beta "
@@ -78,7 +81,9 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "ActorPPOTrainer.training_step": "self experience kl_ctl step loss_batch_info",
         "PolicyModelActor.init_model_from_pretrained": "self strategy pretrain max_steps vllm_engines",
         "PolicyLoss": None,
+        "socket": None,
     },
+    "openrlhf.trainer.ray.ppo_critic": {"CriticModelActor": None},
     "openrlhf.trainer.ray.vllm_engine": {
         "RolloutRayActor.__init__": "self args bundle_indices agent_func_path remote_rm_url mm_pad_token_ids kwargs",
         "RolloutRayActor.update_weight": "self name dtype shape empty_cache",

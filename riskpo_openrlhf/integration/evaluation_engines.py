@@ -22,6 +22,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 
 from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling, sample_seed
+from riskpo_openrlhf.integration import cluster
 from riskpo_openrlhf.integration.launch import EVALUATION, replace_names
 from riskpo_openrlhf.integration.rewards import number
 from riskpo_openrlhf.integration.rollout_actor import RiskPORolloutActor
@@ -125,13 +126,10 @@ def running(args: argparse.Namespace, tokenizer, *, max_len: int, reward: list[s
 
     The arguments are those of `start_engines`.
     """
-    if args.runtime == "cpu":
-        from riskpo_openrlhf.runtime import cpu
-
-        cpu.start_ray(args.num_engines * args.tensor_parallel_size)
-    else:
-        variables = {name: os.environ.get(name, value) for name, value in WORKER_VARIABLES.items()}
-        ray.init(runtime_env={"env_vars": variables})
+    try:
+        cluster.start_ray(args.runtime, args.num_engines * args.tensor_parallel_size, WORKER_VARIABLES)
+    except cluster.ClusterError as error:
+        raise EvaluationError(str(error)) from error
     try:
         yield start_engines(args, tokenizer, max_len=max_len, reward=reward, images=images)
     finally:

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from riskpo_openrlhf.console import MARK, lines_not_bars, say
-from riskpo_openrlhf.integration import arguments, contract
+from riskpo_openrlhf.integration import arguments, cluster, contract, extensions
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
 from riskpo_openrlhf.integration.parser import is_openrlhfs, look_ahead
 from riskpo_openrlhf.integration.placement import gpus_needed
@@ -26,7 +26,6 @@ from riskpo_openrlhf.integration.placement import gpus_needed
 OURS = "riskpo_openrlhf.integration"
 
 SUBMITTER = "submitting process"
-DRY_RUN = "submitting process, dry run"
 LAUNCHER = "asynchronous launcher"
 DRIVER = "driver"
 GENERATOR = "asynchronous generator"
@@ -53,8 +52,8 @@ REPLACED = tuple(Replacement(*row) for row in (
      "OpenRLHF's parser gets RiskPO's flags, presets and checks"),
     ("openrlhf.utils", "get_strategy", "launch.get_strategy", SUBMITTER,
      "OpenRLHF calls it with its final flags: adapt them to the CPU, write `settings.json`, or end a dry run"),
-    ("ray", "is_initialized", "launch.ray_is_initialized", DRY_RUN,
-     "OpenRLHF would start Ray just before its flags are final"),
+    ("ray", "is_initialized", "launch.ray_is_initialized", SUBMITTER,
+     "OpenRLHF asks it before it starts Ray: Ray is started for the job, and the cluster checked; a dry run has none"),
     ("openrlhf.trainer.ppo_trainer", "PPOTrainer", "trainers.RiskPOTrainer", SUBMITTER,
      "metrics, Pass@k, the tracker in every checkpoint, the evaluation at the start", {}),
     ("openrlhf.trainer.ppo_trainer_async", "PPOTrainerAsync", "trainers.RiskPOTrainerAsync", SUBMITTER,
@@ -75,6 +74,14 @@ REPLACED = tuple(Replacement(*row) for row in (
      "logs `clip/*` and `entropy`"),
     ("openrlhf.trainer.ray.ppo_actor", "PolicyLoss", "policy_loss.RiskPOPolicyLoss", WORKER,
      "the losses `riskpo`, `gmpo` and `gpg`; any other is OpenRLHF's"),
+    ("openrlhf.trainer.ray.ppo_actor", "socket", "ports.sockets", WORKER,
+     "the port of the weight sync stays ours until it is bound"),
+    ("openrlhf.trainer.ray.launcher", "ReferenceModelActor", "model_actors.RiskPOReferenceActor", SUBMITTER,
+     "its port stays its own until it is bound", {"num_gpus": 1}),
+    ("openrlhf.trainer.ray.launcher", "RewardModelActor", "model_actors.RiskPORewardActor", SUBMITTER,
+     "as for the reference model", {"num_gpus": 1}),
+    ("openrlhf.trainer.ray.ppo_critic", "CriticModelActor", "model_actors.RiskPOCriticActor", SUBMITTER,
+     "as for the reference model", {"num_gpus": 1}),
     ("openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "rollout_actor.RiskPORolloutActor", SUBMITTER,
      "keeps the reward function's last error, drops stale image embeddings, keeps Python's collector off vLLM",
      {}),
@@ -120,11 +127,11 @@ def install() -> None:
         from riskpo_openrlhf.runtime import cpu
 
         cpu.prepare_driver()
+    if not dry_run:
+        extensions.prepare()
     for note in contract.check():
         say(f"note: {note}")
     replace_names(SUBMITTER)
-    if dry_run:
-        replace_names(DRY_RUN)
 
 
 def run() -> None:
@@ -143,6 +150,7 @@ def main() -> None:
     say("done", done=True)
 
 
+_job: dict = {}  # the flags by dotted name, as they were parsed, until Ray is started for them
 _parse_args = argparse.ArgumentParser.parse_args
 
 
@@ -161,13 +169,9 @@ def parse_args(self, args=None, namespace=None):
 
             print(as_json([error]), flush=True)
         self.exit(2, f"{self.prog}: error: {error}\n")
-    if vars(flat)["riskpo.runtime"] == "cpu" and not dry_run:
-        import ray
-
-        if not ray.is_initialized():
-            from riskpo_openrlhf.runtime import cpu
-
-            cpu.start_ray(gpus_needed(vars(flat)))
+    cluster.absolute_paths(vars(flat))
+    _job.clear()
+    _job.update(vars(flat))
     return flat
 
 
@@ -192,8 +196,24 @@ def get_strategy(args):
 
 
 def ray_is_initialized() -> bool:
-    """Answer that Ray runs, so that a dry run does not start it."""
-    return True
+    """Answer as Ray does, once Ray is started for this job: OpenRLHF asks before it starts Ray. A dry run needs none.
+
+    Exit code 2 if the cluster does not answer or lacks what the job needs.
+    """
+    if _job.get("riskpo.dry_run"):
+        return True
+    if _job:
+        values = dict(_job)
+        _job.clear()  # once; Ray asks too
+        try:
+            cluster.start_ray(values["riskpo.runtime"], gpus_needed(values))
+            cluster.check(gpus_needed(values), cluster.paths_read(values), values["riskpo.wait_for_gpus"])
+        except cluster.ClusterError as error:
+            say(f"error: {error}")
+            sys.exit(2)
+    from ray._private.worker import is_initialized
+
+    return is_initialized()
 
 
 def _has_gpu() -> bool:

@@ -11,35 +11,55 @@ import argparse
 import ast
 from collections.abc import Sequence
 from datetime import datetime
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 from riskpo_openrlhf.integration.arguments import add_arguments
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE, ContractError
 
 
 def openrlhf_parser() -> argparse.ArgumentParser:
-    """Build OpenRLHF's own parser without importing its module.
+    """Build OpenRLHF's own parser without importing its module. RiskPO's flags are added when it parses.
 
     OpenRLHF builds it under `if __name__ == "__main__"`, so there is no function to call. The statements of that
-    block, up to the one that parses, are run by themselves.
+    block, up to the one that parses, are run by themselves. A launch script may add flags of its own.
 
     Raises `ContractError` if OpenRLHF's module has no such block.
     """
-    spec = find_spec(OPENRLHF_MODULE)
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8")) if spec else ast.Module([], [])
-    blocks = (node for node in tree.body if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))
-    statements = next(blocks, ast.If(ast.Constant(True), [], [])).body
-    parse = next((i for i, node in enumerate(statements) if "parser.parse_args(" in ast.unparse(node)), 0)
+    before, _, file = _main_block()
     names = {"argparse": argparse, "datetime": datetime}
     try:
-        exec(compile(ast.Module(statements[:parse], []), spec.origin if spec else "", "exec"), names)
+        exec(compile(ast.Module(before, []), file, "exec"), names)
         return names["parser"]
     except (NameError, KeyError) as error:
         raise ContractError(
             f'{OPENRLHF_MODULE} does not build `parser` under `if __name__ == "__main__"` from argparse and datetime '
             f"alone ({type(error).__name__}: {error})"
         ) from error
+
+
+def openrlhf_args(flat: argparse.Namespace) -> SimpleNamespace:
+    """Turn parsed flags into the nested ones that OpenRLHF's `train` takes, by OpenRLHF's own statements and checks.
+
+    Raises `AssertionError` where OpenRLHF does. Call `riskpo_openrlhf.install` first.
+    """
+    _, after, file = _main_block()
+    train = next((i for i, node in enumerate(after) if ast.unparse(node).startswith("train(")), None)
+    names = {**vars(import_module(OPENRLHF_MODULE)), "args": flat}
+    exec(compile(ast.Module(after[:train], []), file, "exec"), names)
+    return names["args"]
+
+
+def _main_block() -> tuple[list[ast.stmt], list[ast.stmt], str]:
+    """Return the statements of OpenRLHF's `__main__` block before and after the one that parses, and its file."""
+    spec = find_spec(OPENRLHF_MODULE)
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8")) if spec else ast.Module([], [])
+    blocks = (node for node in tree.body if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))
+    statements = next(blocks, ast.If(ast.Constant(True), [], [])).body
+    parse = next((i for i, node in enumerate(statements) if "parser.parse_args(" in ast.unparse(node)), 0)
+    return statements[:parse], statements[parse + 1 :], spec.origin if spec else ""
 
 
 def look_ahead(argv: Sequence[str]) -> tuple[str, str | None]:

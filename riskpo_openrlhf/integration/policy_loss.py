@@ -16,6 +16,7 @@ from riskpo_openrlhf.core.losses import gmpo_loss, gpg_loss, sequence_clipped_lo
 from riskpo_openrlhf.integration.arguments import POLICY_LOSSES
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.launch import WORKER, replace_names
+from riskpo_openrlhf.integration.ports import HoldsPort
 
 
 class RiskPOPolicyLoss(PolicyLoss):
@@ -98,7 +99,7 @@ class RiskPOActorPPOTrainer(ppo_actor.ActorPPOTrainer):
         return status
 
 
-class RiskPOPolicyActor(plain_class(ppo_actor.PolicyModelActor)):
+class RiskPOPolicyActor(HoldsPort, plain_class(ppo_actor.PolicyModelActor)):
     """The policy worker. Its parent looks up `ActorPPOTrainer`, and that one `PolicyLoss`, in this process."""
 
     def init_model_from_pretrained(self, *args, **kwargs):

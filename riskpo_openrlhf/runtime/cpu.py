@@ -178,21 +178,12 @@ def prepare_driver() -> None:
     prepare_worker()
 
 
-def start_ray(gpus: int) -> None:
-    """Start Ray with pretend GPUs, or join the cluster that RAY_ADDRESS names, so that its workers are prepared.
-
-    A cluster must have been started with pretend GPUs (`ray start --num-gpus N`) on every node.
-    """
-    import ray
-
-    runtime_env = {
+def worker_environment() -> dict:
+    """Return Ray's `runtime_env` for the workers of a job: each is prepared before it imports OpenRLHF."""
+    return {
         "worker_process_setup_hook": "riskpo_openrlhf.runtime.cpu.prepare_worker",
         "env_vars": {name: os.environ[name] for name in ENVIRONMENT},
     }
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env=runtime_env)
-        return
-    ray.init(num_gpus=gpus, num_cpus=gpus + 4, include_dashboard=False, runtime_env=runtime_env)
 
 
 def adapt(args) -> None:

@@ -35,11 +35,17 @@ def test_functions_take_the_parameters_that_callers_pass(module, names):
         assert all(p.default is not p.empty for p in list(found.values())[len(parameters.split()) :]), name
 
 
-def test_the_package_gives_its_four_names():
-    from riskpo_openrlhf import QuantileTracker, RiskPOConfig, RiskPOEstimator, install
+def test_the_package_gives_its_six_names():
+    import riskpo_openrlhf
+    from riskpo_openrlhf import QuantileTracker, RiskPOConfig, RiskPOEstimator
     from riskpo_openrlhf.core import quantiles
 
-    assert callable(install) and QuantileTracker is quantiles.QuantileTracker
+    launching = {"install", "openrlhf_args", "openrlhf_parser"}  # of a script of one's own
+    assert set(riskpo_openrlhf.__all__) == launching | {"QuantileTracker", "RiskPOConfig", "RiskPOEstimator"}
+    assert (
+        all(callable(getattr(riskpo_openrlhf, name)) for name in launching)
+        and QuantileTracker is quantiles.QuantileTracker
+    )
     assert list(inspect.signature(RiskPOEstimator).parameters) == ["config", "seed"]
     step = inspect.signature(RiskPOEstimator.step)
     assert list(step.parameters) == ["self", "rewards", "step", "valid", "keys"]
