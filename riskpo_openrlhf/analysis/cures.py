@@ -13,6 +13,16 @@ class Cure(NamedTuple):
 
 
 CURES = {
+    "trained": Cure(
+        "The run trained nothing, or ended before its first step: the last lines of train.log name the cause and the "
+        "cure.",
+        "nothing-was-trained",
+    ),
+    "gradient": Cure(
+        "With gradient norm 0 no response has an advantage: all rewards of a prompt are equal (signal/grpo_zero_share "
+        "is 1). Take other data or another reward. If it is not finite, resume with a lower learning rate.",
+        "nothing-was-trained",
+    ),
     "entropy": Cure(
         "First see whether it is the metric: OpenRLHF's entropy_loss depends on how micro-batches are cut. If it is "
         "real, lower the learning rate or the updates a rollout, take preset recommended, or add "

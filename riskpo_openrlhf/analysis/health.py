@@ -43,6 +43,12 @@ def check(run: Run, alpha: float, beta: float) -> list[Check]:
     """
     share = "signal/grpo_zero_share"
     return [
+        _training_steps(run),
+        _check(run, "Optimizer steps", "update/steps", 1, _over_zero(np.sum), "0 in the whole run", "trained"),
+        _check(run, "Unchanged weights", "update/weights_changed", 1, _over_zero(lambda values: values[-1]),
+               "0 at the end: the weights equal those at the start", "trained"),
+        _check(run, "Gradient norm", "actor_grad_norm", 1, _over_zero(_last), "0, or not finite, in the last steps",
+               "gradient"),
         _check(run, "Entropy collapse", "entropy", FEW, _entropy,
                f"last steps under {ENTROPY_LEFT:.0%} of the first {FIRST}", "entropy"),
         _check(run, "Rising length", "rollout/response_length_mean", FEW, _length,
@@ -95,6 +101,23 @@ def _over(limit: float, statistic: Callable[[np.ndarray], float]) -> Judge:
         return found <= limit, f"{found:.3g}"
 
     return judge
+
+
+def _over_zero(statistic: Callable[[np.ndarray], float]) -> Judge:
+    def judge(values):
+        found = statistic(values)
+        return bool(0 < found < np.inf), f"{found:.3g}"
+
+    return judge
+
+
+def _training_steps(run: Run) -> Check:
+    """Warn of a run that failed before its first step. One that only holds evaluations of steps is not judged."""
+    steps = {int(step) for tag, curve in run.scalars.items() if tag.startswith("train/") for step in curve.steps}
+    later = any(curve.steps[-1] > 0 for curve in run.scalars.values())
+    state = FINE if steps else UNKNOWN if later else WARNING
+    found = f"{len(steps)} are logged" if steps else "no training metric is logged" if later else "no step was made"
+    return Check("Training steps", state, found, "no step", "trained")
 
 
 def _entropy(values: np.ndarray) -> tuple[bool, str]:

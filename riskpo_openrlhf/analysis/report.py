@@ -17,7 +17,7 @@ from riskpo_openrlhf.analysis.runs import Run, combine, eval_tag, load_runs
 from riskpo_openrlhf.config import FLAG_PREFIX, KNOBS, PRESETS, RiskPOConfig
 from riskpo_openrlhf.evaluation.intervals import Z95
 from riskpo_openrlhf.evaluation.metrics import SHOWN_KS
-from riskpo_openrlhf.settings import RunSettings, find_settings
+from riskpo_openrlhf.settings import SETTINGS, RunSettings, find_settings
 from riskpo_openrlhf.tables import plus_minus
 
 TEMPLATE = "report.html.j2"
@@ -36,14 +36,19 @@ def write_report(folder: str | os.PathLike, out: str | os.PathLike) -> list[heal
     """Write the page on the run in `folder` to `out`; return the checks made.
 
     Raises:
-        FileNotFoundError: `folder` holds no run.
+        FileNotFoundError: `folder` holds no run: no metrics, no log, no settings.
         ValueError: `folder` holds several runs, or its settings.json can't be read.
         EvaluationError: an evaluation in `folder` has a broken line among its samples.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     folder = Path(folder)
-    runs = load_runs([folder])
+    try:
+        runs = load_runs([folder])
+    except FileNotFoundError:
+        if not any((folder / name).is_file() for name in ("train.log", SETTINGS)):
+            raise
+        runs = [Run(folder.name, {}, folder)]  # it failed before it logged anything
     if len(runs) > 1:
         raise ValueError(f"{folder} holds {len(runs)} runs ({', '.join(run.name for run in runs)}): name one of them")
     (run,) = runs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -25,11 +26,11 @@ def evaluation_metrics(samples, eval_dataloader, n: int) -> dict[str, float]:
     sources_of = defaultdict(deque)
     for sources, prompts, labels, images in eval_dataloader:
         for source, *row in zip(sources, prompts, labels, images, strict=True):
-            sources_of[repr(row)].append(source)
+            sources_of[content_text(row)].append(source)
     groups = defaultdict(list)
     for start in range(0, len(samples) - n + 1, n):
         group = samples[start : start + n]
-        waiting = sources_of[repr([group[0].prompts[0], group[0].labels[0], group[0].images[0]])]
+        waiting = sources_of[content_text([group[0].prompts[0], group[0].labels[0], group[0].images[0]])]
         groups[waiting.popleft() if waiting else "unknown"].append(group)
     metrics = {}
     for source, problems in groups.items():
@@ -40,6 +41,25 @@ def evaluation_metrics(samples, eval_dataloader, n: int) -> dict[str, float]:
             found["no_answer"] = float(_table(problems, lambda s: s.info.get(NO_ANSWER, torch.zeros(1))).mean())
         metrics.update({f"{source}/{name}": value for name, value in found.items()})
     return metrics
+
+
+def content_text(value) -> str:
+    """Write a value so that equal content gives equal texts: `repr`, but of an image, array or bytes by a hash.
+
+    The `repr` of a picture holds its address in memory, which differs from copy to copy and from run to run.
+    """
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(content_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {content_text(one)}' for key, one in value.items())}}}"
+    if isinstance(value, torch.Tensor):
+        value = value.numpy(force=True)
+    if isinstance(value, (bytes, bytearray)):
+        return f"bytes {blake2b(value, digest_size=16).hexdigest()}"
+    if hasattr(value, "tobytes"):  # a picture of PIL, an array
+        shape = [str(getattr(value, name, "")) for name in ("mode", "size", "dtype", "shape")]
+        return f"{shape} {blake2b(value.tobytes(), digest_size=16).hexdigest()}"
+    return repr(value)
 
 
 def _table(problems: list, field) -> np.ndarray:

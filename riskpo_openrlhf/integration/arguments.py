@@ -56,6 +56,12 @@ def _seconds(text: str) -> float:
     return found
 
 
+def _positive_seconds(text: str) -> float:
+    if not (seconds := _seconds(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not allowed: (0, inf)")
+    return seconds
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--algo.riskpo.*`, `--riskpo.*` and the new choices to OpenRLHF's parser, in place, once."""
     if "--riskpo.runtime" in parser._option_string_actions:
@@ -86,6 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--riskpo.eval_at_start", action="store_true", help=at_start)
     wait = "seconds to wait at the start for GPUs of nodes that are still to join the Ray cluster (default: 0)"
     add("--riskpo.wait_for_gpus", type=_seconds, default=0, metavar="SECONDS", help=wait)
+    reward_timeout = "seconds in which a reward must come, else the response has no verdict; default: %(default)g"
+    add("--riskpo.reward_timeout", type=_positive_seconds, default=600.0, metavar="SECONDS", help=reward_timeout)
     dry_run = "check everything that needs no GPU, print the final settings and end; json: as one object, last line"
     add("--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", help=dry_run)
 

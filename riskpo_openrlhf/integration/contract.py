@@ -33,6 +33,8 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "BasePPOTrainer.save_best_checkpoint": "self eval_metrics global_step client_states",
         "BasePPOTrainer.init_checkpoint_states": "self",
         "BasePPOTrainer.broadcast_to_vllm": "self",
+        "BasePPOTrainer.ppo_train": "self global_steps",
+        "BasePPOTrainer._detect_eval_metric_key": "self eval_metrics",
         "PPOTrainer.__init__": "self pretrain strategy actor_model_group critic_model_group reward_model_group "
         "reference_model_group vllm_engines generate_kwargs",
         "PPOTrainer.fit": "self global_step",
@@ -48,6 +50,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "GenerateSamplesActor.__init__": "self pretrain strategy vllm_engines vllm_lock rollout_queue rollout_slots "
         "generate_kwargs",
         "GenerateSamplesActor._run_eval": "self",
+        "GenerateSamplesActor.fit": "self episode total_consumed_prompts",
         "PPOTrainerAsync.__init__": "self pretrain strategy actor_model_group critic_model_group reward_model_group "
         "reference_model_group vllm_engines generate_kwargs",
         "PPOTrainerAsync.fit": "self",
@@ -63,6 +66,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
     "openrlhf.trainer.ppo_utils.experience_maker": {
         "RemoteExperienceMaker.__init__": "self actor_model_group critic_model_group reward_model_group "
         "initial_model_group kl_controller strategy tokenizer kwargs",
+        "RemoteExperienceMaker.make_experience": "self samples_list",
         "RemoteExperienceMaker.compute_advantages_and_returns": "self experiences",
     },
     "openrlhf.trainer.ppo_utils.length_penalty": {"apply_length_penalties": "experiences args"},
@@ -79,6 +83,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "micro_train_batch_size buffer_limit buffer_cpu_offload eps_clip tokenizer dataloader_pin_memory "
         "vllm_engines kwargs",
         "ActorPPOTrainer.training_step": "self experience kl_ctl step loss_batch_info",
+        "PolicyModelActor.fit": "self kl_ctl",
         "PolicyModelActor.init_model_from_pretrained": "self strategy pretrain max_steps vllm_engines",
         "PolicyLoss": None,
         "socket": None,
@@ -128,28 +133,32 @@ SEAMS: dict[str, dict[str, str | None]] = {
 
 # module.Class -> attributes that we read of its objects: fields, or set by its methods.
 ATTRIBUTES: dict[str, str] = {
-    "openrlhf.trainer.ppo_trainer.PPOTrainer": "args eval_dataloader experience_maker generate_kwargs "
-    "prompts_dataloader samples_generator tensorboard_logger wandb_logger",
-    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker",
+    "openrlhf.trainer.ppo_trainer.PPOTrainer": "actor_model_group args best_eval_metric_key eval_dataloader "
+    "experience_maker generate_kwargs prompts_dataloader samples_generator tensorboard_logger wandb_logger",
+    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "actor_model_group args best_eval_metric_key experience_maker",
     "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader samples_generator",
-    "openrlhf.trainer.ppo_utils.experience.Experience": "action_mask advantages images index info kl labels prompts "
-    "response_length returns rewards scores truncated",
+    "openrlhf.trainer.ppo_utils.experience.Experience": "action_log_probs action_mask advantages "
+    "base_action_log_probs images index info kl labels prompts response_length returns rewards scores truncated "
+    "values",
     "openrlhf.trainer.ppo_utils.experience_maker.RemoteExperienceMaker": "args initial_model_group kl_ctl "
     "reward_model_group",
     "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "args vllm_engines",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
+    "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "actor trainer",
     "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",
+    "openrlhf.utils.agent.MultiTurnAgentExecutor": "agent_instance_cls",
+    "openrlhf.utils.agent.SingleTurnAgentExecutor": "_reward_endpoint_cycle reward_func",
     "openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap": "_model_update_group",
     "openrlhf.models.PolicyLoss": "clip_eps_high clip_eps_low",
 }
 
 # OpenRLHF's flags whose values we read or set.
 FLAGS = """
-actor.dual_clip actor.entropy_coef actor.eps_clip actor.eps_clip_low_high actor.loss_agg_mode actor.model_name_or_path
-actor.num_gpus_per_node actor.num_nodes actor.policy_loss_type
-algo.advantage.estimator algo.advantage.gamma algo.dynamic_filtering_enable algo.kl.init_coef algo.kl.target
-algo.kl.use_loss
-ckpt.load_enable ckpt.path critic.num_gpus_per_node critic.num_nodes
+actor.adam.lr actor.dual_clip actor.entropy_coef actor.eps_clip actor.eps_clip_low_high actor.loss_agg_mode
+actor.lr_warmup_ratio actor.model_name_or_path actor.num_gpus_per_node actor.num_nodes actor.policy_loss_type
+algo.advantage.estimator algo.advantage.gamma algo.dynamic_filtering_enable algo.dynamic_filtering_range
+algo.kl.init_coef algo.kl.target algo.kl.use_loss
+ckpt.best_metric_key ckpt.load_enable ckpt.path critic.freezing_steps critic.num_gpus_per_node critic.num_nodes
 data.apply_chat_template data.image_key data.input_key data.label_key data.max_images_per_prompt data.max_len
 data.max_samples data.prompt_dataset data.prompt_probs data.prompt_split
 ds.attn_implementation ds.enable_sleep ds.packing_samples ds.ring_attn_size ds.tensor_parallel_size

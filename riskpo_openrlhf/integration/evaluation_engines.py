@@ -83,7 +83,7 @@ class RiskPOEvaluationActor(RiskPORolloutActor):
             output = await self.executor.execute(prompt, label, params, max_len, self._tokenizer, self, images or None)
             # Nothing else ran since the executor asked for the reward, so the error belongs to this sample.
             error = self.last_reward_error() if number(output["scores"]) is None else ""
-            self._reward_error = ""
+            self.rewards.last_error = ""
             self._finished.put_nowait(self._row(key, output, error))
         except Exception as failure:
             self._finished.put_nowait(failure)

@@ -12,7 +12,9 @@ from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 from riskpo_openrlhf.config import RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 from riskpo_openrlhf.core.groups import centred, group_std
+from riskpo_openrlhf.evaluation.in_training import content_text
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
+from riskpo_openrlhf.integration.guards import check_advantages, check_log_probs, uniform_log_prob
 from riskpo_openrlhf.integration.samples import stop_on_failed_verifier
 
 # The paper's levels and random bundles, quantiles of the batch itself; `constant` plays no part in the measures.
@@ -28,12 +30,30 @@ class RiskPOExperienceMaker(RemoteExperienceMaker):
         self.risk_estimator = RiskPOEstimator(self.config, seed=self.args.train.seed)
         self.step = 0  # set by the trainer before each batch; shuffles depend on it
         self.metrics: dict[str, float] = {}
+        self.uniform: float | None = None  # the log-probability of every token of the rollout, if they are all equal
+        self.signal = False  # whether any advantage of the rollout is not 0
         # The same for every run, so that runs by different methods and settings can be compared.
         self._yardstick = RiskPOEstimator(YARDSTICK, seed=self.args.train.seed)
 
+    def make_experience(self, samples_list: list[Experience]) -> list[Experience]:
+        """Get log-probabilities and KL as OpenRLHF does. Raises `RunFault` if they are not finite."""
+        experiences = super().make_experience(samples_list)
+        check_log_probs(experiences, self.step + 1)
+        self.uniform = uniform_log_prob(experiences)
+        return experiences
+
     @torch.no_grad()
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
-        """Fill `advantages` and `returns` [responses, tokens] of every micro-batch, in place."""
+        """Fill `advantages` and `returns` [responses, tokens] of every micro-batch, in place.
+
+        Raises `RunFault` if an advantage is not finite.
+        """
+        experiences = self._with_advantages(experiences)
+        check_advantages(experiences, self.step + 1)
+        self.signal = any(bool(experience.advantages.any()) for experience in experiences)
+        return experiences
+
+    def _with_advantages(self, experiences: list[Experience]) -> list[Experience]:
         if not uses_riskpo(self.args):
             self.metrics = self._measure(*self._scores(experiences))
             experiences = super().compute_advantages_and_returns(experiences)
@@ -119,4 +139,4 @@ def _keys(experiences: list[Experience], index: torch.Tensor, group_size: int) -
         for name in ("prompts", "labels", "images")
     )
     first = _in_rollout_order(torch.arange(len(index)), index)[::group_size].tolist()
-    return [f"{prompts[i]}\x1f{labels[i]}\x1f{images[i] if images else ''}" for i in first]
+    return [f"{prompts[i]}\x1f{labels[i]}\x1f{content_text(images[i]) if images else ''}" for i in first]

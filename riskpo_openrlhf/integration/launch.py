@@ -83,7 +83,7 @@ REPLACED = tuple(Replacement(*row) for row in (
     ("openrlhf.trainer.ray.ppo_critic", "CriticModelActor", "model_actors.RiskPOCriticActor", SUBMITTER,
      "as for the reference model", {"num_gpus": 1}),
     ("openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "rollout_actor.RiskPORolloutActor", SUBMITTER,
-     "keeps the reward function's last error, drops stale image embeddings, keeps Python's collector off vLLM",
+     "checks and limits calls for rewards, drops stale image embeddings, keeps Python's collector off vLLM",
      {}),
     ("openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "evaluation_engines.RiskPOEvaluationActor", EVALUATION,
      "returns each graded sample as soon as it is done", {}),

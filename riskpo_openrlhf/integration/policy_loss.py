@@ -15,6 +15,7 @@ from openrlhf.utils.loss_utils import get_loss_batch_info
 from riskpo_openrlhf.core.losses import gmpo_loss, gpg_loss, sequence_clipped_loss
 from riskpo_openrlhf.integration.arguments import POLICY_LOSSES
 from riskpo_openrlhf.integration.contract import plain_class
+from riskpo_openrlhf.integration.guards import NO_UPDATE, Report, WeightWatch
 from riskpo_openrlhf.integration.launch import WORKER, replace_names
 from riskpo_openrlhf.integration.ports import HoldsPort
 
@@ -81,13 +82,18 @@ class RiskPOPolicyLoss(PolicyLoss):
 class RiskPOActorPPOTrainer(ppo_actor.ActorPPOTrainer):
     """OpenRLHF's policy trainer, which also logs `clip/*` with a loss of ours, and the mean entropy."""
 
+    weight_watch: WeightWatch | None = None  # from the first update on
+
     def training_step(self, experience, kl_ctl, step, loss_batch_info=None, **more):
         if loss_batch_info is None:  # dynamic batching: what the parent would compute
             loss_batch_info = get_loss_batch_info(
                 self.strategy, experience.action_mask, replay_buffer=self.replay_buffer, step=step, dynamic_batch=True
             )
+        self.weight_watch.before_backward()
         status = super().training_step(experience, kl_ctl, step, loss_batch_info, **more)
         metrics, weights = status["metrics"], status["weights"]
+        if "actor_grad_norm" in metrics:  # an optimizer step
+            self.weight_watch.after_backward(metrics["actor_grad_norm"])
         if self.args.actor.policy_loss_type in POLICY_LOSSES:
             metrics["clip/low"], metrics["clip/high"] = self.actor_loss_fn.clip_low, self.actor_loss_fn.clip_high
             weights["clip/low"] = weights["clip/high"] = "token"
@@ -102,6 +108,20 @@ class RiskPOActorPPOTrainer(ppo_actor.ActorPPOTrainer):
 class RiskPOPolicyActor(HoldsPort, plain_class(ppo_actor.PolicyModelActor)):
     """The policy worker. Its parent looks up `ActorPPOTrainer`, and that one `PolicyLoss`, in this process."""
 
+    _report = NO_UPDATE
+
     def init_model_from_pretrained(self, *args, **kwargs):
         replace_names(WORKER)
         return super().init_model_from_pretrained(*args, **kwargs)
+
+    def fit(self, *args, **kwargs):
+        """Update the policy, as OpenRLHF does; then look at this rank's weights, while they are loaded."""
+        if self.trainer.weight_watch is None:
+            self.trainer.weight_watch = WeightWatch(self.actor.model)
+        status = super().fit(*args, **kwargs)
+        self._report = self.trainer.weight_watch.report()
+        return status
+
+    def training_report(self) -> Report:
+        """Tell the driver what the latest update did to this rank's weights."""
+        return self._report

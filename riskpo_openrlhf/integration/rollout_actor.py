@@ -7,10 +7,11 @@ import gc
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 
 from riskpo_openrlhf.integration.contract import plain_class
+from riskpo_openrlhf.integration.reward_calls import RewardCalls
 
 
 class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
-    """A vLLM engine that keeps the reward function's last error, which OpenRLHF only logs.
+    """A vLLM engine that checks and limits its calls for rewards, and keeps their last error.
 
     It also drops its image embeddings when it gets new weights. OpenRLHF clears the prefix cache only, so an image
     seen again would come from the old encoder (and a CPU engine, whose worker has dropped it, dies).
@@ -18,28 +19,15 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
 
     async def __init__(self, *args, **kwargs):
         await super().__init__(*args, **kwargs)
-        self._reward_error = ""
-        for name in ("_fetch_rewards_via_func", "_fetch_rewards_via_http"):
-            if hasattr(self.executor, name):
-                setattr(self.executor, name, self._keep_error(getattr(self.executor, name)))
+        self.rewards = RewardCalls(self.executor)
         # The objects that vLLM and torch have made by now stay. Python's collector would visit all of them about every
         # thousand responses, and every request would wait half a second for it.
         gc.collect()
         gc.freeze()
 
-    def _keep_error(self, fetch):
-        async def fetch_rewards(*args):
-            try:
-                rewards = await fetch(*args)
-            except Exception as error:
-                self._reward_error = f"{type(error).__name__}: {error}"
-                raise
-            for reward in rewards:  # a verifier service sends its error beside the missing verdict
-                if isinstance(reward, dict) and isinstance(reward.get("error"), str):
-                    self._reward_error = reward["error"]
-            return rewards
-
-        return fetch_rewards
+    def limit_rewards(self, seconds: float) -> None:
+        """Set the time limit of one reward, `--riskpo.reward_timeout`."""
+        self.rewards.seconds = seconds
 
     async def update_weight(self, name, dtype, shape, empty_cache=False, **more):
         result = await super().update_weight(name, dtype, shape, empty_cache, **more)
@@ -56,4 +44,4 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
             await self.llm.reset_encoder_cache()
 
     def last_reward_error(self) -> str:
-        return self._reward_error
+        return self.rewards.last_error

@@ -11,11 +11,13 @@ from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
-from riskpo_openrlhf.integration.rewards import number
+from riskpo_openrlhf.integration.faults import RunFault
+from riskpo_openrlhf.integration.filtering import FilterWatch
+from riskpo_openrlhf.integration.rewards import clean_logs, number
 
 
-class VerifierError(RuntimeError):
-    """Too many responses have no verdict. The message carries the verifier's own error."""
+class VerifierError(RunFault):
+    """Too many responses have no verdict. The cause carries the verifier's own error."""
 
 
 def stop_on_failed_verifier(failed: int, responses: int, config: RiskPOConfig, last_error: Callable[[], str]) -> None:
@@ -24,8 +26,9 @@ def stop_on_failed_verifier(failed: int, responses: int, config: RiskPOConfig, l
         raise VerifierError(
             f"{failed} of {responses} responses of this rollout have no verdict (missing or non-finite reward), more "
             f"than {FLAG_PREFIX}max_error_share {config.max_error_share:g} allows. The verifier's last error: "
-            f"{last_error()}. Mend the reward function (--reward.remote_url, --train.agent_func_path) or the reward "
-            "model, or raise that share if failures are expected."
+            f"{last_error()}",
+            "Mend the reward function (--reward.remote_url, --train.agent_func_path) or the reward model, or raise "
+            "that share if failures are expected",
         )
 
 
@@ -46,6 +49,15 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         super().__init__(strategy, *args, **kwargs)
         self._config = config_from_args(strategy.args)
         self._responses = self._failed = 0
+        rollout, algo = self.args.rollout, self.args.algo
+        self.filter_watch: FilterWatch | None = None
+        if algo.dynamic_filtering_enable:
+            self.filter_watch = FilterWatch(
+                algo.dynamic_filtering_range, rollout.batch_size, rollout.n_samples_per_prompt
+            )
+        self._evaluating = False
+        for engine in self.vllm_engines:
+            engine.limit_rewards.remote(self.args.riskpo.reward_timeout)
         self.eval_samples: list[Experience] = []
 
     def _process_response_into_experience(self, response, **generate_kwargs) -> Experience:
@@ -54,7 +66,7 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         reward, score = response.get("reward"), response.get("scores")
         reward, score = number(reward), number(reward if score is None else score)
         failed = reward is None or score is None
-        logs = {name: number(value) or 0.0 for name, value in (response.get("extra_logs") or {}).items()}
+        logs = clean_logs(response.get("extra_logs"), "the agent" if self.args.train.agent_func_path else "the reward")
         # Other estimators know no missing verdict: to them the response is wrong.
         no_score = float("nan") if uses_riskpo(self.args) else 0.0
         verdict = {"reward": 0.0, "scores": no_score} if failed else {"reward": reward, "scores": score}
@@ -63,6 +75,8 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         )
         if failed:
             experience.info["score"] = torch.zeros(1)  # logged means stay finite
+        if self.filter_watch and not self._evaluating:
+            self.filter_watch.add(verdict["scores"])
         self._responses, self._failed = self._responses + 1, self._failed + failed
         if self._responses == self.args.rollout.batch_size * self.args.rollout.n_samples_per_prompt:
             self._check_verdicts()  # dynamic filtering may replace failed groups until the data is used up
@@ -77,8 +91,16 @@ class RiskPOSamplesGenerator(SamplesGenerator):
             sample.info = {key: sample.info.get(key, torch.zeros(1)) for key in keys}
         return samples, *rest
 
+    def nothing_kept(self) -> RunFault | None:
+        """Return the fault of a run whose groups were all filtered away so far; None without dynamic filtering."""
+        return self.filter_watch and self.filter_watch.nothing_kept()
+
     def generate_eval_samples(self, **generate_kwargs) -> list[Experience]:
-        self.eval_samples = super().generate_eval_samples(**generate_kwargs)
+        self._evaluating = True
+        try:
+            self.eval_samples = super().generate_eval_samples(**generate_kwargs)
+        finally:
+            self._evaluating = False
         self._check_verdicts()
         return self.eval_samples
 

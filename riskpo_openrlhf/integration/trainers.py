@@ -10,12 +10,15 @@ import re
 
 import openrlhf.trainer.ppo_trainer as ppo_trainer
 import openrlhf.trainer.ppo_trainer_async as ppo_trainer_async
+import ray
 
 from riskpo_openrlhf import __version__
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
 from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
+from riskpo_openrlhf.integration.best_metric import require_known_metric, unknown_metric, without_eval_prefix
 from riskpo_openrlhf.integration.contract import plain_class
+from riskpo_openrlhf.integration.guards import TrainingGuard
 from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
 
 STATE_KEY = "riskpo"  # in the client state of OpenRLHF's checkpoints
@@ -27,6 +30,7 @@ class _RiskPODriver:
     def __init__(self, *args, **kwargs):
         replace_names(DRIVER)  # OpenRLHF's constructors look up the experience maker and the generator
         super().__init__(*args, **kwargs)
+        self._guard = TrainingGuard(self.args)
         self._riskpo = uses_riskpo(self.args)
         if self._riskpo:
             say(self.experience_maker.config.describe(self.args.algo.riskpo.preset, method_flags(self.args)))
@@ -36,6 +40,20 @@ class _RiskPODriver:
         status, global_step = super().train_step(rollout_samples, global_step, **more)
         status.update(self.experience_maker.metrics)
         return status, global_step
+
+    def ppo_train(self, global_steps, **more) -> dict:
+        status = super().ppo_train(global_steps, **more)
+        reports = ray.get(self.actor_model_group.async_run_method(method_name="training_report"))
+        maker = self.experience_maker
+        status.update(self._guard.after_update(status, reports, maker.uniform, maker.signal, global_steps + 1))
+        return status
+
+    def _detect_eval_metric_key(self, eval_metrics):
+        self.best_eval_metric_key = without_eval_prefix(self.best_eval_metric_key, eval_metrics)
+        key = super()._detect_eval_metric_key(eval_metrics)
+        if key is None and self.best_eval_metric_key != "none":
+            say(f"warning: no best checkpoint: {unknown_metric(self.best_eval_metric_key, eval_metrics)}")
+        return key
 
     def _with_state(self, client_states: dict | None) -> dict | None:
         if not self._riskpo:
@@ -53,6 +71,7 @@ class _RiskPODriver:
 
     def init_checkpoint_states(self, **more) -> dict:
         states = super().init_checkpoint_states(**more)
+        self._guard.resumed_at = states.get("global_step") or 0
         if states.get("global_step"):
             say(f"resumed at step {states['global_step']}")
             if self._riskpo and states.get(STATE_KEY):
@@ -79,8 +98,10 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
                 "temperature": self.args.eval.temperature,
                 "n_samples_per_prompt": self.args.eval.n_samples_per_prompt,
             }
-            self.evaluate(0, **eval_kwargs)
+            metrics = self.evaluate(0, **eval_kwargs)
+            require_known_metric(self.args.ckpt.best_metric_key, metrics)
         super().fit(global_step, **more)
+        self._guard.require_trained(self.samples_generator.nothing_kept())
 
     def evaluate(self, global_step, **generate_kwargs):
         logs = super().evaluate(global_step, **generate_kwargs)
@@ -94,6 +115,10 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
 class RiskPOTrainingActor(_RiskPODriver, plain_class(ppo_trainer_async.TrainingActor)):
     """The driver of asynchronous runs; its rollouts come from `RiskPOGenerateSamplesActor`."""
 
+    def fit(self, global_step: int = 0, **more) -> None:
+        super().fit(global_step, **more)
+        self._guard.require_trained()
+
 
 class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesActor)):
     """The asynchronous generator, with our handling of missing verdicts and our evaluation metrics."""
@@ -101,6 +126,11 @@ class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesAc
     def __init__(self, *args, **kwargs):
         replace_names(GENERATOR)
         super().__init__(*args, **kwargs)
+
+    def fit(self, episode: int, total_consumed_prompts: int, **more) -> None:
+        super().fit(episode, total_consumed_prompts, **more)
+        if fault := self.samples_generator.nothing_kept():
+            raise fault
 
     def _run_eval(self, **more):
         logs = super()._run_eval(**more)

@@ -9,6 +9,7 @@ import pytest
 
 from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling, sample_seed
 from riskpo_openrlhf.integration import evaluation_engines as engines
+from riskpo_openrlhf.integration.reward_calls import RewardCalls
 from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
 from riskpo_openrlhf.verifiers import STATUSES
 
@@ -90,7 +91,7 @@ class Executor:
         if place in self.fails:
             raise OSError("the engine is gone")
         if self.scores is None and place != 2:
-            self.actor._reward_error = f"KeyError: sample {place}"
+            self.actor.rewards.last_error = f"KeyError: sample {place}"
         prompt_ids, answer = hf_tokenizer(text=prompt)["input_ids"], hf_tokenizer(text="2")["input_ids"]
         log_probs = None if sampling_params.logprobs is None else [0.0] * 4 + [-0.5, -1.5]
         return {
@@ -104,7 +105,8 @@ def run(wanted=4, logprobs=True, **kwargs):
 
     async def all_of_them():
         actor = engines.RiskPOEvaluationActor.__new__(engines.RiskPOEvaluationActor)
-        actor._reward_error, actor.executor = "", Executor(actor, **kwargs)
+        actor.executor = Executor(actor, **kwargs)
+        actor.rewards = RewardCalls(actor.executor)
         await actor.begin(build_tiny_tokenizer())
         requests = engines.requests_of(PROBLEM, "1+1=", SAMPLING, range(wanted), seed=0, max_len=20, logprobs=logprobs)
         samples = []

@@ -11,10 +11,12 @@ from openrlhf.models.utils import compute_reward
 from openrlhf.trainer.ppo_utils.experience import Experience, balance_experiences
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
+from PIL import Image
 
 from riskpo_openrlhf.config import FIXED_BY_RELEASED, KNOBS, RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
 from riskpo_openrlhf.integration.experience_maker import YARDSTICK, RiskPOExperienceMaker
+from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.samples import RiskPOSamplesGenerator, VerifierError
 
 GROUP, PROMPTS, TOKENS = 4, 12, 7
@@ -22,7 +24,8 @@ GROUP, PROMPTS, TOKENS = 4, 12, 7
 
 def make_args(**changes):
     args = SimpleNamespace(
-        train=SimpleNamespace(seed=3, dynamic_batch_enable=False),
+        train=SimpleNamespace(seed=3, dynamic_batch_enable=False, agent_func_path=None),
+        riskpo=SimpleNamespace(reward_timeout=600.0),
         rollout=SimpleNamespace(n_samples_per_prompt=GROUP, batch_size=PROMPTS, max_new_tokens=TOKENS),
         reward=SimpleNamespace(
             remote_url=["reward.py"], clip_range=(-10, 10), overlong_buffer_len=None, overlong_penalty_factor=1.0,
@@ -30,7 +33,7 @@ def make_args(**changes):
         ),
         algo=SimpleNamespace(
             advantage=SimpleNamespace(estimator="riskpo", gamma=1.0, no_std_norm=False, is_correction_level="off"),
-            kl=SimpleNamespace(use_loss=False),
+            kl=SimpleNamespace(use_loss=False), dynamic_filtering_enable=False, dynamic_filtering_range=(0, 1),
         ),
         actor=SimpleNamespace(num_nodes=1, num_gpus_per_node=2, policy_loss_type="riskpo"),
         ds=SimpleNamespace(ring_attn_size=1, tensor_parallel_size=1),
@@ -298,6 +301,43 @@ def test_images_are_part_of_the_prompt_and_processor_outputs_survive():
     assert [e["pixel_values"][0, 0].item() for x in experiences for e in x.mm_train_inputs] == list(range(48))
 
 
+def test_bundles_are_equal_between_equal_runs_on_pictures():
+    scores, advantages = random_scores(), []
+    for _ in range(2):
+        experiences = make_experiences(scores)
+        for experience in experiences:
+            experience.images = [[Image.new("L", (2, 2), i // GROUP)] for i in experience.index]
+            experience.prompts = ["<image>What is shown?"] * len(experience.index)
+            experience.labels = ["a cube"] * len(experience.index)
+        advantages.append(in_order(make_maker().compute_advantages_and_returns(experiences)))
+    torch.testing.assert_close(*advantages, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("estimator", ["riskpo", "group_norm", "dr_grpo", "rloo"])
+def test_an_advantage_that_is_not_finite_ends_the_run_whatever_the_estimator(estimator):
+    scores, kl = random_scores(), torch.zeros(PROMPTS * GROUP, TOKENS)
+    kl[7, 0] = torch.nan
+    maker = make_maker(kl=0.3, args=make_args(algo__advantage__estimator=estimator))
+    with pytest.raises(RunFault, match="advantages of 1 of 48 responses in step 1 are NaN"):
+        maker.compute_advantages_and_returns(make_experiences(scores, kl=kl))
+
+
+def test_a_reward_model_that_gives_nan_ends_the_run_of_another_estimator():
+    experiences = make_experiences(random_scores())
+    for experience in experiences:
+        experience.rewards[0] = torch.nan
+    maker = make_maker(args=make_args(algo__advantage__estimator="group_norm"))
+    with pytest.raises(RunFault, match=f"rewards of {len(experiences)} of 48 responses in step 1"):
+        maker.compute_advantages_and_returns(experiences)
+
+
+def test_whether_a_rollout_has_a_signal_is_known_after_its_advantages():
+    maker = make_maker(RiskPOConfig.preset("recommended"))
+    for scores, signal in ((random_scores(), True), (torch.ones(PROMPTS, GROUP), False)):
+        maker.compute_advantages_and_returns(make_experiences(scores))
+        assert maker.signal is signal
+
+
 def response(**changes):
     return {
         "prompt": "1+1=", "label": "2", "images": None, "mm_train_inputs": None, "observation_tokens": [5, 6, 7, 8],
@@ -313,6 +353,11 @@ class Engine:
         @staticmethod
         def remote():
             return "ValueError: no such key"
+
+    class limit_rewards:
+        @staticmethod
+        def remote(seconds):
+            assert seconds == 600
 
 
 def make_generator(monkeypatch=None, responses=(), **changes):
@@ -388,6 +433,41 @@ def test_rewards_for_a_reward_model_to_fill_stay_open():
     generator = make_generator(reward__remote_url=None)
     sample = generator._process_response_into_experience(response(reward=None, scores=None))
     assert sample.rewards is None and sample.scores is None
+
+
+def test_logs_of_any_shape_and_other_keys_from_response_to_response_merge(monkeypatch):
+    logs = [
+        None,
+        {"a": "text"},
+        {"b": {"c": 1}},
+        [1],
+        torch.ones(3),
+        {"reward": 5.0},
+        {"kl": 1.0, "a": 2},
+        {},
+        "x",
+        {3: 4},
+    ]
+    generator = make_generator(monkeypatch, [response(extra_logs=one) for one in logs])
+    samples, *_ = generator.generate_samples()
+    merged = Experience.concat_experiences(samples, 0)
+    assert merged.info["b/c"].tolist() == [0.0, 0.0, 1.0] + [0.0] * 7
+    assert merged.info["reward"].tolist() == [1.0] * 10 and merged.info["extra_logs/reward"].sum() == 5
+    assert merged.info["a"].sum() == 2 and "kl" not in merged.info
+
+
+def test_the_generator_tells_when_dynamic_filtering_kept_nothing(monkeypatch):
+    filtered = dict(algo__dynamic_filtering_enable=True)
+    generator = make_generator(monkeypatch, [response()] * 2 * PROMPTS * GROUP, **filtered)
+    generator.generate_samples()
+    assert "every score is 1" in generator.nothing_kept().cause
+    generator = make_generator(monkeypatch, [response(scores=0.0), response()] * PROMPTS * GROUP, **filtered)
+    generator.generate_samples()
+    assert generator.nothing_kept() is None
+    generator = make_generator(monkeypatch, [response()] * PROMPTS * GROUP, **filtered)
+    generator.generate_eval_samples()
+    assert generator.nothing_kept() is None  # an evaluation is not filtered
+    assert make_generator(monkeypatch, [response()] * 10).nothing_kept() is None
 
 
 def test_every_sample_carries_the_same_log_keys_in_one_order(monkeypatch):

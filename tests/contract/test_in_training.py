@@ -2,10 +2,12 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
+from riskpo_openrlhf.evaluation.in_training import content_text, evaluation_metrics
 from riskpo_openrlhf.evaluation.passk import pass_at_k
 
 
@@ -65,6 +67,32 @@ def test_the_same_text_and_label_are_told_apart_by_the_image():
     samples = [sample("same", 1.0, image=["/a.png"]), sample("same", 0.0, image=["/b.png"])]
     metrics = evaluation_metrics(samples, loader(*rows), 1)
     assert metrics["x/pass@1"] == 1 and metrics["y/pass@1"] == 0
+
+
+def picture(colour):
+    return Image.new("RGB", (4, 4), colour)
+
+
+def test_pictures_are_told_apart_by_their_content_whatever_the_copy():
+    rows = [(source, "same", "1", [picture(colour)]) for source, colour in (("x", "red"), ("y", "blue"))]
+    copies = [sample("same", score, image=[picture(colour)]) for score, colour in ((0.0, "blue"), (1.0, "red"))]
+    metrics = evaluation_metrics(copies, loader(*rows), 1)
+    assert metrics["x/pass@1"] == 1 and metrics["y/pass@1"] == 0
+    assert not any(name.startswith("unknown") for name in metrics)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [picture, lambda colour: {"bytes": colour.encode(), "path": None}, lambda colour: np.full(9, ord(colour[0])),
+     lambda colour: torch.full((2, 2), ord(colour[0])), lambda colour: f"/{colour}.png", str.encode],
+)  # fmt: skip
+def test_equal_content_has_equal_texts_and_other_content_another(make):
+    assert content_text([make("red"), None]) == content_text((make("red"), None))
+    assert content_text([make("red"), None]) != content_text([make("blue"), None])
+
+
+def test_the_shape_of_a_picture_is_part_of_its_content():
+    assert content_text(Image.new("L", (2, 8))) != content_text(Image.new("L", (8, 2)))
 
 
 def test_a_problem_of_two_sources_counts_once_in_each():

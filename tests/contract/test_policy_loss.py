@@ -142,6 +142,7 @@ def test_the_entropy_is_the_mean_over_tokens_however_the_batch_is_cut(monkeypatc
     from openrlhf.models import aggregate_loss
     from openrlhf.trainer.ray import ppo_actor
 
+    from riskpo_openrlhf.integration.guards import WeightWatch
     from riskpo_openrlhf.integration.policy_loss import RiskPOActorPPOTrainer
 
     entropies, lengths = torch.rand(4, 8), [1, 8, 3, 2]
@@ -153,6 +154,8 @@ def test_the_entropy_is_the_mean_over_tokens_however_the_batch_is_cut(monkeypatc
     monkeypatch.setattr(ppo_actor.ActorPPOTrainer, "training_step", parents_step)
     trainer = object.__new__(RiskPOActorPPOTrainer)
     trainer.args = SimpleNamespace(actor=SimpleNamespace(policy_loss_type="ppo"))
+    model, no_step = torch.nn.Linear(1, 1), {"global_steps": 0, "skipped_steps": 0, "get_lr": lambda: [0.0]}
+    trainer.weight_watch = WeightWatch(SimpleNamespace(module=model, optimizer=None, **no_step))
     window = {"dp_size": 2, "batch_num_tokens": torch.tensor(sum(lengths) / 2.0)}  # the tokens of the step over gas
     total = 0.0
     for entropy, length in zip(entropies, lengths, strict=True):

@@ -31,6 +31,7 @@ PAGES = sorted(DOCS.glob("*.md")) + NOTEBOOK
 ALL_PAGES = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 COLUMNS = 120
 POLICY_METRICS = {"clip/low", "clip/high", "entropy"}  # integration.policy_loss adds them in the policy workers
+UPDATE_METRICS = {"update/steps", "update/skipped", "update/weights_changed"}  # integration.guards, in the driver
 EVALUATION_METRICS = {
     *("pass@k", "pass@k_se", "avg@n", "avg@n_se"),
     *("response_length", "truncated", "no_answer", "verifier_error"),
@@ -38,7 +39,7 @@ EVALUATION_METRICS = {
 
 
 def emitted() -> set[str]:
-    return {*RiskPOEstimator().step(torch.tensor([[1.0, 0.0]] * 5), 0).metrics, *POLICY_METRICS}
+    return {*RiskPOEstimator().step(torch.tensor([[1.0, 0.0]] * 5), 0).metrics, *POLICY_METRICS, *UPDATE_METRICS}
 
 
 def page(name: str) -> str:
@@ -133,7 +134,7 @@ each_page = pytest.mark.parametrize("path", ALL_PAGES, ids=lambda path: str(path
 @each_page
 def test_no_page_names_a_metric_or_a_knob_that_does_not_exist(path):
     text = path.read_text(encoding="utf-8")
-    metrics = set(re.findall(r"`((?:riskpo|signal|clip)/\w+)`", text))
+    metrics = set(re.findall(r"`((?:riskpo|signal|clip|update)/\w+)`", text))
     assert metrics <= emitted()
     knobs = set(re.findall(re.escape(FLAG_PREFIX) + r"(\w+)", text))
     assert knobs <= {"preset", *(knob.name for knob in KNOBS)}

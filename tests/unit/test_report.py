@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -41,6 +42,10 @@ def two(first, last, n=40):
 @pytest.mark.parametrize(
     ("name", "metric", "fine", "warning"),
     [
+        ("Optimizer steps", "update__steps", [0, 2, 0], [0, 0, 0]),
+        ("Unchanged weights", "update__weights_changed", [0, 1], [0, 0]),
+        ("Gradient norm", "actor_grad_norm", two(0, 0.1), two(1, 0)),
+        ("Gradient norm", "actor_grad_norm", [0.1], [np.inf]),
         ("Entropy collapse", "entropy", two(1, 0.21), two(1, 0.19)),
         ("Rising length", "rollout__response_length_mean", two(100, 149), two(100, 151)),
         ("Truncated responses", "rollout__truncated_rate", two(0.9, 0.09), two(0, 0.11)),
@@ -221,6 +226,24 @@ def test_the_page_of_a_baseline_says_what_was_not_logged(tmp_path):
     assert "None found, neither in the TensorBoard files nor" in text
     assert "This run has no settings.json" in text and "No train.log tells whether" in text
     assert {one.state for one in checks if "Tracker" in one.name} == {health.UNKNOWN}
+
+
+def test_the_report_of_a_run_that_failed_before_its_first_step_says_so(tmp_path, capsys):
+    (tmp_path / "train.log").write_text("[riskpo] RiskPO preset paper\nRunFault: the disk is full. Make room\n")
+    SummaryWriter(log_dir=str(tmp_path / "started" / "tensorboard")).close()
+    (tmp_path / "started" / "train.log").write_text("")
+    for folder in (tmp_path / "started", tmp_path):
+        if folder == tmp_path:
+            shutil.rmtree(tmp_path / "started")
+        assert report.main([str(folder)]) == 0
+        assert "Warning: Training steps: no step was made" in capsys.readouterr().out
+    assert "RunFault: the disk is full" in (tmp_path / "report.html").read_text()
+
+
+def test_evaluations_of_steps_alone_are_no_run_that_failed():
+    curve = Curve(np.array([0, 40]), np.array([0.1, 0.2]))
+    states = [health.check(Run("run", {tag: curve}), 0.2, 0.8)[0].state for tag in ("eval/a/pass@1", "train/entropy")]
+    assert states == [health.UNKNOWN, health.FINE]
 
 
 def test_several_runs_or_none_end_with_2_and_say_what_to_name(tmp_path, capsys):
