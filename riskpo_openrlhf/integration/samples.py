@@ -10,9 +10,12 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
+from riskpo_openrlhf.console import say
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
+from riskpo_openrlhf.integration.check_sizes import whole_groups
 from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.filtering import FilterWatch
+from riskpo_openrlhf.integration.final_flags import flat
 from riskpo_openrlhf.integration.rewards import clean_logs, number
 
 
@@ -85,6 +88,13 @@ class RiskPOSamplesGenerator(SamplesGenerator):
     def generate_samples(self, **generate_kwargs):
         samples, *rest = super().generate_samples(**generate_kwargs)
         self._check_verdicts()
+        if self.args.algo.dynamic_filtering_enable:
+            # Nobody knows the size of the last rollout before it comes; unequal shares would hang the ranks.
+            kept = whole_groups(flat(self.args), len(samples))
+            if kept < len(samples):
+                left_out = f"{len(samples) - kept} of the last rollout's {len(samples)} responses"
+                say(f"leaves out {left_out}: ranks need equal shares")
+                samples = samples[:kept]
         # OpenRLHF merges `info` key by key across ranks, so every sample must carry the same keys, in one order.
         keys = sorted(set().union(*(sample.info for sample in samples)))
         for sample in samples:
