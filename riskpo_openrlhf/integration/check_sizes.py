@@ -52,8 +52,9 @@ def fault(values: dict, responses: int) -> str:
         batches = min(responses, data_ranks(values)) if dynamic else -(-responses // micro)
         if batches < ranks:
             return f"are {batches} micro-batches for {ranks} ranks: OpenRLHF stops with `Insufficient batch size`"
-        uneven = batches % ranks or (model == "actor" and not dynamic and ranks > 1 and responses % micro)
-        if uneven and (model == "actor" or stage_3):  # ranks of another model meet under ZeRO-3 only
+        trained = model in ("actor", "critic")
+        uneven = batches % ranks or (trained and not dynamic and ranks > 1 and responses % micro)
+        if uneven and (trained or stage_3):  # ranks of a model that is not trained meet under ZeRO-3 only
             return f"give {ranks} ranks unequal work: they would wait for each other for ever"
     return ""
 
@@ -156,6 +157,15 @@ def _batches(values: dict) -> Iterator[Problem]:
         by = f"{ranks} ranks" if dynamic else f"--train.micro_batch_size {micro} x {ranks} ranks"
         yield Problem("--train.batch_size", f" {batch} is not a multiple of {by}: take {_nearest(batch, unit)}")
         return
+    for model in models(values):  # DeepSpeed asserts it of models that are not trained, too
+        unit = data_ranks(values, model) * (1 if dynamic and model == "critic" else micro)
+        if model != "actor" and batch % unit:
+            yield Problem(
+                "--train.batch_size",
+                f" {batch} is not a multiple of --train.micro_batch_size {micro} x the {data_ranks(values, model)} "
+                f"ranks of the {model} model, which DeepSpeed asks for: take {_nearest(batch, unit)}",
+            )
+            return
     prompts, group = values["rollout.batch_size"], values["rollout.n_samples_per_prompt"]
     responses = prompts * group
     if batch > responses:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from riskpo_openrlhf.integration import memory
 from riskpo_openrlhf.integration.check_data import is_local, read_files
+from riskpo_openrlhf.integration.check_flags import value_problems
 from riskpo_openrlhf.integration.check_sizes import size_notes, size_problems
 from riskpo_openrlhf.integration.problems import Problem
 from riskpo_openrlhf.integration.try_reward import find_fault
@@ -28,7 +29,13 @@ def check(values: dict, call_reward: bool = False) -> Checked:
     data = read_files(values)
     sizes = list(size_problems(values, data.rows))
     notes = [] if sizes else list(size_notes(values, data.rows))
-    problems = [*sizes, *flag_problems(values), *folder_problems(values), *model_problems(values)]
+    problems = [
+        *sizes,
+        *value_problems(values),
+        *flag_problems(values),
+        *folder_problems(values),
+        *model_problems(values),
+    ]
     problems += [Problem(f"--{found.flag}", f" {found.message}") for found in data.findings]
     problems += reward_problems(values, data.first if call_reward else None)
     needs, too_much = memory.too_large(values)
@@ -82,6 +89,9 @@ def flag_notes(values: dict, evaluated: int | None) -> Iterator[str]:
             "--train.async_enable trains on responses of older weights, and nothing corrects for it: consider "
             "--algo.advantage.is_correction_level token"
         )
+    best = values["ckpt.best_metric_key"]
+    if best and best != "none" and not (values["eval.dataset"] and values["eval.steps"] > 0):
+        yield f"--ckpt.best_metric_key {best} has no effect without --eval.dataset and --eval.steps"
     if evaluated and evaluated > values["data.max_samples"]:
         yield (
             f"--data.max_samples {values['data.max_samples']} cuts the evaluation, too: {values['data.max_samples']} "

@@ -135,8 +135,25 @@ def install() -> None:
 
 
 def run() -> None:
-    """Train by the flags of `sys.argv`, as OpenRLHF's own command does. Call `install` once before."""
-    runpy.run_module(OPENRLHF_MODULE, run_name="__main__", alter_sys=True)
+    """Train by the flags of `sys.argv`, as OpenRLHF's own command does. Call `install` once before.
+
+    Exit code 2 if OpenRLHF's own checks refuse the flags.
+    """
+    try:
+        runpy.run_module(OPENRLHF_MODULE, run_name="__main__", alter_sys=True)
+    except (AssertionError, AttributeError, TypeError) as error:
+        from riskpo_openrlhf.integration.check_flags import refused_by_openrlhf
+
+        problem = refused_by_openrlhf(error, error.__traceback__)
+        if problem is None:
+            raise
+        if _job.get("riskpo.dry_run") == "json":
+            from riskpo_openrlhf.integration.dry_run import as_json
+
+            print(as_json([problem]), flush=True)
+        else:
+            say(f"error: {problem}")
+        sys.exit(2)
 
 
 def main() -> None:
