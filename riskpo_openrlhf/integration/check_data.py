@@ -1,6 +1,6 @@
 """Check data files by OpenRLHF's own loaders, and report what those loaders would silently ignore.
 
-`check_files` serves the dry run: it reports what would stop a training job. `check_paths` serves
+`read_files` serves the start of a job and the dry run: it reports what would stop training. `check_paths` serves
 `prepare_data --check`: it also looks at every row.
 """
 
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 from riskpo_openrlhf.data.schema import read_manifests
 from riskpo_openrlhf.integration.check_rows import ERROR, LEVELS, NOTE, WARNING, RowCheck, first_line
@@ -41,19 +42,32 @@ class Finding:
         return f"[{LEVELS[self.level]}] {self.message}"
 
 
-def check_files(values: Mapping) -> list[Finding]:
-    """Load the local files of `--data.prompt_dataset` and `--eval.dataset`, and report what would stop the job.
+class DataFiles(NamedTuple):
+    """What would stop a job (`findings`, errors only), and what is in the files.
+
+    `rows`: prompts to train on, before `--data.max_samples`; `evaluated`: those of the evaluation; None if a data set
+    is on the hub. `first`: prompt and label of the first row, as text; None without a file.
+    """
+
+    findings: list[Finding]
+    rows: int | None
+    evaluated: int | None
+    first: dict | None
+
+
+def read_files(values: Mapping) -> DataFiles:
+    """Load the local files of `--data.prompt_dataset` and `--eval.dataset`. A data set on the hub is not loaded.
 
     Args:
         values: OpenRLHF's flags by dotted name, e.g. `{"data.input_key": "prompt", ...}`.
 
-    Returns errors only. A data set on the hub is not loaded. Raises `ModuleNotFoundError` without OpenRLHF.
+    Raises `ModuleNotFoundError` without OpenRLHF.
     """
-    found = []
+    found, counts, first = [], [], None
     for flag, split in (("data.prompt_dataset", "data.prompt_split"), ("eval.dataset", "eval.split")):
         names = [name.strip() for name in (values[flag] or "").split(",") if name.strip()]
         training = flag == "data.prompt_dataset"
-        most = values["data.max_samples"] if training else 1e8
+        most = max(1, values["data.max_samples"]) if training else 1e8
         keys = [values[f"data.{key}"] for key in ("input_key", "label_key", "image_key", "apply_chat_template")]
         reader = Reader(*keys, split=values[split], split_flag=split, flag=flag, most_rows=most)
         with _quiet():
@@ -61,11 +75,19 @@ def check_files(values: Mapping) -> list[Finding]:
             tables = {path: table for path in local if (table := reader.read(path)) is not None}
             for path, table in tables.items():
                 reader.images(path, table, values["data.max_images_per_prompt"])
+            joined = None
             if len(tables) == len(names) and tables:
-                reader.together(names, values["data.prompt_probs"] if training else None)
+                joined = reader.together(names, values["data.prompt_probs"] if training else None)
+        counts.append(None if joined is None else len(joined))
+        if training and joined:
+            label = values["data.label_key"]
+            first = {
+                "prompt": str(joined[0][values["data.input_key"]]),
+                "label": str(joined[0][label]) if label else "",
+            }
         found += reader.findings
     found += _template_problem(values)
-    return [finding for finding in found if finding.level == ERROR]
+    return DataFiles([finding for finding in found if finding.level == ERROR], *counts, first)
 
 
 def check_paths(
@@ -163,16 +185,17 @@ class Reader:
             what = f"a prompt has {there} image{'s' * (there > 1)}, and --data.max_images_per_prompt is {most}"
             self.add(ERROR, path, what, f"Set --data.max_images_per_prompt {there}")
 
-    def together(self, paths: Sequence[str], probabilities: str | None = None) -> None:
-        """Report files that can't become one data set."""
+    def together(self, paths: Sequence[str], probabilities: str | None = None):
+        """Return the files as one data set, or report that they can't become one and return None."""
         try:
-            self._load(",".join(paths), probabilities)
+            return self._load(",".join(paths), probabilities)
         except AssertionError:
             cure = "Give one probability for each file of --data.prompt_dataset"
             self.add(ERROR, f"--data.prompt_probs {probabilities}", "is not one number for each file", cure)
         except Exception as error:
             what = f"can't be read as one data set: {first_line(error)}"
             self.add(ERROR, "all together", what, "Give all files the same columns with the same types")
+        return None
 
     def _load(self, paths: str, probabilities: str | None = None):
         try:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from riskpo_openrlhf.console import MARK, lines_not_bars, say
 from riskpo_openrlhf.integration import arguments, cluster, contract, extensions
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
-from riskpo_openrlhf.integration.parser import is_openrlhfs, look_ahead
+from riskpo_openrlhf.integration.parser import errors_as_json, is_openrlhfs, look_ahead
 from riskpo_openrlhf.integration.placement import gpus_needed
 
 OURS = "riskpo_openrlhf.integration"
@@ -137,8 +137,25 @@ def install() -> None:
 
 
 def run() -> None:
-    """Train by the flags of `sys.argv`, as OpenRLHF's own command does. Call `install` once before."""
-    runpy.run_module(OPENRLHF_MODULE, run_name="__main__", alter_sys=True)
+    """Train by the flags of `sys.argv`, as OpenRLHF's own command does. Call `install` once before.
+
+    Exit code 2 if OpenRLHF's own checks refuse the flags.
+    """
+    try:
+        runpy.run_module(OPENRLHF_MODULE, run_name="__main__", alter_sys=True)
+    except (AssertionError, AttributeError, TypeError) as error:
+        from riskpo_openrlhf.integration.check_flags import refused_by_openrlhf
+
+        problem = refused_by_openrlhf(error, error.__traceback__)
+        if problem is None:
+            raise
+        if _job.get("riskpo.dry_run") == "json":
+            from riskpo_openrlhf.integration.dry_run import as_json
+
+            print(as_json([problem]), flush=True)
+        else:
+            say(f"error: {problem}")
+        sys.exit(2)
 
 
 def main() -> None:
@@ -161,6 +178,7 @@ def parse_args(self, args=None, namespace=None):
     if not is_openrlhfs(self):
         return _parse_args(self, args, namespace)
     arguments.add_arguments(self)
+    errors_as_json(self)
     flat = _parse_args(self, args, namespace)
     dry_run = vars(flat)["riskpo.dry_run"]
     try:
@@ -191,31 +209,47 @@ def get_strategy(args):
         from riskpo_openrlhf.integration import dry_run
 
         sys.exit(dry_run.report(args))
-    from riskpo_openrlhf.integration import fingerprints
-    from riskpo_openrlhf.integration.final_flags import write_settings
+    from riskpo_openrlhf.integration import check_start, fingerprints
+    from riskpo_openrlhf.integration.final_flags import flat, write_settings
 
-    fingerprints.check_resume(args)
+    found = check_start.check(flat(args))
+    _refuse_or_note([*found.problems, *check_start.resume_problems(args)], found.notes)
+    _start_ray()
     write_settings(args)
     args.riskpo.fingerprints = fingerprints.of(args)
     return get_strategy(args)
 
 
-def ray_is_initialized() -> bool:
-    """Answer as Ray does, once Ray is started for this job: OpenRLHF asks before it starts Ray. A dry run needs none.
+def _refuse_or_note(problems: list, notes: list[str]) -> None:
+    """Print what the checks of the start found. Exit code 2 with problems, before Ray is started."""
+    for problem in problems:
+        say(f"error: {problem}")
+    if problems:
+        say(f"error: {len(problems)} problems; nothing was started. --riskpo.dry_run shows the final settings")
+        sys.exit(2)
+    for note in notes:
+        say(f"note: {note}")
 
-    Exit code 2 if the cluster does not answer or lacks what the job needs.
+
+def _start_ray() -> None:
+    """Start Ray for the parsed job. Exit code 2 if the cluster does not answer or lacks what the job needs."""
+    values = dict(_job)
+    _job.clear()
+    try:
+        cluster.start_ray(values["riskpo.runtime"], gpus_needed(values))
+        cluster.check(gpus_needed(values), cluster.paths_read(values), values["riskpo.wait_for_gpus"])
+    except cluster.ClusterError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+
+
+def ray_is_initialized() -> bool:
+    """Answer as Ray does, and yes from the parsing of the flags until `get_strategy` starts Ray.
+
+    OpenRLHF would start Ray just before its flags are final.
     """
-    if _job.get("riskpo.dry_run"):
-        return True
     if _job:
-        values = dict(_job)
-        _job.clear()  # once; Ray asks too
-        try:
-            cluster.start_ray(values["riskpo.runtime"], gpus_needed(values))
-            cluster.check(gpus_needed(values), cluster.paths_read(values), values["riskpo.wait_for_gpus"])
-        except cluster.ClusterError as error:
-            say(f"error: {error}")
-            sys.exit(2)
+        return True
     from ray._private.worker import is_initialized
 
     return is_initialized()

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 from riskpo_openrlhf.integration.arguments import add_arguments
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE, ContractError
+from riskpo_openrlhf.tables import to_json
 
 
 def openrlhf_parser() -> argparse.ArgumentParser:
@@ -66,8 +67,23 @@ def look_ahead(argv: Sequence[str]) -> tuple[str, str | None]:
     """Read `--riskpo.runtime` and `--riskpo.dry_run`, which decide what can be imported. `--help` ends here."""
     parser = openrlhf_parser()
     add_arguments(parser)
+    errors_as_json(parser)
     flat = vars(parser.parse_known_args(argv)[0])
     return flat["riskpo.runtime"], flat["riskpo.dry_run"]
+
+
+def errors_as_json(parser: argparse.ArgumentParser) -> None:
+    """Let the parser print its own errors as JSON, too, if `sys.argv` asks for `--riskpo.dry_run json`."""
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument("--riskpo.dry_run", nargs="?")
+    if vars(early.parse_known_args()[0])["riskpo.dry_run"] != "json":
+        return
+
+    def error(message: str) -> None:
+        print(to_json({"ok": False, "problems": [{"flag": None, "message": message}]}), flush=True)
+        parser.exit(2, f"{parser.prog}: error: {message}\n")
+
+    parser.error = error
 
 
 def is_openrlhfs(parser: argparse.ArgumentParser) -> bool:

@@ -10,10 +10,13 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
+from riskpo_openrlhf.console import say
 from riskpo_openrlhf.integration import determinism
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
+from riskpo_openrlhf.integration.check_sizes import whole_groups
 from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.filtering import FilterWatch
+from riskpo_openrlhf.integration.final_flags import flat
 from riskpo_openrlhf.integration.rewards import clean_logs, number
 from riskpo_openrlhf.integration.step_limit import StepLimit
 
@@ -98,6 +101,13 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         if self.args.train.full_determinism_enable:
             samples = determinism.in_one_order(samples)
         self._check_verdicts()
+        if self.args.algo.dynamic_filtering_enable:
+            # Nobody knows the size of the last rollout before it comes; unequal shares would hang the ranks.
+            kept = whole_groups(flat(self.args), len(samples))
+            if kept < len(samples):
+                left_out = f"{len(samples) - kept} of the last rollout's {len(samples)} responses"
+                say(f"leaves out {left_out}: ranks need equal shares")
+                samples = samples[:kept]
         # OpenRLHF merges `info` key by key across ranks, so every sample must carry the same keys, in one order.
         keys = sorted(set().union(*(sample.info for sample in samples)))
         for sample in samples:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from riskpo_openrlhf.cli.prepare_data import main
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS
-from riskpo_openrlhf.integration.check_data import ERROR, NOTE, WARNING, check_files, check_paths
+from riskpo_openrlhf.integration.check_data import ERROR, NOTE, WARNING, check_paths, read_files
 from riskpo_openrlhf.verifiers.labels import write_label
 
 BOXED = INSTRUCTIONS["boxed"]
@@ -167,15 +167,15 @@ def test_a_chat_template_that_the_model_lacks_is_reported(template, flag, tmp_pa
     values = flags(save(tmp_path / "own.jsonl", [row()]))
     values["actor.model_name_or_path"] = words(tmp_path / "model", template)
     (tmp_path / "model/config.json").write_text('{"model_type": "qwen2"}')
-    assert [finding.flag for finding in check_files(values)] == ([flag] if flag else [])
+    assert [finding.flag for finding in read_files(values).findings] == ([flag] if flag else [])
     text = save(tmp_path / "text.jsonl", [row(prompt="Hi?")])
-    assert check_files(values | {"data.prompt_dataset": str(text), "data.apply_chat_template": False}) == []
+    assert read_files(values | {"data.prompt_dataset": str(text), "data.apply_chat_template": False}).findings == []
 
 
 def test_a_model_whose_tokenizer_can_not_be_loaded_is_reported(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     (tmp_path / "tokenizer.json").write_text("{")
-    (finding,) = check_files(flags("", actor__model_name_or_path=str(tmp_path)))
+    (finding,) = read_files(flags("", actor__model_name_or_path=str(tmp_path))).findings
     assert finding.flag == "actor.model_name_or_path" and "its tokenizer can't be loaded" in finding.message
 
 
@@ -243,9 +243,9 @@ def save(path: Path, rows: list[dict], mark: str = "") -> Path:
 @pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet", ".csv"])
 def test_the_dry_run_accepts_good_files_of_every_kind_and_names_a_missing_column(ending, tmp_path):
     path = save(tmp_path / f"own{ending}", [{"question": f"What is {i}?", "answer": f"x{i}"} for i in range(3)])
-    assert check_files(flags(path, data__input_key="question", data__label_key="answer")) == []
-    assert check_files(flags(path, data__input_key="question", data__label_key=None)) == []
-    (finding,) = check_files(flags("", eval__dataset=str(path), data__input_key="question"))
+    assert read_files(flags(path, data__input_key="question", data__label_key="answer")).findings == []
+    assert read_files(flags(path, data__input_key="question", data__label_key=None)).findings == []
+    (finding,) = read_files(flags("", eval__dataset=str(path), data__input_key="question")).findings
     assert (finding.level, finding.flag, finding.where) == (ERROR, "eval.dataset", str(path))
     assert "has no column 'label', but question, answer. Set --data.label_key" in finding.message
 
@@ -253,14 +253,14 @@ def test_the_dry_run_accepts_good_files_of_every_kind_and_names_a_missing_column
 @pytest.mark.parametrize("mark", ["\ufeff", "\n", "\ufeff\n"], ids=["byte-order mark", "blank line", "both"])
 def test_a_first_line_that_openrlhf_reads_is_accepted_everywhere(mark, tmp_path):
     path = save(tmp_path / "own.jsonl", [row(), row(1)], mark)
-    assert check_files(flags(path)) == []
+    assert read_files(flags(path)).findings == []
     findings = check_paths([str(path)])
     assert complaints(findings) == [] and "2 rows are read" in str(findings[0])
 
 
 def test_a_first_line_that_openrlhf_can_not_read_is_an_error_everywhere(tmp_path):
     path = save(tmp_path / "own.jsonl", [row()], mark="{broken\n")
-    for findings in (check_files(flags(path)), check_paths([str(path)])):
+    for findings in (read_files(flags(path)).findings, check_paths([str(path)])):
         assert "can't be read: JSON parse error" in complaints(findings, ERROR)[0]
 
 
@@ -269,14 +269,14 @@ def test_a_first_line_that_openrlhf_can_not_read_is_an_error_everywhere(tmp_path
 )
 def test_a_file_without_rows_is_an_error(name, content, tmp_path):
     (tmp_path / name).write_text(content)
-    (finding,) = check_files(flags(tmp_path / name))
+    (finding,) = read_files(flags(tmp_path / name)).findings
     assert finding.what == "has no rows"
 
 
 def test_a_parquet_file_without_rows_is_an_error(tmp_path):
     empty = pyarrow.array([], pyarrow.string())
     pyarrow.parquet.write_table(pyarrow.table({"prompt": empty, "label": empty}), tmp_path / "e.parquet")
-    (finding,) = check_files(flags(tmp_path / "e.parquet"))
+    (finding,) = read_files(flags(tmp_path / "e.parquet")).findings
     assert finding.what == "has no rows"
 
 
@@ -293,37 +293,37 @@ def test_a_parquet_file_without_rows_is_an_error(tmp_path):
 )
 def test_the_dry_run_reports_flags_that_do_not_fit_the_file(change, said, tmp_path):
     values = flags(save(tmp_path / "own.jsonl", [row(), row(1)]))
-    assert check_files(values) == []
-    (finding,) = check_files(values | flags(values["data.prompt_dataset"], **change))
+    assert read_files(values).findings == []
+    (finding,) = read_files(values | flags(values["data.prompt_dataset"], **change)).findings
     assert said in finding.message and finding.flag == "data.prompt_dataset"
 
 
 def test_the_split_of_the_test_file_is_the_one_of_its_own_flag(tmp_path):
     path = save(tmp_path / "own.jsonl", [row()])
-    (finding,) = check_files(flags(path, eval__dataset=str(path), eval__split="test"))
+    (finding,) = read_files(flags(path, eval__dataset=str(path), eval__split="test")).findings
     assert finding.flag == "eval.dataset" and "leave --eval.split at that" in finding.message
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_images_need_the_flag_that_lets_them_in(ending, tmp_path):
     path = save(tmp_path / f"own{ending}", [asked("<image><image>?", images=["/a.png", "/b.png"])])
-    (finding,) = check_files(flags(path, data__max_images_per_prompt=1))
+    (finding,) = read_files(flags(path, data__max_images_per_prompt=1)).findings
     assert "a prompt has 2 images, and --data.max_images_per_prompt is 1" in finding.message
     assert finding.where == str(path) and finding.cure == "Set --data.max_images_per_prompt 2"
-    assert check_files(flags(path, data__max_images_per_prompt=2)) == []
+    assert read_files(flags(path, data__max_images_per_prompt=2)).findings == []
 
 
 def test_the_dry_run_leaves_labels_and_prompts_to_the_users_own_reward_function(tmp_path):
     rows = [{"prompt": f"Rhyme on {i}.", "label": i} for i in range(2)]
-    assert check_files(flags(save(tmp_path / "own.jsonl", rows))) == []
+    assert read_files(flags(save(tmp_path / "own.jsonl", rows))).findings == []
 
 
 def test_the_dry_run_joins_files_and_lets_names_on_the_hub_pass(tmp_path):
     one = save(tmp_path / "one.jsonl", [row()])
     two = save(tmp_path / "two.jsonl", [row(prompt="a text")])
-    (finding,) = check_files(flags(f"{one},{two}"))
+    (finding,) = read_files(flags(f"{one},{two}")).findings
     assert "can't be read as one data set" in finding.message
-    assert check_files(flags(f"{one},openai/gsm8k")) == []
+    assert read_files(flags(f"{one},openai/gsm8k")).findings == []
 
 
 def test_a_folder_that_was_prepared_stands_for_its_files(tmp_path, capsys):

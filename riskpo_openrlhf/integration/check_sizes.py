@@ -1,0 +1,275 @@
+"""Find sizes that OpenRLHF silently mishandles: ranks that wait for each other, steps that never come.
+
+How OpenRLHF shares a rollout of R responses out among k ranks (data-parallel: without ring attention and tensor
+parallelism):
+
+    without dynamic batching
+        It cuts R into micro-batches of --rollout.micro_batch_size, in order, and gives each rank ceil(n / k) of the n.
+        Ranks then hold equally many responses only if k whole micro-batches divide R. Else some ranks make fewer
+        collective calls than others, and all wait for ever.
+    with dynamic batching
+        It deals responses out one by one, at least one to a rank, and trains as many whole steps of --train.batch_size
+        as there are.
+
+An episode of N prompts ends with a rollout of N modulo --rollout.batch_size prompts. The same holds for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from riskpo_openrlhf.integration.problems import Problem
+
+
+def actor_gpus(values: dict) -> int:
+    return values["actor.num_nodes"] * values["actor.num_gpus_per_node"]
+
+
+def data_ranks(values: dict, group: str = "actor") -> int:
+    """Count the ranks of a model that see different data: its GPUs, but one for each ring and tensor group."""
+    gpus = values[f"{group}.num_nodes"] * values[f"{group}.num_gpus_per_node"]
+    return gpus // (values["ds.ring_attn_size"] * values["ds.tensor_parallel_size"])
+
+
+def models(values: dict) -> Iterator[str]:
+    """Name the models that every rollout goes through: the policy, and those that the flags add."""
+    yield "actor"
+    if values["algo.kl.init_coef"] > 0:
+        yield "ref"
+    if values["algo.advantage.estimator"] == "gae":
+        yield "critic"
+    if not values["reward.remote_url"] and not values["train.agent_func_path"]:
+        yield "reward"
+
+
+def fault(values: dict, responses: int) -> str:
+    """Say what goes wrong with a rollout of so many responses; "" if OpenRLHF shares it out equally."""
+    dynamic, stage_3 = values["train.dynamic_batch_enable"], values["ds.zero_stage"] == 3
+    micro = values["rollout.micro_batch_size"]
+    for model in models(values):
+        ranks = data_ranks(values, model)
+        # With dynamic batching OpenRLHF makes a multiple of the policy's ranks of them.
+        batches = min(responses, data_ranks(values)) if dynamic else -(-responses // micro)
+        if batches < ranks:
+            return f"are {batches} micro-batches for {ranks} ranks: OpenRLHF stops with `Insufficient batch size`"
+        trained = model in ("actor", "critic")
+        uneven = batches % ranks or (trained and not dynamic and ranks > 1 and responses % micro)
+        if uneven and (trained or stage_3):  # ranks of a model that is not trained meet under ZeRO-3 only
+            return f"give {ranks} ranks unequal work: they would wait for each other for ever"
+    return ""
+
+
+def size_problems(values: dict, rows: int | None = None) -> Iterator[Problem]:
+    """Find sizes that OpenRLHF would refuse late, or silently change.
+
+    Args:
+        values: the final flags by dotted name.
+        rows: prompts of the data set; None if that is not known.
+    """
+    problems = list(_counts(values))
+    if not problems:
+        problems = [*_groups(values), *_batches(values)]
+    if not problems:
+        problems = list(_rollouts(values, rows))
+    yield from problems
+    yield from _lengths(values)
+
+
+AT_LEAST_1 = (
+    "actor.num_nodes", "actor.num_gpus_per_node", "rollout.batch_size", "rollout.n_samples_per_prompt",
+    "rollout.micro_batch_size", "train.batch_size", "train.micro_batch_size", "train.num_episodes", "train.max_epochs",
+    "vllm.tensor_parallel_size", "ds.ring_attn_size", "ds.tensor_parallel_size", "data.max_len", "data.max_samples",
+    "logger.logging_steps", "eval.n_samples_per_prompt", "train.async_queue_size", "rollout.max_new_tokens",
+    "rollout.vllm_generate_batch_size",
+)  # fmt: skip
+EVERY = ("eval.steps", "ckpt.save_steps")  # -1 is never
+
+
+def _counts(values: dict) -> Iterator[Problem]:
+    for name in AT_LEAST_1:
+        if values.get(name) is not None and values[name] < 1:
+            yield Problem(f"--{name}", f" {values[name]} is not allowed: 1 or more")
+    for name in EVERY:
+        if values[name] < 1 and values[name] != -1:
+            yield Problem(f"--{name}", f" {values[name]:g} is not allowed: 1 or more, or -1 for never")
+    if not values["vllm.num_engines"] or values["vllm.num_engines"] < 1:
+        yield Problem("--vllm.num_engines", f" {values['vllm.num_engines']}: no engine would answer: 1 or more")
+
+
+def _groups(values: dict) -> Iterator[Problem]:
+    """What OpenRLHF's `train` asserts once it runs, and the ranks of each model."""
+    gpus, engines = actor_gpus(values), values["vllm.num_engines"] * values["vllm.tensor_parallel_size"]
+    if values["train.colocate_all"] and not values["train.async_enable"] and gpus != engines:
+        yield Problem(
+            "--train.colocate_all",
+            f" shares the actor's {gpus} GPUs with the engines, which need {engines} (--vllm.num_engines x "
+            "--vllm.tensor_parallel_size): make them equal",
+        )
+
+    def size(name: str) -> tuple[int, int]:
+        return values[f"{name}.num_nodes"], values[f"{name}.num_gpus_per_node"]
+
+    def differ(flag: str, first: str, second: str) -> Iterator[Problem]:
+        if values[flag] and size(first) != size(second):
+            (a, b), (c, d) = size(first), size(second)
+            yield Problem(
+                f"--{flag}",
+                f" shares the GPUs of {first}, {a} x {b}, with {second}, {c} x {d} (--{second}.num_nodes x "
+                f"--{second}.num_gpus_per_node): make them equal",
+            )
+
+    present = set(models(values))
+    if "ref" in present:
+        yield from differ(
+            "train.colocate_all" if values["train.colocate_all"] else "train.colocate_actor_ref", "actor", "ref"
+        )
+    if "critic" in present:
+        yield from differ("train.colocate_critic_reward", "critic", "reward")
+    shared = values["ds.ring_attn_size"] * values["ds.tensor_parallel_size"]
+    for model in models(values):
+        nodes, each = size(model)
+        if nodes * each % shared or nodes * each < shared:
+            yield Problem(
+                f"--{model}.num_gpus_per_node",
+                f" {each}: {nodes * each} GPUs can't be shared out among groups of --ds.ring_attn_size "
+                f"{values['ds.ring_attn_size']} x --ds.tensor_parallel_size {values['ds.tensor_parallel_size']}",
+            )
+    if values["train.dynamic_batch_enable"] and values["ds.zero_stage"] in (1, 2):
+        yield Problem(
+            "--ds.zero_stage",
+            f" {values['ds.zero_stage']} keeps only the last micro-batch's gradient with "
+            "--train.dynamic_batch_enable: take --ds.zero_stage 3, or leave out dynamic batching",
+        )
+    if values["ds.lora.rank"]:
+        yield Problem(
+            "--ds.lora.rank",
+            f" {values['ds.lora.rank']}: OpenRLHF sends LoRA's own names to the engines, which don't know them: "
+            "the job would end at the first weight sync. Leave it out",
+        )
+
+
+def _batches(values: dict) -> Iterator[Problem]:
+    """A training batch must be shared out among ranks, and a rollout must hold one."""
+    batch, micro, ranks = values["train.batch_size"], values["train.micro_batch_size"], data_ranks(values)
+    dynamic = values["train.dynamic_batch_enable"]
+    unit = ranks if dynamic else micro * ranks
+    if batch % unit:
+        by = f"{ranks} ranks" if dynamic else f"--train.micro_batch_size {micro} x {ranks} ranks"
+        yield Problem("--train.batch_size", f" {batch} is not a multiple of {by}: take {_nearest(batch, unit)}")
+        return
+    for model in models(values):  # DeepSpeed asserts it of models that are not trained, too
+        unit = data_ranks(values, model) * (1 if dynamic and model == "critic" else micro)
+        if model != "actor" and batch % unit:
+            yield Problem(
+                "--train.batch_size",
+                f" {batch} is not a multiple of --train.micro_batch_size {micro} x the {data_ranks(values, model)} "
+                f"ranks of the {model} model, which DeepSpeed asks for: take {_nearest(batch, unit)}",
+            )
+            return
+    prompts, group = values["rollout.batch_size"], values["rollout.n_samples_per_prompt"]
+    responses = prompts * group
+    if batch > responses:
+        yield Problem(
+            "--train.batch_size",
+            f" {batch} is more than the {responses} responses of a rollout (--rollout.batch_size {prompts} x "
+            f"--rollout.n_samples_per_prompt {group}): no optimizer step would be made. Take at most {responses}",
+        )
+    elif responses % batch:
+        yield Problem(
+            "--rollout.batch_size",
+            f" {prompts}: its {responses} responses are not a multiple of --train.batch_size {batch}: what is left "
+            f"over would train in a later step, or never. Take a --train.batch_size that divides {responses}",
+        )
+
+
+def _rollouts(values: dict, rows: int | None) -> Iterator[Problem]:
+    """Every rollout, the short last one of an episode too, must give all ranks equal work."""
+    prompts, group, batch = (
+        values["rollout.batch_size"],
+        values["rollout.n_samples_per_prompt"],
+        values["train.batch_size"],
+    )
+    if wrong := fault(values, prompts * group):
+        yield Problem(
+            "--rollout.micro_batch_size",
+            f" {values['rollout.micro_batch_size']}: the {prompts * group} responses of a rollout {wrong}. "
+            f"{_cure(values)}",
+        )
+        return
+    if rows is None:
+        return
+    rows = min(rows, values["data.max_samples"])
+    if rows < 1:
+        yield Problem("--data.prompt_dataset", " holds no row: nothing would be trained")
+        return
+    last = rows % prompts * group
+    # With dynamic filtering nobody knows the last rollout; `whole_groups` cuts it when it comes.
+    wrong = "" if values["algo.dynamic_filtering_enable"] or not last else fault(values, last)
+    if wrong:
+        fits = next(
+            (n for n in range(rows - 1, 0, -1) if not n % prompts or not fault(values, n % prompts * group)), 0
+        )
+        other = f"--data.max_samples {fits}" if fits else "more rows"
+        yield Problem(
+            "--data.max_samples",
+            f": {rows} rows end with a rollout of {rows % prompts} prompts, whose {last} responses {wrong}. "
+            f"Take {other}",
+        )
+    elif rows < prompts and last < batch:
+        yield Problem(
+            "--data.prompt_dataset",
+            f" holds {rows} rows: their {last} responses are less than --train.batch_size {batch}: no optimizer step "
+            f"would be made. Take --rollout.batch_size {rows}, and a --train.batch_size that divides {last}",
+        )
+
+
+def whole_groups(values: dict, responses: int) -> int:
+    """Return how many responses of a rollout to keep, whole groups from the first on, so that ranks get equal work."""
+    group = values["rollout.n_samples_per_prompt"]
+    return next((n for n in range(responses // group * group, 0, -group) if not fault(values, n)), 0)
+
+
+def _cure(values: dict) -> str:
+    """Name sizes that work: a smaller micro-batch, or another number of prompts."""
+    group, batch = values["rollout.n_samples_per_prompt"], values["train.batch_size"]
+    for micro in range(values["rollout.micro_batch_size"] - 1, 0, -1):
+        smaller = {**values, "rollout.micro_batch_size": micro}
+        if not fault(smaller, values["rollout.batch_size"] * group):
+            return f"Take --rollout.micro_batch_size {micro}"
+    prompts = range(values["rollout.batch_size"] + 1, values["rollout.batch_size"] + 4096)
+    fits = next((n for n in prompts if n * group % batch == 0 and not fault(values, n * group)), None)
+    return f"Take --rollout.batch_size {fits}" if fits else "Take other numbers of ranks"
+
+
+def size_notes(values: dict, rows: int | None) -> Iterator[str]:
+    """Say what is allowed, and may surprise."""
+    if rows is None:
+        return
+    rows = min(rows, values["data.max_samples"])
+    prompts, batch = values["rollout.batch_size"], values["train.batch_size"]
+    last = rows % prompts * values["rollout.n_samples_per_prompt"]
+    if last and last % batch and rows >= prompts:
+        fate = "are left out" if values["train.dynamic_batch_enable"] else "enter the next optimizer step"
+        yield (
+            f"the last rollout of an episode has {rows % prompts} prompts: {last % batch} of its {last} responses "
+            f"fill no --train.batch_size {batch} and {fate}; --data.max_samples {rows - rows % prompts} drops them"
+        )
+
+
+def _lengths(values: dict) -> Iterator[Problem]:
+    zone, longest = values["reward.overlong_buffer_len"], values["rollout.max_new_tokens"]
+    if zone and longest and zone > longest:
+        yield Problem(
+            "--reward.overlong_buffer_len", f" {zone:g} is longer than a response, --rollout.max_new_tokens {longest}"
+        )
+    if longest and longest >= values["data.max_len"]:
+        yield Problem(
+            "--rollout.max_new_tokens",
+            f" {longest} leaves no room for a prompt in --data.max_len {values['data.max_len']}: OpenRLHF would cut "
+            "prompts from the left",
+        )
+
+
+def _nearest(value: int, unit: int) -> str:
+    below, above = value // unit * unit, (value // unit + 1) * unit
+    return f"{below} or {above}" if below else str(above)

@@ -1,0 +1,90 @@
+"""Import a reward file or an agent file in a process of its own, and call its reward function on one row.
+
+`python3 -m riskpo_openrlhf.integration.try_reward FILE reward|agent [ROW]` prints one line of JSON on the last line:
+`{"error": null or text}`. ROW is `{"prompt": ..., "label": ...}`. A file of the user's may print, hang or exit, so
+`find_fault` runs it with a time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+
+SECONDS = 120  # to import the file and, in a dry run, to answer once
+
+
+def find_fault(path: str, kind: str, row: dict | None = None, seconds: float = SECONDS) -> str:
+    """Say what is wrong with a file; "" if it can be used.
+
+    Args:
+        kind: "reward" for `reward_func(queries, prompts, labels)`, "agent" for the class `AgentExecutor`.
+        row: the prompt and label to call the reward function with; None only imports the file.
+    """
+    command = [sys.executable, "-m", __name__ if __name__ != "__main__" else __spec__.name, path, kind]
+    command += [json.dumps(row)] if row else []
+    try:
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"did not {'answer' if row else 'load'} within {seconds:g} s"
+    try:
+        return json.loads(run.stdout.strip().splitlines()[-1])["error"] or ""
+    except (IndexError, ValueError, KeyError, TypeError):
+        last = (run.stderr.strip().splitlines() or ["nothing was printed"])[-1]
+        return f"ended its process with exit code {run.returncode}: {last[:200]}"
+
+
+def _try(path: str, kind: str, row: dict | None) -> str | None:
+    spec = importlib.util.spec_from_file_location("reward_func" if kind == "reward" else "agent_module", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        return f"can't be imported: {_named(error)}"
+    if kind == "agent":
+        from openrlhf.utils.agent import AgentExecutorBase
+
+        found = getattr(module, "AgentExecutor", None)
+        if not (inspect.isclass(found) and issubclass(found, AgentExecutorBase)):
+            return "has no class `AgentExecutor` that inherits from openrlhf.utils.agent.AgentExecutorBase"
+        return None
+    function = getattr(module, "reward_func", None)
+    if not callable(function):
+        return "has no function `reward_func(queries, prompts, labels)`"
+    if row is None:
+        return None
+    from riskpo_openrlhf.integration.rewards import RewardError, read_reward
+
+    try:
+        value = function([row["prompt"]], [row["prompt"]], [row["label"]])
+        if inspect.isawaitable(value):
+
+            async def answer():
+                return await value
+
+            value = asyncio.run(answer())
+    except Exception as error:
+        return f"fails on the first row of the data, with an empty response: {_named(error)}"
+    try:
+        read_reward(value, "reward_func")
+    except RewardError as error:
+        return f"gives no verdict on the first row of the data: {error}"
+    return None
+
+
+def _named(error: Exception) -> str:
+    place = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+if __name__ == "__main__":
+    found = _try(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]) if len(sys.argv) > 3 else None)
+    print("\n" + json.dumps({"error": found}), flush=True)
+    os._exit(0)  # threads of the user's must not keep it alive

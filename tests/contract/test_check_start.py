@@ -1,0 +1,154 @@
+"""What flags, files and folders tell before a GPU is taken: one function for the dry run and the real start."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from riskpo_openrlhf.integration import check_start
+from riskpo_openrlhf.integration.parser import openrlhf_parser
+from riskpo_openrlhf.integration.placement import gpus_needed
+from riskpo_openrlhf.integration.try_reward import find_fault
+from riskpo_openrlhf.verifiers import built_in
+
+
+@pytest.fixture
+def values(tmp_path):
+    """`values(**flags)`: OpenRLHF's defaults, a job that has nothing wrong, and changes."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps({"model_type": "qwen2", "max_position_embeddings": 64}))
+    (tmp_path / "train.jsonl").write_text('{"input": "1+1=", "label": "2", "datasource": "sums"}\n' * 24)
+    defaults = vars(openrlhf_parser().parse_args([]))
+
+    def make(**flags):
+        good = {
+            "actor.model_name_or_path": str(tmp_path / "model"), "data.prompt_dataset": str(tmp_path / "train.jsonl"),
+            "data.input_key": "input", "data.label_key": "label", "reward.remote_url": [str(built_in.PATH)],
+            "algo.kl.init_coef": 0.0, "algo.advantage.estimator": "group_norm", "vllm.num_engines": 1,
+            "actor.num_gpus_per_node": 1, "rollout.batch_size": 12, "rollout.n_samples_per_prompt": 4,
+            "rollout.micro_batch_size": 8, "train.batch_size": 24, "train.micro_batch_size": 4, "ds.zero_stage": 3,
+            "rollout.max_new_tokens": 6, "data.max_len": 48, "ckpt.path": str(tmp_path / "ckpt"),
+            "ckpt.output_dir": str(tmp_path / "out"), "riskpo.runtime": "cpu", "rollout.temperature": 1.0,
+        }  # fmt: skip
+        return {**defaults, **good, **{name.replace("__", "."): value for name, value in flags.items()}}
+
+    return make
+
+
+ADAPTIVE = {"algo__kl__target": 0.1, "algo__kl__init_coef": 0.1}
+
+
+def found(values) -> list[str]:
+    return [str(problem) for problem in check_start.check(values).problems]
+
+
+def test_a_good_command_has_no_problem_and_no_note(values):
+    checked = check_start.check(values(), call_reward=True)
+    assert (checked.problems, checked.notes) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("flags", "flag", "said"),
+    [
+        ({"reward__remote_url": None}, "--reward.remote_url", "nothing would give a reward"),
+        ({"reward__remote_url": ["/no/such.py"]}, "--reward.remote_url /no/such.py", "no such file"),
+        ({"reward__remote_url": ["mine"]}, "--reward.remote_url mine", "riskpo, a .py file, or an http address"),
+        ({"train__agent_func_path": "/no/agent.py"}, "--train.agent_func_path /no/agent.py", "no such file"),
+        ({"data__label_key": None}, "--data.label_key", "compare with the label"),
+        ({"data__prompt_dataset": ""}, "--data.prompt_dataset", "is missing"),
+        ({"actor__model_name_or_path": "/no/model"}, "--actor.model_name_or_path", "no config.json"),
+        ({"data__max_len": 100_000}, "--data.max_len 100000", "the 64 positions"),
+        ({"algo__kl__target": 0.1}, "--algo.kl.target 0.1", "is 0 and stays 0"),
+        ({**ADAPTIVE, "algo__kl__horizon": 0}, "--algo.kl.horizon 0", "above 0"),
+        ({"rollout__temperature": 0}, "--rollout.temperature 0", "above 0"),
+        ({"vllm__num_engines": None}, "--vllm.num_engines", "1 or more"),
+        ({"data__max_samples": 0}, "--data.max_samples 0", "1 or more"),
+        ({"ckpt__path": "/etc/hostname/here"}, "--ckpt.path", "/etc/hostname is a file"),
+    ],
+)  # fmt: skip
+def test_what_flags_and_files_tell_is_refused_with_the_flag(flags, flag, said, values):
+    messages = found(values(**flags))
+    assert any(message.startswith(flag) and said in message for message in messages), messages
+
+
+def test_surprises_are_notes(values, tmp_path):
+    (tmp_path / "eval.jsonl").write_text('{"input": "1+1=", "label": "2", "datasource": "x"}\n' * 30)
+    notes = check_start.check(values(data__max_samples=24, eval__dataset=str(tmp_path / "eval.jsonl"))).notes
+    assert "24 of its 30 rows are used" in notes[0]
+    assert "older weights" in check_start.check(values(train__async_enable=True)).notes[0]
+
+
+GOOD = "def reward_func(queries, prompts, labels):\n    return {'rewards': 1.0 if labels[0] == '2' else 0.0}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def reward_func(:\n", "can't be imported: SyntaxError"),
+        ("import a_package_that_is_not_there\n" + GOOD, "a_package_that_is_not_there"),
+        ("def reward(queries, prompts, labels): return 1\n", "has no function `reward_func"),
+        ("reward_func = 3\n", "has no function `reward_func"),
+        ("raise SystemExit(3)\n", "exit code 3"),
+        ("import os\nos._exit(7)\n", "exit code 7"),
+        ("def reward_func(queries, prompts, labels): return labels[3]\n", "fails on the first row"),
+        ("def reward_func(queries, prompts, labels): return 'yes'\n", "gives no verdict on the first row"),
+    ],
+)
+def test_a_bad_reward_file_is_told_before_the_start(text, said, tmp_path):
+    file = tmp_path / "reward.py"
+    file.write_text(text)
+    assert said in find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2"})
+
+
+def test_a_good_reward_file_passes_whatever_it_prints_and_a_hanging_one_ends(tmp_path):
+    file = tmp_path / "reward.py"
+    file.write_text("print('hello')\n" + GOOD + "print('{}')\n")
+    assert find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2"}) == ""
+    file.write_text("import time\ntime.sleep(600)\n")
+    assert "did not load within 3 s" in find_fault(str(file), "reward", seconds=3)
+
+
+def test_an_agent_file_needs_an_executor_of_openrlhfs(tmp_path):
+    file = tmp_path / "agent.py"
+    file.write_text("class AgentExecutor: pass\n")
+    assert "inherits from openrlhf.utils.agent.AgentExecutorBase" in find_fault(str(file), "agent")
+    file.write_text(
+        "from openrlhf.utils.agent import AgentExecutorBase\n"
+        "class AgentExecutor(AgentExecutorBase):\n    async def execute(self, *args, **kwargs): ...\n"
+    )
+    assert find_fault(str(file), "agent") == ""
+
+
+MODELS = {
+    "actor.num_nodes": 1, "actor.num_gpus_per_node": 4, "ref.num_nodes": 1, "ref.num_gpus_per_node": 4,
+    "critic.num_nodes": 1, "critic.num_gpus_per_node": 2, "reward.num_nodes": 1, "reward.num_gpus_per_node": 2,
+    "vllm.num_engines": 4, "vllm.tensor_parallel_size": 1, "algo.kl.init_coef": 0.01,
+    "algo.advantage.estimator": "gae", "reward.remote_url": None, "train.agent_func_path": None,
+    "train.colocate_all": False, "train.async_enable": False,
+    "train.colocate_actor_ref": False, "train.colocate_critic_reward": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus"),
+    [  # the placements of openrlhf.cli.train_ppo_ray.train, by hand
+        ({}, 4 + 4 + 4 + 2 + 2),
+        ({"train.colocate_actor_ref": True}, 4 + 4 + 2 + 2),
+        ({"train.colocate_critic_reward": True}, 4 + 4 + 4 + 2),
+        ({"train.colocate_all": True}, 4),
+        ({"train.colocate_all": True, "train.async_enable": True}, 4 + 4),
+        ({"train.colocate_all": True, "train.colocate_critic_reward": True}, 4 + 2),
+        ({"algo.kl.init_coef": 0, "algo.advantage.estimator": "riskpo", "reward.remote_url": ["riskpo"]}, 4 + 4),
+    ],
+)
+def test_the_gpus_are_those_of_openrlhfs_placements(flags, gpus):
+    assert gpus_needed({**MODELS, **flags}) == gpus
+
+
+def test_every_kind_of_problem_is_in_the_documentation():
+    page = (Path(__file__).parents[2] / "docs/flags.md").read_text()
+    table = page[page.index("## Told before the start") :]
+    words = """--rollout.micro_batch_size --train.batch_size --data.max_samples --ds.zero_stage --ds.lora.rank
+        --vllm.num_engines --reward.remote_url --train.agent_func_path --data.label_key --data.max_len --algo.kl.target
+        --rollout.temperature --ckpt.path""".split()
+    assert [word for word in words if f"`{word}`" not in table] == []
