@@ -45,6 +45,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "TrainingActor.__init__": "self pretrain strategy actor_model_group critic_model_group reward_model_group "
         "reference_model_group vllm_engines vllm_lock rollout_queue rollout_slots",
         "TrainingActor.fit": "self global_step",
+        "TrainingActor.broadcast_to_vllm": "self",
         "GenerateSamplesActor.__init__": "self pretrain strategy vllm_engines vllm_lock rollout_queue rollout_slots "
         "generate_kwargs",
         "GenerateSamplesActor._run_eval": "self",
@@ -77,6 +78,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "vllm_engines kwargs",
         "ActorPPOTrainer.training_step": "self experience kl_ctl step loss_batch_info",
         "PolicyModelActor.init_model_from_pretrained": "self strategy pretrain max_steps vllm_engines",
+        "PolicyModelActor.forward": "self sequences action_mask attention_mask packed_seq_lens mm_train_inputs_list",
         "PolicyLoss": None,
     },
     "openrlhf.trainer.ray.vllm_engine": {
@@ -133,6 +135,7 @@ ATTRIBUTES: dict[str, str] = {
     "reward_model_group",
     "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "args vllm_engines",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
+    "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "_rank",
     "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",
     "openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap": "_model_update_group",
     "openrlhf.models.PolicyLoss": "clip_eps_high clip_eps_low",
@@ -144,7 +147,7 @@ actor.dual_clip actor.entropy_coef actor.eps_clip actor.eps_clip_low_high actor.
 actor.num_gpus_per_node actor.num_nodes actor.policy_loss_type
 algo.advantage.estimator algo.advantage.gamma algo.dynamic_filtering_enable algo.kl.init_coef algo.kl.target
 algo.kl.use_loss
-ckpt.load_enable ckpt.path critic.num_gpus_per_node critic.num_nodes
+ckpt.load_enable ckpt.output_dir ckpt.path critic.num_gpus_per_node critic.num_nodes
 data.apply_chat_template data.image_key data.input_key data.label_key data.max_images_per_prompt data.max_len
 data.max_samples data.prompt_dataset data.prompt_probs data.prompt_split
 ds.attn_implementation ds.enable_sleep ds.packing_samples ds.ring_attn_size ds.tensor_parallel_size

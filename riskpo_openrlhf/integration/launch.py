@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from riskpo_openrlhf.console import MARK, lines_not_bars, say
-from riskpo_openrlhf.integration import arguments, contract
+from riskpo_openrlhf.integration import arguments, contract, ending
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
 from riskpo_openrlhf.integration.parser import is_openrlhfs, look_ahead
 from riskpo_openrlhf.integration.placement import gpus_needed
@@ -125,6 +125,8 @@ def install() -> None:
     replace_names(SUBMITTER)
     if dry_run:
         replace_names(DRY_RUN)
+    else:
+        ending.explain_errors()
 
 
 def run() -> None:
@@ -140,6 +142,7 @@ def main() -> None:
         print(f"{MARK}{error}", file=sys.stderr)
         sys.exit(3)
     run()
+    ending.note(done=True)
     say("done", done=True)
 
 
@@ -188,6 +191,7 @@ def get_strategy(args):
     from riskpo_openrlhf.integration.final_flags import write_settings
 
     write_settings(args)
+    ending.watch_run(args)
     return get_strategy(args)
 
 

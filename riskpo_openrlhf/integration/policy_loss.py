@@ -16,6 +16,7 @@ from riskpo_openrlhf.core.losses import gmpo_loss, gpg_loss, sequence_clipped_lo
 from riskpo_openrlhf.integration.arguments import POLICY_LOSSES
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.launch import WORKER, replace_names
+from riskpo_openrlhf.integration.watch import beat, join
 
 
 class RiskPOPolicyLoss(PolicyLoss):
@@ -81,6 +82,7 @@ class RiskPOActorPPOTrainer(ppo_actor.ActorPPOTrainer):
     """OpenRLHF's policy trainer, which also logs `clip/*` with a loss of ours, and the mean entropy."""
 
     def training_step(self, experience, kl_ctl, step, loss_batch_info=None, **more):
+        beat("training")
         if loss_batch_info is None:  # dynamic batching: what the parent would compute
             loss_batch_info = get_loss_batch_info(
                 self.strategy, experience.action_mask, replay_buffer=self.replay_buffer, step=step, dynamic_batch=True
@@ -102,5 +104,10 @@ class RiskPOPolicyActor(plain_class(ppo_actor.PolicyModelActor)):
     """The policy worker. Its parent looks up `ActorPPOTrainer`, and that one `PolicyLoss`, in this process."""
 
     def init_model_from_pretrained(self, *args, **kwargs):
+        join(f"policy worker {self._rank}")
         replace_names(WORKER)
         return super().init_model_from_pretrained(*args, **kwargs)
+
+    def forward(self, *args, **kwargs):
+        beat("log-probabilities")
+        return super().forward(*args, **kwargs)

@@ -7,6 +7,7 @@ import gc
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 
 from riskpo_openrlhf.integration.contract import plain_class
+from riskpo_openrlhf.integration.watch import beat, join
 
 
 class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
@@ -17,6 +18,7 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
     """
 
     async def __init__(self, *args, **kwargs):
+        join("vLLM engine")
         await super().__init__(*args, **kwargs)
         self._reward_error = ""
         for name in ("_fetch_rewards_via_func", "_fetch_rewards_via_http"):
@@ -27,6 +29,11 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
         gc.collect()
         gc.freeze()
 
+    async def generate(self, *args, **kwargs):
+        output = await super().generate(*args, **kwargs)
+        beat("generation")
+        return output
+
     def _keep_error(self, fetch):
         async def fetch_rewards(*args):
             try:
@@ -34,6 +41,7 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
             except Exception as error:
                 self._reward_error = f"{type(error).__name__}: {error}"
                 raise
+            beat("reward")
             for reward in rewards:  # a verifier service sends its error beside the missing verdict
                 if isinstance(reward, dict) and isinstance(reward.get("error"), str):
                     self._reward_error = reward["error"]

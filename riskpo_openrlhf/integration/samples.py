@@ -12,6 +12,7 @@ from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 from riskpo_openrlhf.integration.rewards import number
+from riskpo_openrlhf.integration.watch import beat
 
 
 class VerifierError(RuntimeError):
@@ -49,6 +50,7 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         self.eval_samples: list[Experience] = []
 
     def _process_response_into_experience(self, response, **generate_kwargs) -> Experience:
+        beat("generation")
         if not self.args.reward.remote_url:
             return super()._process_response_into_experience(response, **generate_kwargs)
         reward, score = response.get("reward"), response.get("scores")

@@ -17,6 +17,7 @@ from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
 from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
+from riskpo_openrlhf.integration.watch import beat, join
 
 STATE_KEY = "riskpo"  # in the client state of OpenRLHF's checkpoints
 
@@ -24,7 +25,10 @@ STATE_KEY = "riskpo"  # in the client state of OpenRLHF's checkpoints
 class _RiskPODriver:
     """What the synchronous and the asynchronous driver share. Comes before OpenRLHF's class in the bases."""
 
+    part = "driver"
+
     def __init__(self, *args, **kwargs):
+        join(self.part)
         replace_names(DRIVER)  # OpenRLHF's constructors look up the experience maker and the generator
         super().__init__(*args, **kwargs)
         self._riskpo = uses_riskpo(self.args)
@@ -32,10 +36,16 @@ class _RiskPODriver:
             say(self.experience_maker.config.describe(self.args.algo.riskpo.preset, method_flags(self.args)))
 
     def train_step(self, rollout_samples, global_step: int, **more):
+        beat("training")
         self.experience_maker.step = global_step
         status, global_step = super().train_step(rollout_samples, global_step, **more)
         status.update(self.experience_maker.metrics)
         return status, global_step
+
+    def broadcast_to_vllm(self, *args, **kwargs):
+        beat("weight sync")
+        super().broadcast_to_vllm(*args, **kwargs)
+        beat("weight sync done")
 
     def _with_state(self, client_states: dict | None) -> dict | None:
         if not self._riskpo:
@@ -46,6 +56,7 @@ class _RiskPODriver:
     def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None, **more):
         steps = getattr(self, "total_steps", None)
         say(_step_text(logs_dict or {}, global_step, steps), step=global_step, steps=steps)
+        beat("end of the step", step=global_step)
         super().save_logs_and_checkpoints(global_step, logs_dict, self._with_state(client_states), **more)
 
     def save_best_checkpoint(self, eval_metrics, global_step, client_states=None, **more):
@@ -94,11 +105,14 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
 class RiskPOTrainingActor(_RiskPODriver, plain_class(ppo_trainer_async.TrainingActor)):
     """The driver of asynchronous runs; its rollouts come from `RiskPOGenerateSamplesActor`."""
 
+    part = "training driver"
+
 
 class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesActor)):
     """The asynchronous generator, with our handling of missing verdicts and our evaluation metrics."""
 
     def __init__(self, *args, **kwargs):
+        join("generator")
         replace_names(GENERATOR)
         super().__init__(*args, **kwargs)
 
@@ -113,6 +127,7 @@ class RiskPOTrainerAsync(plain_class(ppo_trainer_async.PPOTrainerAsync)):
     """Start the two actors above. The parent looks them up by name, in this actor's own process."""
 
     def __init__(self, *args, **kwargs):
+        join("asynchronous launcher")
         replace_names(LAUNCHER)
         super().__init__(*args, **kwargs)
 
