@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
+import tempfile
 
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.watch import beat, join
+from riskpo_openrlhf.runtime import ERROR_VARIABLE
 
 
 class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
@@ -19,7 +22,17 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
 
     async def __init__(self, *args, **kwargs):
         join("vLLM engine")
-        await super().__init__(*args, **kwargs)
+        with tempfile.TemporaryDirectory(prefix="riskpo-") as folder:
+            os.environ[ERROR_VARIABLE] = path = os.path.join(folder, "error")
+            try:
+                await super().__init__(*args, **kwargs)
+            except RuntimeError as error:
+                if os.path.exists(path):  # an engine process wrote why it failed; vLLM itself says "see above"
+                    with open(path, encoding="utf-8") as file:
+                        raise RuntimeError(f"{error} root cause: {file.read()}") from error
+                raise
+            finally:
+                del os.environ[ERROR_VARIABLE]
         self._reward_error = ""
         for name in ("_fetch_rewards_via_func", "_fetch_rewards_via_http"):
             if hasattr(self.executor, name):

@@ -76,8 +76,7 @@ class Supervisor:
         while True:
             code, record = self._job(resume=bool(used or tries))
             if self.signal is not None:
-                say(f"{signal.Signals(self.signal).name}: ended")
-                return CODES[self.signal]
+                return self._by_signal()
             if code in (0, 2, 3) and "fault" not in record:
                 return code
             given = record.get("fault")
@@ -100,16 +99,19 @@ class Supervisor:
                 used += 1
             if not again:
                 for line in fault.lines():
-                    say(line)
+                    _say(line)
                 return 1
             wait = 1 if steps else min(LONGEST_WAIT, max(1, 2 * wait))
-            say(f"{fault.lines()[0]}")
-            say(f"restart {again} in {wait} s, {self._from()}", restart=used, step=record.get("step"))
+            _say(fault.lines()[0])
+            _say(f"restart {again} in {wait} s, {self._from()}", restart=used, after_step=record.get("step"))
             last = fault
             self._sleep(wait)
             if self.signal is not None:
-                say(f"{signal.Signals(self.signal).name}: ended")
-                return CODES[self.signal]
+                return self._by_signal()
+
+    def _by_signal(self) -> int:
+        _say(f"{signal.Signals(self.signal).name}: ended")
+        return CODES[self.signal]
 
     def _job(self, resume: bool) -> tuple[int, dict]:
         """Run one job. Return its exit code and its record, after every process of it has ended."""
@@ -169,6 +171,14 @@ class Supervisor:
         return "from the beginning: there is no checkpoint yet (--ckpt.save_steps)"
 
 
+def _say(message: str, **data) -> None:
+    """Print a line of ours, if anyone still reads: the exit code counts more."""
+    try:
+        say(message, **data)
+    except OSError:  # Ctrl-C has ended the reader of the pipe, or the disk of the log is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _same(one: Fault, other: Fault) -> bool:
     """Tell whether two faults are one and the same: process numbers and times may differ."""
     plain = ["".join(char for char in fault.cause if not char.isdigit()) for fault in (one, other)]
@@ -197,7 +207,7 @@ def end_descendants() -> list[int]:
                 except psutil.NoSuchProcess:
                     continue
             time.sleep(0.1)
-    say(f"note: processes {', '.join(str(process.pid) for process in left)} of this run do not end; see `ps`")
+    _say(f"note: processes {', '.join(str(process.pid) for process in left)} of this run do not end; see `ps`")
     return killed
 
 

@@ -1,5 +1,6 @@
 """Where a run takes place. On GPUs there is little to do; `cpu` holds what OpenRLHF needs without one."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -7,6 +8,7 @@ import threading
 
 RUNTIME_VARIABLE = "RISKPO_RUNTIME"  # set to "cpu" by `--riskpo.runtime cpu`, inherited by every process of the run
 RUN_VARIABLE = "RISKPO_RUN"  # names the run; inherited by every process of the run
+ERROR_VARIABLE = "RISKPO_ENGINE_ERROR"  # file for the error of an engine process in its start
 
 
 def vllm_plugin() -> None:
@@ -16,10 +18,22 @@ def vllm_plugin() -> None:
     """
     if os.environ.get(RUN_VARIABLE):
         end_with_parent()
+    if os.environ.get(ERROR_VARIABLE) and multiprocessing.parent_process():
+        logging.getLogger("vllm").addHandler(_FirstError())
     if os.environ.get(RUNTIME_VARIABLE) == "cpu":
         from riskpo_openrlhf.runtime import cpu
 
         cpu.prepare_engine()
+
+
+class _FirstError(logging.Handler):
+    """Keeps the first exception that vLLM logs, for the actor, which only learns that the start failed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        path, error = os.environ[ERROR_VARIABLE], (record.exc_info or (None, None))[1]
+        if error and os.path.isdir(os.path.dirname(path)) and not os.path.exists(path):
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def end_with_parent() -> None:

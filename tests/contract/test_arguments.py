@@ -200,6 +200,9 @@ WRONG = {
     "overlong penalty without effect": (["--reward.overlong_buffer_len", "9"], "--algo.riskpo.shaped_rewards true"),
     "truncation penalty without effect": (["--reward.stop_properly_penalty_coef", "0"], "--algo.riskpo.shaped"),
     "evaluation on nothing": (["--riskpo.eval_at_start"], "--riskpo.eval_at_start needs --eval.dataset"),
+    "a stall before the start": (["--riskpo.stall_timeout", "-1"], "--riskpo.stall_timeout -1 is not allowed: [0,"),
+    "a stall that is no number": (["--riskpo.stall_timeout", "nan"], "--riskpo.stall_timeout nan is not allowed"),
+    "fewer restarts than none": (["--riskpo.max_restarts", "-1"], "--riskpo.max_restarts -1 is not allowed: [0, inf)"),
     "a knob of the authors' code": (
         ["--algo.riskpo.preset", "released-dapo", "--algo.riskpo.credit", "uniform"],
         "--algo.riskpo.credit uniform can't stand beside --algo.riskpo.preset released-dapo",

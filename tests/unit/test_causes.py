@@ -8,7 +8,8 @@ from riskpo_openrlhf.integration.faults import RunFault
 
 ERRORS = {
     "torch's archive on a full disk": (
-        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), "a disk is full", RUN_FAULT),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), "a disk is full",
+        RUN_FAULT),
     "the system on a full disk": (OSError(28, "No space left on device"), "a disk is full", RUN_FAULT),
     "Ray on a full disk": (RuntimeError("OutOfDiskError: Local disk is full"), "a disk is full", RUN_FAULT),
     "a GPU out of memory": (
