@@ -127,7 +127,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
 ATTRIBUTES: dict[str, str] = {
     "openrlhf.trainer.ppo_trainer.PPOTrainer": "args eval_dataloader experience_maker generate_kwargs "
     "prompts_dataloader samples_generator tensorboard_logger wandb_logger",
-    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker",
+    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "args experience_maker tensorboard_logger",
     "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader samples_generator",
     "openrlhf.trainer.ppo_utils.experience.Experience": "action_mask advantages images index info kl labels prompts "
     "response_length returns rewards scores truncated",

@@ -10,15 +10,17 @@ import atexit
 import os
 import sys
 import threading
+import time
 import traceback
 from types import SimpleNamespace
 
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.files import write_json
-from riskpo_openrlhf.integration.causes import Fault, explain
-from riskpo_openrlhf.integration.watch import Watcher
+from riskpo_openrlhf.integration.causes import INFRASTRUCTURE, Fault, explain
+from riskpo_openrlhf.integration.watch import Watcher, death
 
 RECORD_VARIABLE = "RISKPO_RECORD"
+LOG_SECONDS = 1.0  # for the last lines of other processes, which Ray hands on
 # Taken out of the environment at once: Ray's processes are not the submitting process.
 _record = {"path": os.environ.pop(RECORD_VARIABLE, "")}
 _fields: dict = {}
@@ -40,7 +42,12 @@ def explain_errors() -> None:
         if issubclass(kind, KeyboardInterrupt):
             return before(kind, error, trace)
         traceback.print_exception(kind, error, trace)
-        fail(explain(error, _folders))
+        fault = explain(error, _folders)
+        if fault.kind == INFRASTRUCTURE:
+            # A lost connection is often what the survivors of a death see: the death is the cause.
+            fault = death(_folders) or fault
+        time.sleep(LOG_SECONDS)
+        fail(fault)
 
     sys.excepthook = hook
 

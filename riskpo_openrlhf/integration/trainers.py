@@ -17,6 +17,7 @@ from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
 from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
+from riskpo_openrlhf.integration.logs import SafeLogger
 from riskpo_openrlhf.integration.watch import beat, join
 
 STATE_KEY = "riskpo"  # in the client state of OpenRLHF's checkpoints
@@ -31,6 +32,8 @@ class _RiskPODriver:
         join(self.part)
         replace_names(DRIVER)  # OpenRLHF's constructors look up the experience maker and the generator
         super().__init__(*args, **kwargs)
+        if self.tensorboard_logger:
+            self.tensorboard_logger = SafeLogger(self.tensorboard_logger)
         self._riskpo = uses_riskpo(self.args)
         if self._riskpo:
             say(self.experience_maker.config.describe(self.args.algo.riskpo.preset, method_flags(self.args)))

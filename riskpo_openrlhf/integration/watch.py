@@ -47,14 +47,17 @@ class _Part:
     def run(self, key: str, store: _Store) -> None:
         written = answered = None
         while True:
-            latest = self.latest
-            if latest is not written:
-                store.put(f"beat/{key}", {"part": self.name, "pid": os.getpid(), **latest})
-                written = latest
-            asked = store.get("ask")
-            if asked and asked != answered:
-                store.put(f"stack/{key}", {"part": self.name, "pid": os.getpid(), "stack": stacks()})
-                answered = asked
+            try:
+                latest = self.latest
+                if latest is not written:
+                    store.put(f"beat/{key}", {"part": self.name, "pid": os.getpid(), **latest})
+                    written = latest
+                asked = store.get("ask")
+                if asked and asked != answered:
+                    store.put(f"stack/{key}", {"part": self.name, "pid": os.getpid(), "stack": stacks()})
+                    answered = asked
+            except Exception:  # Ray's head does not answer, which the watcher tells; the next round tries again
+                written = None
             time.sleep(SECONDS)
 
 
@@ -231,5 +234,21 @@ def dead_actors(job: str) -> list[str]:
         node = actor["Address"]["IPAddress"]
         about = f"ActorDiedError: class_name: {name} pid: {actor['Pid']} ip: {node}"
         # Death by its own error in `__init__` comes with the traceback, escaped as protobuf does it.
-        found.append((name not in PARTS, f"{about}\n{cause}".replace("\\n", "\n").replace("\\'", "'")))
-    return [text for _, text in sorted(found, key=lambda item: item[0])]
+        text = f"{about}\n{cause}".replace("\\n", "\n").replace("\\'", "'").replace('\\"', '"')
+        found.append((name not in PARTS, actor["EndTime"], text))
+    return [text for *_, text in sorted(found)]  # what died first is the cause
+
+
+def death(folders=(), seconds: float = 3) -> Fault | None:
+    """Return the cause of the first death of a part, if one died. Ray may take a few seconds to learn of it."""
+    import ray
+
+    if not ray.is_initialized():
+        return None
+    until = time.monotonic() + seconds
+    try:
+        while not (dead := dead_actors(ray.get_runtime_context().get_job_id())) and time.monotonic() < until:
+            time.sleep(SECONDS / 4)
+    except Exception:  # Ray's head is gone: what is known already must do
+        return None
+    return explain_text(dead[0], folders) if dead else None
