@@ -63,6 +63,9 @@ class Supervisor:
         self.argv, self.flags, self.command = list(argv), flags, list(command)
         self.child: subprocess.Popen | None = None
         self.signal: int | None = None
+        self.started = time.time()
+        self.restarts, self.tries, self.wait = 0, 0, 0
+        self.last: Fault | None = None
         self.libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
     def run(self) -> int:
@@ -72,48 +75,44 @@ class Supervisor:
         for number in CODES:
             if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup`
                 signal.signal(number, self._on_signal)
-        used, tries, wait, last = 0, 0, 0, None
         while True:
-            code, record = self._job(resume=bool(used or tries))
+            code, record = self._job()
             if self.signal is not None:
                 return self._by_signal()
             if code in (0, 2, 3) and "fault" not in record:
                 return code
-            given = record.get("fault")
-            fault = Fault(**given) if given else causes.died(code)
-            steps = record.get("steps", 0)
-            again = (
-                f"{used + 1} of {self.flags['riskpo.max_restarts']}"
-                if used < self.flags["riskpo.max_restarts"]
-                else None
-            )
-            if fault.kind == causes.START and not steps and tries < START_TRIES:
-                tries += 1
-                again = f"of the start, {tries} of {START_TRIES}"
-            elif fault.kind == causes.RUN_FAULT:
-                again = None
-            elif last is not None and not steps and _same(fault, last):
-                again = None
-                fault.cause += "; the same fault ended the start before, without a step between"
-            elif again:
-                used += 1
+            fault = Fault(**record["fault"]) if "fault" in record else causes.died(code)
+            again = self._again(fault, record.get("steps", 0))
             if not again:
                 for line in fault.lines():
                     _say(line)
                 return 1
-            wait = 1 if steps else min(LONGEST_WAIT, max(1, 2 * wait))
             _say(fault.lines()[0])
-            _say(f"restart {again} in {wait} s, {self._from()}", restart=used, after_step=record.get("step"))
-            last = fault
-            self._sleep(wait)
+            _say(f"restart {again} in {self.wait} s, {self._from()}", restart=again, after_step=record.get("step"))
+            self._sleep(self.wait)
             if self.signal is not None:
                 return self._by_signal()
+
+    def _again(self, fault: Fault, steps: int) -> str:
+        """Return which restart follows a fault, after so many steps of the job; an empty string if none does."""
+        last, self.last = self.last, fault
+        self.wait = 1 if steps else min(LONGEST_WAIT, max(1, 2 * self.wait))
+        if fault.kind == causes.START and not steps and self.tries < START_TRIES:
+            self.tries += 1
+            return f"{self.tries} of {START_TRIES} of the start"
+        if fault.kind == causes.RUN_FAULT or self.restarts >= self.flags["riskpo.max_restarts"]:
+            return ""
+        if last is not None and not steps and _same(fault, last):
+            fault.cause += "; the same fault ended the start before, without a step between"
+            return ""
+        self.restarts += 1
+        return f"{self.restarts} of {self.flags['riskpo.max_restarts']}"
 
     def _by_signal(self) -> int:
         _say(f"{signal.Signals(self.signal).name}: ended")
         return CODES[self.signal]
 
-    def _job(self, resume: bool) -> tuple[int, dict]:
+    def _job(self) -> tuple[int, dict]:
         """Run one job. Return its exit code and its record, after every process of it has ended."""
         with tempfile.TemporaryDirectory(prefix="riskpo-") as folder:
             path = Path(folder) / "record.json"
@@ -128,7 +127,7 @@ class Supervisor:
 
             # A session of its own: Ctrl-C reaches the supervisor alone.
             self.child = subprocess.Popen(
-                [*self.command, *self.argv, *(self._resume_flags() if resume else [])],
+                [*self.command, *self.argv, *(self._resume_flags() if self.last else [])],
                 env=environment, start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
             if self.signal is not None:  # it came before there was a child
@@ -158,7 +157,11 @@ class Supervisor:
             time.sleep(0.1)
 
     def _has_checkpoint(self) -> bool:
-        return (Path(self.flags["ckpt.path"]) / "_actor").is_dir()
+        """Tell whether this run has a checkpoint. Without `--ckpt.load_enable`, another run's is none of it."""
+        folder, since = Path(self.flags["ckpt.path"]) / "_actor", self.started
+        if self.flags["ckpt.load_enable"]:
+            since = 0
+        return folder.is_dir() and any(entry.stat().st_mtime >= since for entry in folder.iterdir())
 
     def _resume_flags(self) -> list[str]:
         # The default name of the logs holds the time of the start.

@@ -227,16 +227,17 @@ def dead_actors(job: str) -> list[str]:
 
     found = []
     for actor in actors(job_id=ray.JobID(bytes.fromhex(job)), actor_state_name="DEAD").values():
-        cause = str(actor["DeathCause"])
-        if "OUT_OF_SCOPE" in cause or "REF_DELETED" in cause or "RAY_KILL" in cause or not cause.strip():
+        cause, own_error = actor["DeathCause"], actor["DeathCause"].creation_task_failure_context
+        text = str(cause)
+        if not text.strip() or any(reason in text for reason in ("OUT_OF_SCOPE", "REF_DELETED", "RAY_KILL")):
             continue
+        if own_error.formatted_exception_string:
+            text = f"error raised in its creation task\n{own_error.formatted_exception_string}"
         name = actor["ActorClassName"].rpartition(".")[2]
-        node = actor["Address"]["IPAddress"]
-        about = f"ActorDiedError: class_name: {name} pid: {actor['Pid']} ip: {node}"
-        # Death by its own error in `__init__` comes with the traceback, escaped as protobuf does it.
-        text = f"{about}\n{cause}".replace("\\n", "\n").replace("\\'", "'").replace('\\"', '"')
-        found.append((name not in PARTS, actor["EndTime"], text))
-    return [text for *_, text in sorted(found)]  # what died first is the cause
+        about = f"ActorDiedError: class_name: {name} pid: {actor['Pid']} ip: {actor['Address']['IPAddress']}"
+        # What died first is the cause; who died with its owner is a consequence.
+        found.append((name not in PARTS, "OWNER_DIED" in text, actor["EndTime"], f"{about}\n{text}"))
+    return [text for *_, text in sorted(found)]
 
 
 def death(folders=(), seconds: float = 3) -> Fault | None:

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="orphans are ado
 SUPERVISE = """
 import json, sys
 from riskpo_openrlhf.integration.supervise import Supervisor
-flags = {"riskpo.max_restarts": int(sys.argv[2]), "ckpt.path": sys.argv[3], "logger.wandb.run_name": "run"}
+flags = {"riskpo.max_restarts": int(sys.argv[2]), "ckpt.path": sys.argv[3], "logger.wandb.run_name": "run",
+         "ckpt.load_enable": False}
 sys.exit(Supervisor(["--flag"], flags, (sys.executable, sys.argv[1])).run())
 """
 PREAMBLE = """
@@ -136,8 +137,8 @@ def test_a_killed_supervisor_takes_its_job_along(run):
 
 
 def test_a_fault_of_machines_restarts_from_the_checkpoint_with_the_same_name_of_the_logs(run, tmp_path):
-    (tmp_path / "checkpoints/_actor").mkdir(parents=True)
-    job = run("if start < 3: fault(f'part {start} died', steps=1, step=start)\nprint('done')", restarts=2)
+    save = "(here / 'checkpoints/_actor/global_step1').mkdir(parents=True, exist_ok=True)"
+    job = run(f"{save}\nif start < 3: fault(f'part {{start}} died', steps=1, step=start)\nprint('done')", restarts=2)
     lines = job.end()
     assert job.code == 0 and lines[-1] == "done"
     assert job.starts() == [["--flag"], *[["--flag", "--logger.wandb.run_name", "run", "--ckpt.load_enable"]] * 2]
@@ -145,7 +146,11 @@ def test_a_fault_of_machines_restarts_from_the_checkpoint_with_the_same_name_of_
     assert "restart 1 of 2 in 1 s, from the last checkpoint in" in restarts[0] and "restart 2 of 2" in restarts[1]
 
 
-def test_without_a_checkpoint_a_restart_begins_at_the_beginning_and_says_so(run):
+@pytest.mark.parametrize("another", [False, True], ids=["no checkpoint", "a checkpoint of another run"])
+def test_without_a_checkpoint_of_its_own_a_restart_begins_at_the_beginning_and_says_so(run, tmp_path, another):
+    if another:
+        (tmp_path / "checkpoints/_actor/global_step9").mkdir(parents=True)
+        os.utime(tmp_path / "checkpoints/_actor/global_step9", (1e9, 1e9))
     job = run("if start == 1: fault('a part died', steps=1)", restarts=1)
     lines = job.end()
     assert job.code == 0 and job.starts()[1] == ["--flag", "--logger.wandb.run_name", "run"]

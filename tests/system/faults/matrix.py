@@ -134,6 +134,7 @@ ROWS = [
     Row("SIGTERM in the start", send(signal.SIGTERM, 0, 15), code=143, resumable=False),
     Row("SIGTERM in the first second", send(signal.SIGTERM, 0, 1), code=143, resumable=False),
     Row("SIGKILL of the submitting process", send(signal.SIGKILL), code=-9),
+    Row("ray job stop"),
     Row("SIGKILL of the submitting process in the start", send(signal.SIGKILL, 0, 15), code=-9, resumable=False),
 ]  # fmt: skip
 
@@ -225,6 +226,68 @@ def run(row: Row, out: Path, limit: float, resume: bool) -> dict:
     return result
 
 
+def ray_job_stop(out: Path) -> dict:
+    """Submit a job to a cluster of its own, and stop it after its first step by `ray job stop`."""
+    folder = out / "ray-job-stop"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    ports = []
+    for _ in range(4):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    port, dashboard, agent, client = ports
+    ray = Path(sys.executable).with_name("ray")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"}
+    temporary = tempfile.mkdtemp(prefix="r")  # sockets: the path must be short
+    head = Job(
+        [ray, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-gpus=2",
+         f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}", "--num-cpus=8",
+         f"--temp-dir={temporary}", "--include-dashboard=true", "--disable-usage-stats"], folder, "head",
+    )  # fmt: skip
+
+    def call(*words, check=True) -> str:
+        done = subprocess.run([ray, "job", *words[:1], "--address", f"http://127.0.0.1:{dashboard}", *words[1:]],
+                              env=environment, text=True, capture_output=True, timeout=180)  # fmt: skip
+        if check and done.returncode:
+            raise RuntimeError(done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+    try:
+        command = jobs.command(jobs.material(out / "material"), folder)
+        until = time.monotonic() + 180
+        while True:
+            try:
+                call("submit", "--submission-id", "job", "--no-wait", "--", *command)
+                break
+            except (RuntimeError, subprocess.TimeoutExpired):
+                if time.monotonic() > until:
+                    raise
+                time.sleep(3)
+        head.wait_for(lambda: "[riskpo] step 1" in call("logs", "job"), 420, 2)
+        cluster = {process.pid for process in head.processes() if "ray::RiskPO" not in jobs._title(process.pid)}
+        start = time.monotonic()
+        call("stop", "job", check=False)
+        titles = ("ray::RiskPO", "VLLM", f"{sys.executable} -m riskpo_openrlhf")
+
+        def left() -> list[str]:
+            return [t for p in head.processes() if (t := jobs._title(p.pid)).startswith(titles)]
+
+        while left() and time.monotonic() - start < 60:
+            time.sleep(0.2)
+        seconds = time.monotonic() - start
+        status, last = call("status", "job"), call("logs", "job").splitlines()[-2:]
+        return {"row": "ray job stop", "seconds": round(seconds, 1), "left": left(), "last": last,
+                "status": "STOPPED" in status, "cluster": len(cluster), "owner": "watch",
+                "ok": "STOPPED" in status and not left()}  # fmt: skip
+    finally:
+        head.processes()
+        os.killpg(head.process.pid, signal.SIGTERM)
+        head.end(20)
+        head.kill_leftovers()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def job_end_watched(job: Job, limit: float) -> float:
     """Wait for the end, and remember the processes meanwhile."""
     start = time.monotonic()
@@ -248,7 +311,8 @@ def main() -> None:
         return
     results = []
     for row in rows:
-        result = run(row, args.out.absolute(), args.limit, args.resume)
+        out = args.out.absolute()
+        result = ray_job_stop(out) if row.name == "ray job stop" else run(row, out, args.limit, args.resume)
         results.append(result)
         print(json.dumps(result), flush=True)
         with open(args.out / "results.jsonl", "a", encoding="utf-8") as file:
