@@ -100,6 +100,7 @@ TABLE = (
 
 _ELSE = "the traceback above shows where; docs/reliability.md and docs/troubleshooting.md list known causes"
 _DIED_IN_START = re.compile(r"error raised in its creation task|creation_task_failure|failed in its start")
+_RUN_FAULT = re.compile(r"^(?:[\w.]+\.)?\w*Fault: (.+)$", re.MULTILINE)
 _ACTOR = re.compile(r"class_name: (\w+)")
 _LAST = re.compile(r"^(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning))(?:: (.*))?$", re.MULTILINE)
 
@@ -115,6 +116,8 @@ def explain(error: BaseException, folders: Sequence[str] = ()) -> Fault:
 
 def explain_text(text: str, folders: Sequence[str] = ()) -> Fault:
     """Return cause and cure of an error of which only the text is known: tracebacks, Ray's words about a death."""
+    if told := _RUN_FAULT.findall(text):  # in the start of an actor, of whose error Ray hands on the text alone
+        return Fault(_cut(told[-1]), "as said; the traceback above shows where", RUN_FAULT)
     known = next((row for row in TABLE if re.search(row.pattern, text)), None)
     part = _ACTOR.search(text)
     name = PARTS.get(part[1], part[1]) if part else ""

@@ -197,7 +197,7 @@ def end_descendants() -> list[int]:
         until, told = time.monotonic() + seconds, set()
         while time.monotonic() < until:
             _bury()
-            left = [process for process in this.children(recursive=True) if process.status() != psutil.STATUS_ZOMBIE]
+            left = [process for process in this.children(recursive=True) if _lives(process)]
             if not left:
                 return killed
             for process in left:
@@ -212,6 +212,15 @@ def end_descendants() -> list[int]:
             time.sleep(0.1)
     _say(f"note: processes {', '.join(str(process.pid) for process in left)} of this run do not end; see `ps`")
     return killed
+
+
+def _lives(process) -> bool:
+    import psutil
+
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _bury() -> None:

@@ -111,6 +111,12 @@ def test_an_actor_that_fails_in_its_start_gives_the_last_error_of_its_traceback(
     assert "max_model_len (100000)" in cause
 
 
+def test_a_run_fault_in_an_actors_start_is_no_fault_of_machines():
+    text = "error raised in its creation task\nriskpo_openrlhf.integration.faults.RunFault: No data. Name a file.\n"
+    found = explain_text(f"ActorDiedError: class_name: RiskPOTrainer\n{text}")
+    assert (found.cause, found.kind) == ("No data. Name a file.", RUN_FAULT)
+
+
 @pytest.mark.parametrize("error", [KeyError("episode"), AssertionError(), RuntimeError("")])
 def test_an_unknown_error_is_given_as_it_is(error):
     assert type(error).__name__ in explain(error).cause
