@@ -34,22 +34,17 @@ def note(**fields) -> None:
         write_json(_record["path"], _fields)
 
 
-def explain_errors() -> None:
-    """Let an error that nothing catches end this process by `fail`, with its traceback before the last lines."""
-    before = sys.excepthook
-
-    def hook(kind, error, trace) -> None:
-        if issubclass(kind, KeyboardInterrupt):
-            return before(kind, error, trace)
-        traceback.print_exception(kind, error, trace)
-        fault = explain(error, _folders)
-        if fault.kind == INFRASTRUCTURE:
-            # A lost connection is often what the survivors of a death see: the death is the cause.
-            fault = death(_folders) or fault
-        time.sleep(LOG_SECONDS)
-        fail(fault)
-
-    sys.excepthook = hook
+def last_words(kind, error, trace) -> None:
+    """End this process by `fail` after an error that nothing caught, with its traceback before the last lines."""
+    if issubclass(kind, KeyboardInterrupt):
+        return sys.__excepthook__(kind, error, trace)
+    traceback.print_exception(kind, error, trace)
+    fault = explain(error, _folders)
+    if fault.kind == INFRASTRUCTURE:
+        # A lost connection is often what the survivors of a death see: the death is the cause.
+        fault = death(_folders) or fault
+    time.sleep(LOG_SECONDS)
+    fail(fault)
 
 
 def watch_run(args: SimpleNamespace) -> None:

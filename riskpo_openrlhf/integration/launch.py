@@ -27,6 +27,7 @@ OURS = "riskpo_openrlhf.integration"
 
 SUBMITTER = "submitting process"
 DRY_RUN = "submitting process, dry run"
+JOB = "submitting process, no dry run"
 LAUNCHER = "asynchronous launcher"
 DRIVER = "driver"
 GENERATOR = "asynchronous generator"
@@ -55,6 +56,8 @@ REPLACED = tuple(Replacement(*row) for row in (
      "OpenRLHF calls it with its final flags: adapt them to the CPU, write `settings.json`, or end a dry run"),
     ("ray", "is_initialized", "launch.ray_is_initialized", DRY_RUN,
      "OpenRLHF would start Ray just before its flags are final"),
+    ("sys", "excepthook", "ending.last_words", JOB,
+     "an error that nothing caught ends the run with its cause and its cure on the last lines"),
     ("openrlhf.trainer.ppo_trainer", "PPOTrainer", "trainers.RiskPOTrainer", SUBMITTER,
      "metrics, Pass@k, the tracker in every checkpoint, the evaluation at the start", {}),
     ("openrlhf.trainer.ppo_trainer_async", "PPOTrainerAsync", "trainers.RiskPOTrainerAsync", SUBMITTER,
@@ -123,10 +126,7 @@ def install() -> None:
     for note in contract.check():
         say(f"note: {note}")
     replace_names(SUBMITTER)
-    if dry_run:
-        replace_names(DRY_RUN)
-    else:
-        ending.explain_errors()
+    replace_names(DRY_RUN if dry_run else JOB)
 
 
 def run() -> None:

@@ -32,7 +32,7 @@ class RiskPORolloutActor:
         raise ValueError("max_model_len 100000 is greater than 64")
 
 ray.init(num_cpus=2, include_dashboard=False, address="local")
-ending.explain_errors()
+sys.excepthook = ending.last_words
 args = SimpleNamespace(ckpt=SimpleNamespace(path=sys.argv[2], output_dir=""),
                        logger=SimpleNamespace(tensorboard_dir=""), riskpo=SimpleNamespace(stall_timeout=8))
 ending.watch_run(args)
