@@ -33,8 +33,9 @@ class RiskPORolloutActor:
 
 ray.init(num_cpus=2, include_dashboard=False, address="local")
 sys.excepthook = ending.last_words
+stall = 20 if sys.argv[1] == "stands" else 600
 args = SimpleNamespace(ckpt=SimpleNamespace(path=sys.argv[2], output_dir=""),
-                       logger=SimpleNamespace(tensorboard_dir=""), riskpo=SimpleNamespace(stall_timeout=8))
+                       logger=SimpleNamespace(tensorboard_dir=""), riskpo=SimpleNamespace(stall_timeout=stall))
 ending.watch_run(args)
 first, second = RiskPOPolicyActor.remote("policy worker 0"), RiskPOPolicyActor.remote("policy worker 1")
 ended = RiskPOPolicyActor.remote("ended by the run itself")
