@@ -1,4 +1,4 @@
-"""TensorBoard logs that are on the disk after each step, and whose disk may be full."""
+"""TensorBoard logs whose disk may be full."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from riskpo_openrlhf.console import say
 
 
 class SafeLogger:
-    """OpenRLHF's `TensorboardLogger`, flushed after each call. A full disk is told once, and training goes on.
-
-    Without the flush, up to two minutes of points would be lost with a driver that is killed.
-    """
+    """OpenRLHF's `TensorboardLogger`: an error of its disk is told once, and training goes on without the logs."""
 
     def __init__(self, logger):
         self._logger, self._failed = logger, False
@@ -28,7 +25,6 @@ class SafeLogger:
             return
         try:
             method(*args)
-            self._logger.writer.flush()
         except OSError as error:
             self._failed = True
             say(f"TensorBoard logs end here, training goes on: {error}; mend --logger.tensorboard_dir and resume")

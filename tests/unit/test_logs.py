@@ -1,18 +1,10 @@
-"""TensorBoard logs on a real writer, and on a disk that is full."""
+"""TensorBoard logs on a disk that is full, with the real writer."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from riskpo_openrlhf.integration.logs import SafeLogger
-
-
-def values(folder) -> list[tuple[int, float]]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return [(e.step, e.value) for e in events.Scalars("train/reward")]
 
 
 @pytest.fixture
@@ -22,11 +14,6 @@ def logger(tmp_path):
 
     place = SimpleNamespace(tensorboard_dir=str(tmp_path), wandb=SimpleNamespace(run_name="run"))
     return TensorboardLogger(SimpleNamespace(logger=place))
-
-
-def test_points_are_on_the_disk_as_soon_as_they_are_logged(logger, tmp_path):
-    SafeLogger(logger).log_train(1, {"reward": 0.5})
-    assert values(tmp_path / "run") == [(1, 0.5)]  # nothing was closed
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's own thread
