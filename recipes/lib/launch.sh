@@ -22,7 +22,7 @@ shared_flags=(
     --vllm.enable_prefix_caching --vllm.sync_backend nccl
     --data.input_key prompt --data.label_key label --data.apply_chat_template
     --eval.steps 20 --eval.temperature 0.6 --eval.n_samples_per_prompt 16
-    --ckpt.save_steps 20 --ckpt.max_num 3
+    --ckpt.save_steps 20 --ckpt.max_num 3 --riskpo.max_restarts 3
 )
 
 # For text only: samples are packed into micro-batches of at most so many tokens. (OpenRLHF can't pack images.)
@@ -38,7 +38,7 @@ smoke_flags=(
     --rollout.batch_size 10 --rollout.n_samples_per_prompt 4 --train.batch_size 20
     --rollout.micro_batch_size 4 --train.micro_batch_size 4 --rollout.max_new_tokens 24 --data.max_len 400
     --actor.lr_warmup_ratio 0 --train.num_episodes 1 --data.max_samples 20
-    --eval.steps 2 --eval.n_samples_per_prompt 2 --ckpt.save_steps -1
+    --eval.steps 2 --eval.n_samples_per_prompt 2 --ckpt.save_steps -1 --riskpo.max_restarts 0
 )
 
 launch() {

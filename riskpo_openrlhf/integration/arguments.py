@@ -99,6 +99,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     wait = "seconds to wait at the start for GPUs of nodes that are still to join the Ray cluster (default: 0)"
     add("--riskpo.wait_for_gpus", type=_seconds, default=0, metavar="SECONDS", help=wait)
     dry_run = "check everything that needs no GPU, print the final settings and end; json: as one object, last line"
+    stall = "end the run after so many seconds without progress, with stacks of its parts; 0: never (default: 3600)"
+    add("--riskpo.stall_timeout", type=float, default=3600.0, metavar="SECONDS", help=stall)
+    restarts = "restart from the last checkpoint after a fault of machines, at most so many times (default: 0)"
+    add("--riskpo.max_restarts", type=int, default=0, metavar="N", help=restarts)
     add("--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", help=dry_run)
 
 
@@ -149,6 +153,9 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
             f"{FLAG_PREFIX}{given[0]} needs --algo.advantage.estimator {ESTIMATOR}, "
             f"not {values['algo.advantage.estimator']}"
         )
+    for name in ("riskpo.stall_timeout", "riskpo.max_restarts"):
+        if not values[name] >= 0:
+            raise ValueError(f"--{name} {values[name]:g} is not allowed: [0, inf)")
     if values["riskpo.eval_at_start"] and not values["eval.dataset"]:
         raise ValueError("--riskpo.eval_at_start needs --eval.dataset: there is nothing to evaluate on")
     if values["riskpo.eval_at_start"] and values["train.async_enable"]:

@@ -48,6 +48,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "TrainingActor.__init__": "self pretrain strategy actor_model_group critic_model_group reward_model_group "
         "reference_model_group vllm_engines vllm_lock rollout_queue rollout_slots",
         "TrainingActor.fit": "self global_step",
+        "TrainingActor.broadcast_to_vllm": "self",
         "GenerateSamplesActor.__init__": "self pretrain strategy vllm_engines vllm_lock rollout_queue rollout_slots "
         "generate_kwargs",
         "GenerateSamplesActor._run_eval": "self",
@@ -88,6 +89,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "ActorPPOTrainer.training_step": "self experience kl_ctl step loss_batch_info",
         "PolicyModelActor.fit": "self kl_ctl",
         "PolicyModelActor.init_model_from_pretrained": "self strategy pretrain max_steps vllm_engines",
+        "PolicyModelActor.forward": "self sequences action_mask attention_mask packed_seq_lens mm_train_inputs_list",
         "PolicyLoss": None,
         "socket": None,
     },
@@ -165,7 +167,7 @@ ATTRIBUTES: dict[str, str] = {
     "vllm_engines",
     "openrlhf.utils.deepspeed.deepspeed.DeepspeedStrategy": "args use_ds_universal_ckpt",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
-    "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "actor strategy trainer",
+    "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "_rank actor strategy trainer",
     "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",
     "openrlhf.utils.agent.MultiTurnAgentExecutor": "agent_instance_cls",
     "openrlhf.utils.agent.SingleTurnAgentExecutor": "_reward_endpoint_cycle reward_func",

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from riskpo_openrlhf.console import MARK, lines_not_bars, say
-from riskpo_openrlhf.integration import arguments, cluster, contract, extensions
+from riskpo_openrlhf.integration import arguments, cluster, contract, ending, extensions
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
 from riskpo_openrlhf.integration.parser import errors_as_json, is_openrlhfs, look_ahead
 from riskpo_openrlhf.integration.placement import gpus_needed
@@ -26,6 +26,7 @@ from riskpo_openrlhf.integration.placement import gpus_needed
 OURS = "riskpo_openrlhf.integration"
 
 SUBMITTER = "submitting process"
+JOB = "submitting process, no dry run"
 LAUNCHER = "asynchronous launcher"
 DRIVER = "driver"
 GENERATOR = "asynchronous generator"
@@ -56,6 +57,8 @@ REPLACED = tuple(Replacement(*row) for row in (
      "checkpoints that are whole or do not count, in every worker; one choice of where to resume"),
     ("ray", "is_initialized", "launch.ray_is_initialized", SUBMITTER,
      "OpenRLHF asks it before it starts Ray: Ray is started for the job, and the cluster checked; a dry run has none"),
+    ("sys", "excepthook", "ending.last_words", JOB,
+     "an error that nothing caught ends the run with its cause and its cure on the last lines"),
     ("openrlhf.trainer.ppo_trainer", "PPOTrainer", "trainers.RiskPOTrainer", SUBMITTER,
      "metrics, Pass@k, the tracker in every checkpoint, the evaluation at the start", {}),
     ("openrlhf.trainer.ppo_trainer_async", "PPOTrainerAsync", "trainers.RiskPOTrainerAsync", SUBMITTER,
@@ -134,6 +137,8 @@ def install() -> None:
     for note in contract.check():
         say(f"note: {note}")
     replace_names(SUBMITTER)
+    if not dry_run:
+        replace_names(JOB)
 
 
 def run() -> None:
@@ -166,6 +171,7 @@ def main() -> None:
         print(f"{MARK}{error}", file=sys.stderr)
         sys.exit(3)
     run()
+    ending.note(done=True)
     say("done", done=True)
 
 
@@ -217,6 +223,7 @@ def get_strategy(args):
     _start_ray()
     write_settings(args)
     args.riskpo.fingerprints = fingerprints.of(args)
+    ending.watch_run(args)
     return get_strategy(args)
 
 

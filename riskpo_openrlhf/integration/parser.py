@@ -63,12 +63,17 @@ def _main_block() -> tuple[list[ast.stmt], list[ast.stmt], str]:
     return statements[:parse], statements[parse + 1 :], spec.origin if spec else ""
 
 
-def look_ahead(argv: Sequence[str]) -> tuple[str, str | None]:
-    """Read `--riskpo.runtime` and `--riskpo.dry_run`, which decide what can be imported. `--help` ends here."""
+def early_flags(argv: Sequence[str]) -> dict:
+    """Read the flags by dotted name, as they stand before they are checked. `--help` ends here."""
     parser = openrlhf_parser()
     add_arguments(parser)
     errors_as_json(parser)
-    flat = vars(parser.parse_known_args(argv)[0])
+    return vars(parser.parse_known_args(argv)[0])
+
+
+def look_ahead(argv: Sequence[str]) -> tuple[str, str | None]:
+    """Read `--riskpo.runtime` and `--riskpo.dry_run`, which decide what can be imported. `--help` ends here."""
+    flat = early_flags(argv)
     return flat["riskpo.runtime"], flat["riskpo.dry_run"]
 
 

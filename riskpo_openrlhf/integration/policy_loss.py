@@ -18,6 +18,7 @@ from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.guards import NO_UPDATE, Report, WeightWatch
 from riskpo_openrlhf.integration.launch import WORKER, replace_names
 from riskpo_openrlhf.integration.ports import HoldsPort
+from riskpo_openrlhf.integration.watch import beat, join
 
 
 class RiskPOPolicyLoss(PolicyLoss):
@@ -85,6 +86,7 @@ class RiskPOActorPPOTrainer(ppo_actor.ActorPPOTrainer):
     weight_watch: WeightWatch | None = None  # from the first update on
 
     def training_step(self, experience, kl_ctl, step, loss_batch_info=None, **more):
+        beat("training")
         if loss_batch_info is None:  # dynamic batching: what the parent would compute
             loss_batch_info = get_loss_batch_info(
                 self.strategy, experience.action_mask, replay_buffer=self.replay_buffer, step=step, dynamic_batch=True
@@ -111,6 +113,7 @@ class RiskPOPolicyActor(HoldsPort, plain_class(ppo_actor.PolicyModelActor)):
     _report = NO_UPDATE
 
     def init_model_from_pretrained(self, *args, **kwargs):
+        join(f"policy worker {self._rank}")
         replace_names(WORKER)
         result = super().init_model_from_pretrained(*args, **kwargs)
         self.strategy.require_shared_folder()
@@ -131,3 +134,7 @@ class RiskPOPolicyActor(HoldsPort, plain_class(ppo_actor.PolicyModelActor)):
     def training_report(self) -> Report:
         """Tell the driver what the latest update did to this rank's weights."""
         return self._report
+
+    def forward(self, *args, **kwargs):
+        beat("log-probabilities")
+        return super().forward(*args, **kwargs)

@@ -18,6 +18,7 @@ from math import isnan
 import aiohttp
 
 from riskpo_openrlhf.integration.rewards import RewardError, describe, no_verdict_step, read_reward, read_step
+from riskpo_openrlhf.integration.watch import beat
 
 SECONDS = 600.0
 THREADS = min(32, (os.cpu_count() or 1) + 4)  # as many calls at once as OpenRLHF's `asyncio.to_thread` makes
@@ -52,6 +53,8 @@ class RewardCalls:
             except Exception as error:
                 self.note(error)
                 raise
+            finally:
+                beat("reward")
             if error := answer.get("error") or ("the reward was NaN" if isnan(answer["scores"]) else ""):
                 self.last_error = error
             return [answer]

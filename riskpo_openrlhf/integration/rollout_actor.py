@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import tempfile
 
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 
 from riskpo_openrlhf.integration import determinism
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.reward_calls import RewardCalls
+from riskpo_openrlhf.integration.watch import beat, join
+from riskpo_openrlhf.runtime import ERROR_VARIABLE
 
 
 class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
@@ -20,7 +24,18 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
     """
 
     async def __init__(self, *args, **kwargs):
-        await super().__init__(*args, **kwargs)
+        join("vLLM engine")
+        with tempfile.TemporaryDirectory(prefix="riskpo-") as folder:
+            os.environ[ERROR_VARIABLE] = path = os.path.join(folder, "error")
+            try:
+                await super().__init__(*args, **kwargs)
+            except RuntimeError as error:
+                if os.path.exists(path):  # an engine process wrote why it failed; vLLM itself says "see above"
+                    with open(path, encoding="utf-8") as file:
+                        raise RuntimeError(f"{error} root cause: {file.read()}") from error
+                raise
+            finally:
+                del os.environ[ERROR_VARIABLE]
         self._draw = None
         self.rewards = RewardCalls(self.executor)
         # The objects that vLLM and torch have made by now stay. Python's collector would visit all of them about every
@@ -31,6 +46,11 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
     def limit_rewards(self, seconds: float) -> None:
         """Set the time limit of one reward, `--riskpo.reward_timeout`."""
         self.rewards.seconds = seconds
+
+    async def generate(self, *args, **kwargs):
+        output = await super().generate(*args, **kwargs)
+        beat("generation")
+        return output
 
     async def update_weight(self, name, dtype, shape, empty_cache=False, **more):
         result = await super().update_weight(name, dtype, shape, empty_cache, **more)

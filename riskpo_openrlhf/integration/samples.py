@@ -19,6 +19,7 @@ from riskpo_openrlhf.integration.filtering import FilterWatch
 from riskpo_openrlhf.integration.final_flags import flat
 from riskpo_openrlhf.integration.rewards import clean_logs, number
 from riskpo_openrlhf.integration.step_limit import StepLimit
+from riskpo_openrlhf.integration.watch import beat
 
 
 class VerifierError(RunFault):
@@ -67,6 +68,7 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         self.step_limit = StepLimit(self.args.riskpo.max_steps)
 
     def _process_response_into_experience(self, response, **generate_kwargs) -> Experience:
+        beat("generation")
         if not self.args.reward.remote_url:
             return super()._process_response_into_experience(response, **generate_kwargs)
         reward, score = response.get("reward"), response.get("scores")

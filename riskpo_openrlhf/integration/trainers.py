@@ -22,7 +22,9 @@ from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.guards import TrainingGuard
 from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
+from riskpo_openrlhf.integration.logs import SafeLogger
 from riskpo_openrlhf.integration.step_limit import STEP, total_steps
+from riskpo_openrlhf.integration.watch import beat, join
 
 STATE_KEY = "riskpo"  # in the client state of OpenRLHF's checkpoints
 
@@ -30,12 +32,17 @@ STATE_KEY = "riskpo"  # in the client state of OpenRLHF's checkpoints
 class _RiskPODriver:
     """What the synchronous and the asynchronous driver share. Comes before OpenRLHF's class in the bases."""
 
+    part = "driver"
+
     def __init__(self, *args, **kwargs):
+        join(self.part)
         replace_names(DRIVER)  # OpenRLHF's constructors look up the experience maker and the generator
         resume.seed_driver(_strategy(args, kwargs).args)
         super().__init__(*args, **kwargs)
         self.unsaved: tuple[int, dict] | None = None  # the last step with its state, while the weights are those
         self._guard = TrainingGuard(self.args)
+        if self.tensorboard_logger:
+            self.tensorboard_logger = SafeLogger(self.tensorboard_logger)
         self._riskpo = uses_riskpo(self.args)
         if self._riskpo:
             say(self.experience_maker.config.describe(self.args.algo.riskpo.preset, method_flags(self.args)))
@@ -48,6 +55,7 @@ class _RiskPODriver:
             raise
 
     def train_step(self, rollout_samples, global_step: int, **more):
+        beat("training")
         self.experience_maker.step = global_step
         status, global_step = super().train_step(rollout_samples, global_step, **more)
         status.update(self.experience_maker.metrics)
@@ -68,6 +76,11 @@ class _RiskPODriver:
             say(f"warning: no best checkpoint: {unknown_metric(self.best_eval_metric_key, eval_metrics)}")
         return key
 
+    def broadcast_to_vllm(self, *args, **kwargs):
+        beat("weight sync")
+        super().broadcast_to_vllm(*args, **kwargs)
+        beat("weight sync done")
+
     def _with_state(self, client_states: dict | None) -> dict:
         client_states = resume.saved(self, client_states)
         if not self._riskpo:
@@ -78,6 +91,7 @@ class _RiskPODriver:
     def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None, **more):
         steps = getattr(self, "total_steps", None)
         say(_step_text(logs_dict or {}, global_step, steps), step=global_step, steps=steps)
+        beat("end of the step", step=global_step)
         states = self._with_state(client_states)
         super().save_logs_and_checkpoints(global_step, logs_dict, states, **more)
         if global_step % self.args.ckpt.save_steps == 0:
@@ -149,6 +163,8 @@ class RiskPOTrainingActor(_RiskPODriver, plain_class(ppo_trainer_async.TrainingA
     Before it trains on, it waits for an evaluation that is due: a best checkpoint then holds the evaluated weights.
     """
 
+    part = "training driver"
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.rollout_queue = resume.PutBack(self.rollout_queue)
@@ -180,6 +196,7 @@ class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesAc
     """The asynchronous generator, with our handling of missing verdicts and our evaluation metrics."""
 
     def __init__(self, *args, **kwargs):
+        join("generator")
         replace_names(GENERATOR)
         resume.seed_driver(_strategy(args, kwargs).args)
         super().__init__(*args, **kwargs)
@@ -206,6 +223,7 @@ class RiskPOTrainerAsync(plain_class(ppo_trainer_async.PPOTrainerAsync)):
     """Start the two actors above. The parent looks them up by name, in this actor's own process."""
 
     def __init__(self, *args, **kwargs):
+        join("asynchronous launcher")
         replace_names(LAUNCHER)
         super().__init__(*args, **kwargs)
 

@@ -206,6 +206,9 @@ WRONG = {
         ["--riskpo.eval_max_new_tokens", "64", "--data.max_len", "64", "--eval.dataset", "x"],
         "--riskpo.eval_max_new_tokens 64 is not allowed: 1 to 63",
     ),
+    "a stall before the start": (["--riskpo.stall_timeout", "-1"], "--riskpo.stall_timeout -1 is not allowed: [0,"),
+    "a stall that is no number": (["--riskpo.stall_timeout", "nan"], "--riskpo.stall_timeout nan is not allowed"),
+    "fewer restarts than none": (["--riskpo.max_restarts", "-1"], "--riskpo.max_restarts -1 is not allowed: [0, inf)"),
     "a knob of the authors' code": (
         ["--algo.riskpo.preset", "released-dapo", "--algo.riskpo.credit", "uniform"],
         "--algo.riskpo.credit uniform can't stand beside --algo.riskpo.preset released-dapo",

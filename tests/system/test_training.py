@@ -186,6 +186,23 @@ def test_a_reward_function_that_fails_stops_an_asynchronous_job_with_its_own_err
     assert "KeyError: 'no gold answer'" in job.output
 
 
+def test_a_dead_engine_ends_an_asynchronous_job_within_a_minute_with_the_cause_last_and_nothing_left(train):
+    at, processes = [], []
+
+    def kill_the_actor(process, log):
+        wait_for(log, process, r"\[riskpo\] step 2")
+        processes.extend(psutil.Process(process.pid).children(recursive=True))
+        (actor,) = [each for each in processes if "RiskPORolloutActor" in " ".join(each.cmdline())]
+        at.append(time.monotonic())
+        actor.kill()
+
+    job = train("--train.async_enable", "--data.max_samples", 240, watch=kill_the_actor)
+    assert job.code == 1 and time.monotonic() - at[0] < 60
+    cause, cure = job.output.splitlines()[-2:]
+    assert cause.startswith("[riskpo] failed: a vLLM engine died") and "--riskpo.max_restarts" in cure
+    assert not psutil.wait_procs(processes, timeout=15)[1]  # vLLM's own processes among them
+
+
 def kill_engines_after(step: int):
     """Make a `watch` that kills the engines' processes once the job's log has the step."""
 

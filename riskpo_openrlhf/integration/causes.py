@@ -1,0 +1,208 @@
+"""What ended a run, and what to do: one table from errors to causes and cures. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from riskpo_openrlhf.integration.faults import RunFault
+
+# Class of a Ray actor -> the part of a run that it is.
+PARTS = {
+    "RiskPORolloutActor": "vLLM engine", "RolloutRayActor": "vLLM engine",
+    "RiskPOPolicyActor": "policy worker", "PolicyModelActor": "policy worker",
+    "ReferenceModelActor": "reference worker", "RewardModelActor": "reward worker",
+    "CriticModelActor": "critic worker",
+    "RiskPOTrainer": "driver", "RiskPOTrainingActor": "training driver", "RiskPOTrainerAsync": "asynchronous launcher",
+    "RiskPOGenerateSamplesActor": "generator", "VLLMLock": "lock of the engines", "_QueueActor": "rollout queue",
+}  # fmt: skip
+
+RUN_FAULT, INFRASTRUCTURE, START = "run", "infrastructure", "start"
+FULL = 100 * 2**20  # bytes free under which a disk counts as full
+
+
+@dataclass
+class Fault:
+    """Why a run ended. `kind`: RUN_FAULT is never restarted; START is tried again without --riskpo.max_restarts."""
+
+    cause: str
+    cure: str
+    kind: str = INFRASTRUCTURE
+
+    def lines(self) -> tuple[str, str]:
+        """The last two lines of the run."""
+        return f"failed: {self.cause}", f"cure: {self.cure}"
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+class Row(NamedTuple):
+    """A known error: `pattern` is looked for in the whole error; `cause` may use its named groups and {disks}."""
+
+    pattern: str
+    cause: str
+    cure: str
+    kind: str = INFRASTRUCTURE
+
+
+_SMALLER = (
+    "lower --vllm.gpu_memory_utilization, --train.micro_batch_size, --rollout.micro_batch_size or "
+    "--train.max_tokens_per_gpu, or spread the model over more GPUs"
+)
+_MEMORY = (
+    "if the machine ran out of memory (`dmesg | grep -i oom`), use fewer or smaller processes a node; else look above "
+    "for the part's own last lines, or for who killed it; --riskpo.max_restarts N goes on from the last checkpoint"
+)
+# The first row that matches counts: exact causes stand before their consequences.
+TABLE = (
+    Row(r"No space left on device|\bENOSPC\b|OutOfDiskError|PytorchStreamWriter failed|"
+        r"unexpected pos|Disk quota exceeded|local disk is full",
+        "a disk is full: {disks}",
+        "free space there, or move --ckpt.path, --ckpt.output_dir or RAY_TMPDIR; keep fewer checkpoints "
+        "(--ckpt.max_num); then resume with --ckpt.load_enable", RUN_FAULT),
+    Row(r"CUDA out of memory|CUDA error: out of memory|torch\.(cuda\.)?OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED",
+        "a GPU is out of memory", _SMALLER),
+    Row(r"No available memory for the cache blocks|KV cache is needed, which is larger than the available|"
+        r"Free memory on device .* is less than desired",
+        "a vLLM engine has too little memory for its KV cache",
+        "raise --vllm.gpu_memory_utilization, lower --data.max_len, or end what else uses that GPU"),
+    Row(r"ObjectStoreFullError|object store is full|plasma store is full",
+        "Ray's object store is full",
+        "give it more memory (`ray start --object-store-memory BYTES`, a larger /dev/shm), or lower "
+        "--rollout.batch_size"),
+    Row(r"ray\.exceptions\.OutOfMemoryError|due to the node running low on memory|memory pressure",
+        "Ray ended a process because the machine ran low on memory",
+        "use fewer or smaller processes a node, or a machine with more memory; the threshold is Ray's "
+        "RAY_memory_usage_threshold"),
+    Row(r"EADDRINUSE|[Aa]ddress already in use",
+        "a network port was taken before it could be used",
+        "start again: the next start takes another port", START),
+    Row(r"NodeDiedError|node .{0,80}(?:has died|was marked dead|is dead)|Worker exit type: NODE_",
+        "a node of the cluster was lost",
+        "bring the node back, or use fewer; --riskpo.max_restarts N goes on from the last checkpoint"),
+    Row(r"EngineDeadError|EngineCore encountered an issue|Engine core proc .* died",
+        "a process of a vLLM engine died", _MEMORY),
+    Row(r"Engine core initialization failed",
+        "a vLLM engine failed in its start{engine}",
+        "mend what vLLM names; its lines above are marked with (EngineCore"),
+    Row(r"NCCL error|ncclRemoteError|ncclInternalError|Connection closed by peer|Connection reset by peer|"
+        r"Watchdog caught collective|Timed out waiting for clients|timed out after \d+ms waiting|clients joined",
+        "the connection between two processes of the run was lost, or never came about",
+        "look above for the process that ended first; check the network between the nodes (NCCL_DEBUG=INFO)"),
+)  # fmt: skip
+
+_ELSE = "the traceback above shows where; docs/reliability.md and docs/troubleshooting.md list known causes"
+_DIED_IN_START = re.compile(r"error raised in its creation task|creation_task_failure|failed in its start")
+_RUN_FAULT = re.compile(r"^(?:[\w.]+\.)?\w*Fault: (.+)$", re.MULTILINE)
+_ACTOR = re.compile(r"class_name: (\w+)")
+_LAST = re.compile(r"^(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning))(?:: (.*))?$", re.MULTILINE)
+
+
+def explain(error: BaseException, folders: Sequence[str] = ()) -> Fault:
+    """Return cause and cure of the error that ended a run. `folders`: where the run writes, to name a full disk."""
+    chain = list(_chain(error))
+    for found in reversed(chain):  # the innermost
+        if isinstance(found, RunFault) and isinstance(found.cause, str):
+            return Fault(found.cause, found.cure, RUN_FAULT)
+    return explain_text("\n".join(f"{type(each).__name__}: {each}" for each in chain), folders)
+
+
+def explain_text(text: str, folders: Sequence[str] = ()) -> Fault:
+    """Return cause and cure of an error of which only the text is known: tracebacks, Ray's words about a death."""
+    if told := _RUN_FAULT.findall(text):  # in the start of an actor, of whose error Ray hands on the text alone
+        return Fault(_cut(told[-1]), "as said; the traceback above shows where", RUN_FAULT)
+    known = next((row for row in TABLE if re.search(row.pattern, text)), None)
+    part = _ACTOR.search(text)
+    name = PARTS.get(part[1], part[1]) if part else ""
+    if known:
+        cause = known.cause.format(disks=full_disks(folders), engine=_root(text))
+        return Fault(f"{cause} ({name})" if name and name not in cause else cause, known.cure, known.kind)
+    if _DIED_IN_START.search(text):
+        return Fault(f"a {name or 'part of the run'} failed in its start: {last_error(text)}", _ELSE)
+    if part and re.search(r"ActorDiedError|ActorUnavailableError|actor died|actor is dead|Worker exit", text):
+        return Fault(f"a {name} died{_how(text)}", _MEMORY)
+    return Fault(last_error(text), _ELSE)
+
+
+def died(code: int) -> Fault:
+    """Return the cause for a process that ended without a word. `code`: as `subprocess` has it."""
+    how = f"with exit code {code}"
+    if code < 0:
+        how = f"by {signal.Signals(-code).name} (signal {-code})"
+    return Fault(f"the submitting process ended {how}", _MEMORY)
+
+
+def last_error(text: str) -> str:
+    """Return the last `Error: message` of a traceback, with the lines that belong to the message joined."""
+    found = list(_LAST.finditer(text))
+    if not found:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return _cut(lines[-1] if lines else "unknown error")
+    kind, message = found[-1].groups()
+    rest = text[found[-1].end() :].splitlines()[:3]
+    more = [line.strip() for line in rest if line.strip() and not line.startswith(("\x1b", "(", "Traceback"))]
+    return _cut(" ".join([f"{kind}: {message}" if message else kind, *more]))
+
+
+def full_disks(folders: Sequence[str] = ()) -> str:
+    """Name the disks that are full among `folders` and the temporary folder, else all, with their free space."""
+    free = {}
+    for folder in [*folders, tempfile.gettempdir()]:
+        try:
+            free[folder] = shutil.disk_usage(_existing(folder)).free
+        except OSError:
+            continue
+    full = {folder: size for folder, size in free.items() if size < FULL} or free
+    return ", ".join(f"{folder} ({size / 2**20:,.0f} MiB free)" for folder, size in full.items())
+
+
+def _existing(folder: str) -> str:
+    while not os.path.exists(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(os.path.abspath(folder))
+    return folder
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what Ray wrapped in it, and what it was raised from, outermost first."""
+    seen: set[int] = set()
+    waiting: list = [error]
+    while waiting:
+        error = waiting.pop(0)
+        if not isinstance(error, BaseException) or id(error) in seen:
+            continue
+        seen.add(id(error))
+        yield error
+        waiting += [
+            getattr(error, "cause", None),
+            error.__cause__,
+            error.__context__,
+            *getattr(error, "exceptions", ()),
+        ]
+
+
+def _how(text: str) -> str:
+    """Return how a process died, as far as Ray knows."""
+    if code := re.search(r"exit code (-?\d+)|exit_code=(-?\d+)", text):
+        return f" with exit code {code[1] or code[2]}"
+    if "connection error code 2" in text or "End of file" in text:
+        pid = re.search(r"pid[=:] ?(\d+)", text)
+        return f"{f' (process {pid[1]})' if pid else ''} without a word: killed (SIGKILL, out of memory) or crashed"
+    return ""
+
+
+def _root(text: str) -> str:
+    """Return the root cause that an engine left in its error (`rollout_actor`)."""
+    found = re.search(r"root cause: (.+)", text)
+    return f": {_cut(found[1])}" if found else ""
+
+
+def _cut(line: str, length: int = 500) -> str:
+    line = re.sub(r"\x1b\[[0-9;]*m", "", line)
+    return line if len(line) <= length else line[: length - 1] + "…"

@@ -1,0 +1,78 @@
+"""How the submitting process of a run ends: its exit code, its last lines, and what it tells its supervisor.
+
+The supervisor (`supervise.py`) names a file in RISKPO_RECORD. It is JSON, written atomically: `step`, the last step
+that was made; `steps`, how many this process made; `fault`, with cause, cure and kind; `done`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+import traceback
+from types import SimpleNamespace
+
+from riskpo_openrlhf.console import say
+from riskpo_openrlhf.files import write_json
+from riskpo_openrlhf.integration.causes import INFRASTRUCTURE, Fault, explain
+from riskpo_openrlhf.integration.watch import Watcher, death
+
+RECORD_VARIABLE = "RISKPO_RECORD"
+LOG_SECONDS = 1.0  # for the last lines of other processes, which Ray hands on
+# Taken out of the environment at once: Ray's processes are not the submitting process.
+_record = {"path": os.environ.pop(RECORD_VARIABLE, "")}
+_fields: dict = {}
+_folders: list[str] = []
+
+
+def note(**fields) -> None:
+    """Tell the supervisor. Does nothing without one."""
+    _fields.update(fields)
+    if _record["path"]:
+        write_json(_record["path"], _fields)
+
+
+def last_words(kind, error, trace) -> None:
+    """End this process by `fail` after an error that nothing caught, with its traceback before the last lines."""
+    if issubclass(kind, KeyboardInterrupt):
+        return sys.__excepthook__(kind, error, trace)
+    traceback.print_exception(kind, error, trace)
+    fault = explain(error, _folders)
+    if fault.kind == INFRASTRUCTURE:
+        # A lost connection is often what the survivors of a death see: the death is the cause.
+        fault = death(_folders) or fault
+    time.sleep(LOG_SECONDS)
+    fail(fault)
+
+
+def watch_run(args: SimpleNamespace) -> None:
+    """Watch the parts of the run until this process ends. `args`: OpenRLHF's final flags, nested."""
+    _folders[:] = [folder for folder in (args.ckpt.path, args.ckpt.output_dir, args.logger.tensorboard_dir) if folder]
+    watcher = Watcher(
+        fail, args.riskpo.stall_timeout, lambda step, steps: note(step=step, steps=steps), tuple(_folders)
+    )
+    atexit.register(watcher.stop)  # runs before Ray's own, which was registered before
+    watcher.start()
+
+
+def fail(fault: Fault) -> None:
+    """End this process with exit code 1. Without a supervisor, end Ray and print the last lines first."""
+    note(fault=fault.to_dict())
+    if not _record["path"]:
+        _shut_down_ray()
+        for line in fault.lines():
+            say(line)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _shut_down_ray(seconds: float = 10) -> None:
+    import ray
+
+    # Ray may wait for a process that does not answer: it gets `seconds`.
+    thread = threading.Thread(target=ray.shutdown, daemon=True)
+    thread.start()
+    thread.join(seconds)

@@ -1,0 +1,232 @@
+"""Run a training job in a child process: end it whole, say why it ended, start it again after a fault of machines.
+
+The supervisor imports neither torch nor OpenRLHF's modules. So it answers signals at once, whatever the job does, and
+can clean up after a job that was killed. On Linux it adopts every process whose parent dies (PR_SET_CHILD_SUBREAPER):
+its descendants are the processes of the job on this machine, those of a Ray cluster that was there before excepted.
+Ray ends those when the job's process ends, and vLLM's processes end with their actor (`runtime.end_with_parent`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from riskpo_openrlhf.console import MARK, say
+from riskpo_openrlhf.integration import causes, contract
+from riskpo_openrlhf.integration.causes import Fault
+from riskpo_openrlhf.integration.ending import RECORD_VARIABLE
+from riskpo_openrlhf.integration.parser import early_flags
+from riskpo_openrlhf.runtime import RUN_VARIABLE
+
+MODULE = "riskpo_openrlhf.cli.train"
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+START_TRIES = 3  # of a fault that another start may mend, such as a port that is taken, whatever --riskpo.max_restarts
+LONGEST_WAIT = 60  # seconds between two starts
+TERM_SECONDS, KILL_SECONDS = 3, 10
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def main() -> None:
+    """Train by the flags of `sys.argv`, under a supervisor. `--help`, wrong flags and a dry run need none."""
+    try:
+        contract.check_version()
+        flags = early_flags(sys.argv[1:])
+    except contract.ContractError as error:
+        print(f"{MARK}{error}", file=sys.stderr)
+        sys.exit(3)
+    if flags["riskpo.dry_run"]:
+        from riskpo_openrlhf.integration import launch
+
+        launch.main()
+    else:
+        sys.exit(Supervisor(sys.argv[1:], flags).run())
+
+
+class Supervisor:
+    """One run: as many jobs as its faults and `--riskpo.max_restarts` ask for.
+
+    Args:
+        argv: the flags of the job.
+        flags: their values by dotted name, as far as they are known before OpenRLHF is imported.
+        command: what runs a job; the flags follow.
+    """
+
+    def __init__(self, argv: list[str], flags: dict, command: tuple[str, ...] = (sys.executable, "-m", MODULE)):
+        self.argv, self.flags, self.command = list(argv), flags, list(command)
+        self.child: subprocess.Popen | None = None
+        self.signal: int | None = None
+        self.started = time.time()
+        self.restarts, self.tries, self.wait = 0, 0, 0
+        self.last: Fault | None = None
+        self.libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+    def run(self) -> int:
+        """Run to the end. Return the exit code of the whole."""
+        if self.libc:
+            self.libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        for number in CODES:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup`
+                signal.signal(number, self._on_signal)
+        while True:
+            code, record = self._job()
+            if self.signal is not None:
+                return self._by_signal()
+            if code in (0, 2, 3) and "fault" not in record:
+                return code
+            fault = Fault(**record["fault"]) if "fault" in record else causes.died(code)
+            again = self._again(fault, record.get("steps", 0))
+            if not again:
+                for line in fault.lines():
+                    _say(line)
+                return 1
+            _say(fault.lines()[0])
+            _say(f"restart {again} in {self.wait} s, {self._from()}", restart=again, after_step=record.get("step"))
+            self._sleep(self.wait)
+            if self.signal is not None:
+                return self._by_signal()
+
+    def _again(self, fault: Fault, steps: int) -> str:
+        """Return which restart follows a fault, after so many steps of the job; an empty string if none does."""
+        last, self.last = self.last, fault
+        self.wait = 1 if steps else min(LONGEST_WAIT, max(1, 2 * self.wait))
+        if fault.kind == causes.START and not steps and self.tries < START_TRIES:
+            self.tries += 1
+            return f"{self.tries} of {START_TRIES} of the start"
+        if fault.kind == causes.RUN_FAULT or self.restarts >= self.flags["riskpo.max_restarts"]:
+            return ""
+        if last is not None and not steps and _same(fault, last):
+            fault.cause += "; the same fault ended the start before, without a step between"
+            return ""
+        self.restarts += 1
+        return f"{self.restarts} of {self.flags['riskpo.max_restarts']}"
+
+    def _by_signal(self) -> int:
+        _say(f"{signal.Signals(self.signal).name}: ended")
+        return CODES[self.signal]
+
+    def _job(self) -> tuple[int, dict]:
+        """Run one job. Return its exit code and its record, after every process of it has ended."""
+        with tempfile.TemporaryDirectory(prefix="riskpo-") as folder:
+            path = Path(folder) / "record.json"
+            environment = {**os.environ, RECORD_VARIABLE: str(path), RUN_VARIABLE: uuid.uuid4().hex}
+            parent = os.getpid()
+
+            def die_with_parent() -> None:
+                if self.libc:
+                    self.libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+                    if os.getppid() != parent:  # it died before
+                        os._exit(1)
+
+            # A session of its own: Ctrl-C reaches the supervisor alone.
+            self.child = subprocess.Popen(
+                [*self.command, *self.argv, *(self._resume_flags() if self.last else [])],
+                env=environment, start_new_session=True, preexec_fn=die_with_parent,
+            )  # fmt: skip
+            if self.signal is not None:  # it came before there was a child
+                self.child.kill()
+            code = self._wait()
+            record = json.loads(path.read_text()) if path.exists() else {}
+        end_descendants()
+        return code, record
+
+    def _wait(self) -> int:
+        """Wait for the child, and bury the orphans that came to this process."""
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == self.child.pid:
+                self.child.returncode = code = os.waitstatus_to_exitcode(status)
+                return code
+
+    def _on_signal(self, number: int, frame) -> None:
+        self.signal = number
+        if self.child is not None and self.child.returncode is None:
+            # Not politely: in its main thread Ray would answer SIGTERM with a native stack trace.
+            os.kill(self.child.pid, signal.SIGKILL)
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self.signal is None and time.monotonic() < until:
+            time.sleep(0.1)
+
+    def _has_checkpoint(self) -> bool:
+        """Tell whether this run has a checkpoint. Without `--ckpt.load_enable`, another run's is none of it."""
+        folder, since = Path(self.flags["ckpt.path"]) / "_actor", self.started
+        if self.flags["ckpt.load_enable"]:
+            since = 0
+        return folder.is_dir() and any(entry.stat().st_mtime >= since for entry in folder.iterdir())
+
+    def _resume_flags(self) -> list[str]:
+        # The default name of the logs holds the time of the start.
+        flags = ["--logger.wandb.run_name", str(self.flags["logger.wandb.run_name"])]
+        return [*flags, "--ckpt.load_enable"] if self._has_checkpoint() else flags
+
+    def _from(self) -> str:
+        if self._has_checkpoint():
+            return f"from the last checkpoint in {self.flags['ckpt.path']}"
+        return "from the beginning: there is no checkpoint yet (--ckpt.save_steps)"
+
+
+def _say(message: str, **data) -> None:
+    """Print a line of ours, if anyone still reads: the exit code counts more."""
+    try:
+        say(message, **data)
+    except OSError:  # Ctrl-C has ended the reader of the pipe, or the disk of the log is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _same(one: Fault, other: Fault) -> bool:
+    """Tell whether two faults are one and the same: process numbers and times may differ."""
+    plain = ["".join(char for char in fault.cause if not char.isdigit()) for fault in (one, other)]
+    return plain[0] == plain[1]
+
+
+def end_descendants() -> list[int]:
+    """End every process that descends from this one: SIGTERM, then SIGKILL. Return those that had to be killed."""
+    import psutil
+
+    this, killed = psutil.Process(), []
+    for number, seconds in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
+        until, told = time.monotonic() + seconds, set()
+        while time.monotonic() < until:
+            _bury()
+            left = [process for process in this.children(recursive=True) if _lives(process)]
+            if not left:
+                return killed
+            for process in left:
+                if process.pid in told:
+                    continue
+                told.add(process.pid)
+                killed += [process.pid] if number == signal.SIGKILL else []
+                try:
+                    process.send_signal(number)
+                except psutil.NoSuchProcess:
+                    continue
+            time.sleep(0.1)
+    _say(f"note: processes {', '.join(str(process.pid) for process in left)} of this run do not end; see `ps`")
+    return killed
+
+
+def _lives(process) -> bool:
+    import psutil
+
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _bury() -> None:
+    """Take the exit codes of ended orphans, so that they are gone."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
