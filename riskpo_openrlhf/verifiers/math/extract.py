@@ -6,8 +6,11 @@ import re
 
 from riskpo_openrlhf.verifiers.response import SPECIAL_TOKEN, after_thinking
 
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
+_BOX = re.compile(r"\\+(?:boxed|fbox)(?![a-zA-Z])")  # \\boxed too: a text may have been escaped
 _BOX_TOKEN = re.compile(rf"{_BOX.pattern}|\\.|[{{}}]", re.DOTALL)
+_BETWEEN_BOXES = re.compile(
+    r"[\s$.,;、。]*(?:\\[()\[\]]|and|or|,|和|或)?[\s$.,;]*(?:\\[()\[\]])?[\s$]*(?:\\text\{\s*(?:and|or)\s*\}\s*)?"
+)
 _BARE_CONTENT = re.compile(r"\s*([-+]?[\d.][^\s${}\\]*|\\[a-zA-Z]+(?:\{[^{}\n]*\}){0,2})")  # of \boxed 7
 _LINE = re.compile(
     r"^[ \t>*_#-]{0,20}(?:(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t*_]{0,10}[:：][\s*_]{0,10}(?P<answer>\S.*)"
@@ -49,7 +52,7 @@ def _last_box(text: str) -> tuple[int, str | None]:
         elif token == "}":
             if opened and (place := opened.pop()) and text[place[1] : match.start()].strip():
                 found = place[0], text[place[1] : match.start()].strip()
-        elif token in ("\\boxed", "\\fbox"):
+        elif "box" in token:
             box = match
             if (bare := _BARE_CONTENT.match(text, match.end())) and (content := bare[1].rstrip(".,;:")):
                 found = match.start(), content
