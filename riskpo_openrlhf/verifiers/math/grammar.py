@@ -249,6 +249,8 @@ class _Parser:
         self.take("}")
         self.take("^")
         last = self.script()
+        if ("constant", "infinity") in (first, last):
+            raise Unreadable
         self.bound.append(letter[1])
         term = self.term_of_series()
         self.bound.pop()

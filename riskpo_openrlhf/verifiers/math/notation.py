@@ -134,6 +134,7 @@ def tidy(text: str) -> str:
         text = pattern.sub(replacement, text)
     text = re.sub(r"^(?:[\s=,;]|\\approx(?![a-zA-Z]))+|[\s.,;\\]+$", "", text)
     text = _with_braces(text)
+    text = re.sub(r"\^(\{[^{}]*\})_(\{[^{}]*\})", r"_\2^\1", text)  # v^2_0
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
     text = _SPACED_THOUSANDS.sub(lambda match: match[1].replace(" ", ""), text)
     text = _REPEATING.sub(_repeating_decimal, text)

@@ -30,7 +30,9 @@ _MATRIX = re.compile(
     r"([^&]*?)(?:\\cdot\s*)?\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}", re.DOTALL
 )
 _WITHOUT = re.compile(r"\\mathbb\s*\{?R\}?\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{(.*)\\\}")
-_OF_INTERVAL = re.compile(r"[a-zA-Z]\s*(?=\([^()\[\],]+,[^()\[\],]+\]$|\[[^()\[\],]+,[^()\[\],]+\)$)")  # t(0,4]
+_OF_INTERVAL = re.compile(
+    r"(?<![a-zA-Z\\])[a-zA-Z]\s*(?=\([^()\[\],]+,[^()\[\],]+\]$|\[[^()\[\],]+,[^()\[\],]+\)$)"
+)  # t(0,4]
 _SYSTEM = re.compile(r"(?:\\\{)?\s*\\begin\s*\{(cases|aligned|gathered)\}(.*)\\end\s*\{\1\}", re.DOTALL)
 _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")

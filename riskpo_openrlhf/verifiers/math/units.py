@@ -69,7 +69,7 @@ def split_unit(text: str) -> tuple[str, str]:
 def _unit(tail: str) -> str | None:
     """Return the usual form of a unit, as `kg1 m1 s-2`; None if a part is not known."""
     powers: dict[str, int] = {}
-    sign, in_brackets, next_power, name = 1, False, 1, ""
+    sign, in_brackets, next_power, last, name = 1, False, 1, 1, ""
     for token in _TOKEN.finditer(re.sub(r"\\text|\\cdot|[{}]", " ", tail)):
         if token[2]:
             if not name:

@@ -27,7 +27,7 @@ from riskpo_openrlhf.verifiers.math.numbers import CLOSE_TO
 _DIGITS = 60  # of the first try
 _WHOLE = {"floor", "ceiling", "mod", "gcd", "lcm", "factorial", "double factorial", "binomial", "sum", "prod"}
 _NATURAL = _WHOLE - {"floor", "ceiling", "mod"}  # formulas with these are meant for 0, 1, 2, …
-_POINTS, _WHOLE_POINTS = 12, 48
+_POINTS, _WHOLE_POINTS = 13, 48
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 
@@ -143,11 +143,11 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
                     point[name] = Fraction(draws.choice((64, 100, 127, 128, 243, 1000, 1023, 1024)))
             elif k == 5:
                 point[name] = Fraction(_PRIMES[-i % len(_PRIMES)])
-            elif k % 4 == 2 and k > 5:
+            elif k % 2 == 0 and k > 5:
                 point[name] = Fraction(draws.randint(60, 900), 29)
             else:
                 point[name] = Fraction((37 * i + 11 * k) % 53 + 3, 29) * (
-                    -1 if negative and draws.random() < 0.7 else 1
+                    -1 if negative and (k == 3 or draws.random() < 0.6) else 1
                 )
         yield point
 
