@@ -49,7 +49,7 @@ _REWRITES = [
             r"(?<!\\)\\(?:[,;:> ]|(?:quad|qquad|thinspace)(?![a-zA-Z]))|~",
             lambda m: THIN_SPACE if _WITHOUT_BRACKETS.search(m.string) else " ",
         ),
-        (r"\\(?:boxed|fbox|underline|text?color\s*\{[^{}]{0,40}\})\s*(?=\{)", ""),
+        (r"(?<![\^{])\\(?:boxed|fbox|underline|text?color\s*\{[^{}]{0,40}\})\s*(?=\{)", ""),
         # Words: units, functions, single letters.
         (rf"\\{TEXT_COMMANDS}\s*\{{", r"\\text{"),
         (rf"(?<=[\d}}])\s*\\text\{{\s*({'|'.join(_SCALES)})(?![a-z])\s*", lambda m: rf"\cdot {_SCALES[m[1]]}\text{{"),
@@ -61,6 +61,7 @@ _REWRITES = [
             r"(?:[,;]|\(|\s\\text\{[^{}]{0,20}\}|(?<=\S)\s(?=\())\s*\(?\s*[a-z]\s*\\in\s*\\mathbb\s*\{?\s*[NZ]\s*\}?\s*\)?\s*$",
             "",
         ),
+        (r"^\s*[a-z]\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*[,;]", ""),
         (r"\\text\{\s*([ie]|-?\d[\d.,/]*)\s*\}", r" \1 "),
         (r"(?<![a-zA-Z])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),
         (rf"\\text\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),

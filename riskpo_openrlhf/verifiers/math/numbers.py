@@ -45,7 +45,7 @@ def plain_number(text: str) -> PlainNumber | None:
 
 
 def same_number(gold: PlainNumber, answer: PlainNumber) -> bool:
-    """Tell whether two numbers are equal; a decimal may differ from a number that is not whole by one part in `CLOSE_TO`."""
+    """Tell whether two numbers are equal; of two that are not whole, a decimal may differ by one in `CLOSE_TO`."""
     if gold.value == answer.value:
         return True
     close = (gold.is_decimal or answer.is_decimal) and not gold.is_whole and not answer.is_whole
