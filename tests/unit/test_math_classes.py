@@ -370,7 +370,8 @@ def test_a_finite_sum_is_the_sum_of_its_terms():
 
 ENDS = [
     "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<|end_of_text|>", "<end_of_turn>", "[|endofturn|]",
-    "</s>", "<eos>", "<seed:eos>", "<|return|>", "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<|user|>", "<|role_end|>",
+    "</s>", "<eos>", "<seed:eos>", "<|return|>", "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<|user|>",
+    "<|role_end|>",
     "<SPECIAL_12>", "<|endofturn|>", "<end_of_utterance>", "[EOS]", "<pad><pad>",
 ]  # fmt: skip
 

@@ -27,7 +27,7 @@ from riskpo_openrlhf.verifiers.math.nodes import (
 from riskpo_openrlhf.verifiers.math.notation import tidy
 from riskpo_openrlhf.verifiers.math.numbers import has_long_decimal, plain_number, same_number
 from riskpo_openrlhf.verifiers.math.parse import readings
-from riskpo_openrlhf.verifiers.math.symbolic import SET_OPERATION, judged_by_math_verify
+from riskpo_openrlhf.verifiers.math.symbolic import is_set_operation, judged_by_math_verify
 from riskpo_openrlhf.verifiers.math.values import same_up_to_a_factor
 from riskpo_openrlhf.verifiers.math.words import plain_words
 
@@ -61,13 +61,16 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
         if any(same(g, a, rules) for g in readings(gold) for a in answers):
             return EQUAL
-        if not SET_OPERATION.search(gold + answer):
+        if not is_set_operation(gold + answer):
             return DIFFERENT
         return _verdict(judged_by_math_verify(tidy(gold), tidy(answer)))
     except MemoryError:
         raise
     except Exception:  # Unreadable, or whatever SymPy raises on an odd expression
         return UNREADABLE
+
+
+compare_with_sympy = compare  # the name of the workers that load SymPy
 
 
 def same(gold: Node, answer: Node, rules: Rules) -> bool:

@@ -52,9 +52,9 @@ class Evaluation:
             result = Fraction(random.Random(seed).randrange(1, 10**6), 10**6)
         else:
             result = _OPERATIONS[kind](self, *(self.value(part) for part in parts))
-        return self._seen(result)
+        return self.seen(result)
 
-    def _seen(self, x):
+    def seen(self, x):
         """Note the magnitude of a value. Returns it, as a real number if it is one."""
         if isinstance(x, Fraction):
             above, below = x.numerator.bit_length(), x.denominator.bit_length()
@@ -80,7 +80,7 @@ class Evaluation:
         outer, total = self.point.get(letter[1]), Fraction(int(kind == "prod"))
         for number in range(first, last + 1):
             self.point[letter[1]] = Fraction(number)
-            total = self._seen(_OPERATIONS["+" if kind == "sum" else "*"](self, total, self.value(term)))
+            total = self.seen(_OPERATIONS["+" if kind == "sum" else "*"](self, total, self.value(term)))
         self.point[letter[1]] = outer
         return total
 
@@ -189,9 +189,9 @@ def _modulo(number: int, modulus: int) -> int:
 
 
 def _of_two(operation):
-    def apply(_, *values):
+    def apply(evaluation: Evaluation, *values):
         exact = all(isinstance(x, Fraction) for x in values)
-        return reduce(operation, values if exact else map(inexact, values))
+        return reduce(lambda x, y: evaluation.seen(operation(x, y)), values if exact else [inexact(x) for x in values])
 
     return apply
 

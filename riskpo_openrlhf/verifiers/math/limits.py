@@ -10,7 +10,7 @@ MAX_DIGITS = 400  # of a number that is compared without algebra
 MAX_NESTED_BRACKETS = 40  # of an expression
 MAX_BITS = 200_000  # of a number that is worth evaluating
 MAX_PRECISION = 20_000  # digits
-MAX_TERMS = 100_000  # of sums and products, per evaluation
+MAX_TERMS = 5_000  # of sums and products, per evaluation
 MAX_CALCULUS = 200  # characters of an expression for SymPy, whose parser's time explodes
 
 

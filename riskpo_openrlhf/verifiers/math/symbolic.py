@@ -9,12 +9,23 @@ import re
 
 from riskpo_openrlhf.verifiers.math.limits import MAX_CALCULUS, Unreadable
 
-_CALCULUS = re.compile(r"\\(?:lim|int|iint|oint|det|infty)(?![a-zA-Z])|\\frac\{d\}\{d")
-SET_OPERATION = re.compile(r"\\(?:setminus|backslash|cap|mathbb)(?![a-zA-Z])")
+_CALCULUS = re.compile(
+    r"\\(?:lim|i*int|oint|det)(?![a-zA-Z])|\\[dt]?frac\s*\{d\}\s*\{d|\\(?:sum|prod).*\\infty", re.DOTALL
+)
+_SET_OPERATION = re.compile(r"\\(?:setminus|backslash|cap|mathbb)(?![a-zA-Z])")
 
 
 def needs_calculus(text: str) -> bool:
     return bool(_CALCULUS.search(text))
+
+
+def is_set_operation(text: str) -> bool:
+    return bool(_SET_OPERATION.search(text))
+
+
+def needs_sympy(text: str) -> bool:
+    """Tell whether the comparison of a text may need SymPy."""
+    return needs_calculus(text) or is_set_operation(text)
 
 
 def same_symbolically(gold: str, answer: str) -> bool:
