@@ -31,6 +31,17 @@ _CHARACTERS = {
     "⟨": "(", "⟩": ")", "∖": r"\setminus ", "。": ".",
 }  # fmt: skip
 _WITHOUT_BRACKETS = re.compile(rf"\\(?:{_FUNCTIONS}|sec)(?![a-zA-Z])\s*(?![(\[{{\s])")
+_SYNONYMS = {
+    synonym: name
+    for name, synonyms in {
+        r"\frac": r"\dfrac \tfrac \cfrac", r"\binom": r"\dbinom \tbinom", r"\emptyset": r"\varnothing \empty",
+        r"\le ": r"\leq \leqslant \le <= =<", r"\ge ": r"\geq \geqslant \ge >=", r"\ne ": r"\neq \ne !=",
+        r"\approx ": r"\approx \simeq \doteq", "=": r"\equiv \coloneqq := ==", "<": r"\lt", ">": r"\gt",
+        r"\{": r"\lbrace", r"\}": r"\rbrace", "(": r"\langle", ")": r"\rangle", "^": "**", r"\cdot ": r"* \times \ast",
+        "|": r"\vert \Vert \lvert \rvert \lVert \rVert \mid",
+    }.items()
+    for synonym in synonyms.split()
+}  # fmt: skip
 # Applied in this order. Each takes at most quadratic time, on a text of bounded length.
 _REWRITES = [
     (re.compile(pattern), replacement)
@@ -62,7 +73,6 @@ _REWRITES = [
             "",
         ),
         (r"^\s*[a-z]\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*[,;]", ""),
-        (r"\\text\{\s*([ie]|-?\d[\d.,/]*)\s*\}", r" \1 "),
         (r"(?<![a-zA-Z])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),
         (rf"\\text\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"^\s*\\text\{\s*(-?\d[^{}]*)\}\s*$", r"\1"),
@@ -80,31 +90,14 @@ _REWRITES = [
         # Signs.
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
         (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
-        (r"\\[dtc]frac", r"\\frac"),
-        (r"\\[dt]binom", r"\\binom"),
         (r"\{([^{}]{1,99})\\choose(?![a-zA-Z])([^{}]{1,99})\}", r"\\binom{\1}{\2}"),
-        (r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<=|=<", r"\\le "),
-        (r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>=", r"\\ge "),
-        (r"\\(?:neq|ne)(?![a-zA-Z])|\\not\s*=|!=", r"\\ne "),
-        (r"\\lt(?![a-zA-Z])", "<"),
-        (r"\\gt(?![a-zA-Z])", ">"),
-        (r"\\(?:approx|simeq|doteq)(?![a-zA-Z])", r"\\approx "),
-        (r"\\(?:equiv|coloneqq)(?![a-zA-Z])|:=|==", "="),
-        (r"\\lbrace(?![a-zA-Z])", r"\\{"),
-        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
-        (r"\\langle(?![a-zA-Z])", "("),
-        (r"\\rangle(?![a-zA-Z])", ")"),
-        (r"\\(?:[lr]?[vV]ert|mid)(?![a-zA-Z])", "|"),
-        (r"\\(?:varnothing|empty)(?![a-zA-Z])", r"\\emptyset"),
-        (r"\*\*", "^"),
-        (r"\*|\\(?:times|ast)(?![a-zA-Z])", r"\\cdot "),
+        (r"\\not\s*=", r"\\ne "),
+        (r"\\[a-zA-Z]+|[<>!:=]=|=<|\*\*?", lambda m: _SYNONYMS.get(m[0], m[0])),
         (r"(?<![a-zA-Z\\])(?:infinity|infty|inf|oo)(?![a-zA-Z])", r"\\infty "),
         (rf"(?<![a-zA-Z\\{{])({_FUNCTIONS}|sqrt|pi)(?![a-zA-Z])", r"\\\1 "),
         (r"\+\s*\\infty", r"\\infty"),
         (r"_\s*\{\s*\\(max|min)\s*\}", r"_{\1}"),
-        (r"(?<![a-zA-Z\\])I(?=\s*_)", r"\\iota "),  # latex2sympy2_extended takes I_0 for the imaginary unit
         (r"\\text\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])", ","),
-        (r",\s*(?:,\s*)+", ","),
         (rf"\s*{THIN_SPACE}\s*", THIN_SPACE),
         (rf"[^\S{THIN_SPACE}]+", " "),
     )
