@@ -141,6 +141,11 @@ def tiny(draw: random.Random):
             (rf"\frac{{\sqrt{{2}}}}{{{a // 4}!}}", rf"\frac{{\sqrt2}}{{{a // 4 + 1}!}}", False),
             (rf"\pi+10^{{-{k}}}", r"\pi", False),
             (rf"\ln(1+e^{{-{a}}})", "0", False),
+            (rf"\tanh {k}", "1", False),
+            (rf"y=x+e^{{-{k}}}", "y=x", False),
+            (rf"y=2x+2e^{{-{k}}}", rf"x-\frac{{y}}{{2}}+e^{{-{k}}}=0", True),
+            (rf"xe^{{-{a}}}", rf"xe^{{-{b}}}", False),
+            (rf"xe^{{-{k}}}", rf"\frac{{x}}{{e^{{{k}}}}}", True),
         )
     )
 

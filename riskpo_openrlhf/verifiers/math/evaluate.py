@@ -217,6 +217,19 @@ def _of_one(function):
     return apply
 
 
+def _hyperbolic(inverse: bool):
+    """Make tanh or coth of exponentials, whose magnitudes are seen: tanh(100) is not 1."""
+
+    def apply(evaluation: Evaluation, x):
+        power = evaluation.seen(_OPERATIONS["exp"](evaluation, 2 * x))
+        above, below = (power + 1, power - 1) if inverse else (power - 1, power + 1)
+        if below == 0:
+            raise Undefined
+        return above / below
+
+    return apply
+
+
 def _extreme(function):
     def apply(_, *values):
         if any(isinstance(x, mp.mpc) for x in values):
@@ -231,7 +244,7 @@ _OPERATIONS = {
     "ln": _logarithm, "log": _logarithm, "floor": _floor, "ceiling": lambda _, x: -_floor(_, -x),
     "factorial": _factorial, "double factorial": _of_integers(_double_factorial), "binomial": _binomial,
     "max": _extreme(max), "min": _extreme(min), "gcd": _of_integers(math.gcd), "lcm": _of_integers(math.lcm),
-    "mod": _of_integers(_modulo),
+    "mod": _of_integers(_modulo), "tanh": _hyperbolic(False), "coth": _hyperbolic(True),
     **{name: _of_one(getattr(mp, name)) for name in
-       "exp sin cos tan cot sec csc asin acos atan acot sinh cosh tanh coth".split()},
+       "exp sin cos tan cot sec csc asin acos atan acot sinh cosh".split()},
 }  # fmt: skip

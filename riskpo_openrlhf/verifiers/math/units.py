@@ -29,6 +29,8 @@ _WITH_PLAIN = re.compile(rf"(.*?[\d}})])(\s*)((?:(?:{'|'.join(_POWERS)})\.? )?{_
 _WITH_WORDS = re.compile(r"(-?[\d.,/]+)\s+([A-Za-z]{4,}(?:\s+[A-Za-z]+)*)")
 _WITH_CHINESE = re.compile(r"(.*[\d})])\s*(?:\\text\s*\{\s*)?[\u4e00-\u9fff]+\s*\}?", re.DOTALL)
 _GREEK = re.compile(r"(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega)\b")
+_PARTS = r"((?:\\text\{[^{}]*\}|\^\{[^{}]*\}|\\cdot|\s)+)"
+_FRACTION = re.compile(rf"\\frac\{{{_PARTS}\}}\{{{_PARTS}\}}\s*$")
 _TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu ?)?(?:\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
 # A second answer or a condition: no unit.
 _NO_UNIT = re.compile(r"\d|\b(?:or|and|if|otherwise|when|unless|not|maybe|possibly|either|both|where|for)\b")
@@ -39,14 +41,15 @@ def split_unit(text: str) -> tuple[str, str]:
     r"""Split an answer into value and unit: `10\text{ cm}^{2}` gives `("10", "cm2")`. An unknown unit is dropped."""
     if text.endswith("%"):
         return text.rstrip("% "), "%"
+    text = _FRACTION.sub(r"\1/(\2)", text)
     if match := _WITH_TEXT.fullmatch(text):
         value, space, tail = match.groups()
         words = re.sub(r"\\text|\^\s*\{?\s*-?\s*\d|[{}]", " ", tail).lower().split()
         if words[:1] == ["mod"]:
             return value, " ".join(words)
         unit, spaced = _unit(tail), space or re.match(r"\\text\s*\{\s", tail)
-        is_letter = all(len(word) == 1 for word in words)  # 3\text{A}+2\text{B} has no unit
-        if "\\text" in value or (is_letter and not _NUMERIC.fullmatch(value) and not (unit and spaced)):
+        is_letter = all(len(word) == 1 and word.isascii() for word in words)  # 3\text{A}+2\text{B} has no unit
+        if "\\text" in value or (is_letter and not (unit and (spaced or _NUMERIC.fullmatch(value)))):
             return text, ""
         return (text, "") if unit is None and _NO_UNIT.search(" ".join(words)) else (value, unit or "")
     if (match := _WITH_PLAIN.fullmatch(text)) and (unit := _unit(match[3])):

@@ -66,11 +66,12 @@ def same_up_to_a_factor(gold: tuple, answer: tuple, close: bool = False, positiv
 
 @dataclass(frozen=True)
 class Pair:
-    """Two values, both exact or both not. `noise` is what rounding can make of their difference."""
+    """Two values, both exact or both of `digits`. `noise` is what rounding can make of their difference."""
 
     gold: object
     answer: object
     noise: object
+    digits: int = _DIGITS
 
     def is_equal(self, close: bool) -> bool:
         allowed = max(abs(self.gold), abs(self.answer)) * int(close) / CLOSE_TO
@@ -97,37 +98,48 @@ def real_value(tree: tuple) -> Fraction | None:
 
 
 def _values(gold: tuple, answer: tuple) -> Iterator[Pair]:
-    """Yield the values of two trees at each point where both have one."""
+    """Yield the values of two trees at each point where both have one. Without letters, raises `Unreadable`."""
     complex_values = any(node == ("constant", "i") for tree in (gold, answer) for node in nodes(tree))
     in_bars = _letters_in(gold, "abs") and not _letters_in(answer, "abs")  # ln|x| is not ln x
     for point in _points(gold, answer):
-        digits, size = _DIGITS, 0
-        while True:
-            with mp.workdps(digits):
-                evaluation = Evaluation(point, complex_values)
-                try:
-                    g = evaluation.value(gold)
-                except Undefined:
-                    break
-                try:
-                    a = evaluation.value(answer)
-                except Undefined:
-                    if in_bars:
-                        yield Pair(0, 1, 0)
-                    break
-                if isinstance(g, Fraction) and isinstance(a, Fraction):
-                    yield Pair(g, a, 0)
-                    break
-                size = size or math.ceil(evaluation.bits * 0.30103) + 1
-                g, a = inexact(g), inexact(a)
-                noise = mp.mpf(10) ** (size + 20 - digits) * mp.mpf(2) ** evaluation.largest
-                enough = 3 * size + 50
-                if digits >= enough or abs(g - a) > noise:
-                    yield Pair(g, a, noise)
-                    break
-                if enough > MAX_PRECISION:
-                    raise Unreadable
-                digits = enough
+        evaluation = Evaluation(point, complex_values)
+        try:
+            pair = _pair(evaluation, gold, answer)
+            with mp.workdps(pair.digits):
+                yield pair
+        except Undefined:
+            if in_bars and _has_value(evaluation, gold):
+                yield Pair(0, 1, 0)
+        except Unreadable:  # a formula may be too large at some points
+            if not point:
+                raise
+
+
+def _has_value(evaluation: Evaluation, tree: tuple) -> bool:
+    try:
+        evaluation.value(tree)
+    except Undefined:
+        return False
+    return True
+
+
+def _pair(evaluation: Evaluation, gold: tuple, answer: tuple) -> Pair:
+    """Evaluate two trees to as many digits as decide about their difference."""
+    digits, size = _DIGITS, 0
+    most = MAX_PRECISION // 4 if evaluation.point else MAX_PRECISION
+    while True:
+        with mp.workdps(digits):
+            g, a = evaluation.value(gold), evaluation.value(answer)
+            if isinstance(g, Fraction) and isinstance(a, Fraction):
+                return Pair(g, a, 0)
+            size = size or math.ceil(evaluation.bits * 0.30103) + 1
+            g, a = inexact(g), inexact(a)
+            noise = mp.mpf(10) ** (size + 20 - digits) * mp.mpf(2) ** evaluation.largest
+            if digits >= 3 * size + 50 or abs(g - a) > noise:
+                return Pair(g, a, noise, digits)
+        digits = 3 * size + 50
+        if digits > most:
+            raise Unreadable
 
 
 def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
