@@ -171,7 +171,7 @@ def products_of_functions(draw: random.Random):
     gold = r"\cdot ".join(f"({factor[0]})" for factor in factors)
     draw.shuffle(factors)
     answer = r"\cdot ".join(factor[draw.choice((0, 1, 2))] for factor in factors)
-    divisor = draw.choice((None, "g", "7"))
+    divisor = draw.choice((None, "g", "11"))
     if divisor:
         gold, answer = rf"\frac{{{gold}}}{{{divisor}}}", f"{answer}/{divisor}"
     if draw.random() < 0.3:
@@ -321,7 +321,7 @@ def escaped_and_chinese(draw: random.Random):
             (rf"\frac{{{a}}}{{{b}}}", rf"\\frac{{{a}}}{{{b}}}", True),
             (rf"\sqrt{{{a}}}", rf"\\sqrt{{{a}}}", True),
             (f"{a}", f"{a}" + draw.choice(("元", "个", "度", "。", "个。", r"\text{ 厘米}", r"\text{平方米}")), True),
-            (f"{a}", f"{a}或{b}", a == b),
+            (f"{a}", f"{a}或{a + b}", False),
             (f"{a}0000", f"{a}万", True),
             (choice, rf"\text{{Option {choice}}}", True),
             (choice, draw.choice((f"Option ({choice})", f"option {choice}.", f"Choice {choice}")), True),

@@ -11,7 +11,8 @@ _NAMES = {
     "h": "hr hour", "day": "", "week": "", "month": "", "yr": "year", "dollar": "", "cent": "", "degree": "deg",
     "rad": "radian", "mph": "", "unit": "", "mol": "mole", "erg": "", "eV": "", "cal": "calorie", "dyn": "dyne",
     "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere amp", "C": "coulomb", "K": "kelvin",
-    "T": "tesla", "F": "farad", "H": "henry", "Pa": "pascal", "Hz": "hertz", "Wb": "weber", "\\Omega": "ohm",
+    "T": "tesla", "F": "farad", "H": "henry", "Pa": "pascal", "Hz": "hertz", "Wb": "weber",
+    "B": "byte", "S": "siemens", "G": "gauss", "M": "molar", "\\Omega": "ohm",
 }  # fmt: skip
 _UNIT_OF = {name: unit for unit, names in _NAMES.items() for name in (unit, *names.split())}
 for _prefix in ("k", "M", "G", "m", "c", "n", "p", "\\mu"):

@@ -52,7 +52,7 @@ def same_up_to_a_factor(gold: tuple, answer: tuple, close: bool = False, positiv
     if not letters(gold) or letters(gold) != letters(answer):
         return False
     first, agreed = None, 0
-    for pair in _values(gold, answer):
+    for pair in _values(gold, answer, exactly=True):
         if min(abs(pair.gold), abs(pair.answer)) <= pair.noise:
             if not pair.is_equal(close):
                 return False
@@ -97,14 +97,17 @@ def real_value(tree: tuple) -> Fraction | None:
         return value if isinstance(value, Fraction) else Fraction(mpmath.nstr(value, 40))
 
 
-def _values(gold: tuple, answer: tuple) -> Iterator[Pair]:
-    """Yield the values of two trees at each point where both have one. Without letters, raises `Unreadable`."""
+def _values(gold: tuple, answer: tuple, exactly: bool = False) -> Iterator[Pair]:
+    """Yield the values of two trees at each point where both have one. Without letters, raises `Unreadable`.
+
+    `exactly`: values that are seen to differ are still worked out to all digits.
+    """
     complex_values = any(node == ("constant", "i") for tree in (gold, answer) for node in nodes(tree))
     in_bars = _letters_in(gold, "abs") and not _letters_in(answer, "abs")  # ln|x| is not ln x
     for point in _points(gold, answer):
         evaluation = Evaluation(point, complex_values)
         try:
-            pair = _pair(evaluation, gold, answer)
+            pair = _pair(evaluation, gold, answer, exactly)
             with mp.workdps(pair.digits):
                 yield pair
         except Undefined:
@@ -123,7 +126,7 @@ def _has_value(evaluation: Evaluation, tree: tuple) -> bool:
     return True
 
 
-def _pair(evaluation: Evaluation, gold: tuple, answer: tuple) -> Pair:
+def _pair(evaluation: Evaluation, gold: tuple, answer: tuple, exactly: bool) -> Pair:
     """Evaluate two trees to as many digits as decide about their difference."""
     digits, size = _DIGITS, 0
     most = MAX_PRECISION // 4 if evaluation.point else MAX_PRECISION
@@ -135,7 +138,7 @@ def _pair(evaluation: Evaluation, gold: tuple, answer: tuple) -> Pair:
             size = size or math.ceil(evaluation.bits * 0.30103) + 1
             g, a = inexact(g), inexact(a)
             noise = mp.mpf(10) ** (size + 20 - digits) * mp.mpf(2) ** evaluation.largest
-            if digits >= 3 * size + 50 or abs(g - a) > noise:
+            if digits >= 3 * size + 50 or (abs(g - a) > noise and not exactly):
                 return Pair(g, a, noise, digits)
         digits = 3 * size + 50
         if digits > most:
