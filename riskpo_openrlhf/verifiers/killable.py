@@ -47,6 +47,7 @@ class WorkerPool:
         seconds: time limit of one call; a worker that takes longer is killed.
         megabytes: limit of a worker's address space, and so of its memory.
         start_seconds: time limit of a worker's start, warm-up included.
+        patience: seconds to wait for a free worker; None: without limit.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class WorkerPool:
         seconds: float = 3.0,
         megabytes: int = 512,
         start_seconds: float = 120.0,
+        patience: float | None = None,
     ):
         for name, value in dict(size=size, seconds=seconds, megabytes=megabytes, start_seconds=start_seconds).items():
             if not value > 0:
                 raise ValueError(f"{name} {value!r} is not allowed: a number above 0")
         self.function, self.warm_up, self.size = function, warm_up, size
         self.seconds, self.megabytes, self.start_seconds = seconds, megabytes, start_seconds
+        self.patience = patience
         self._closed = False
         self._reset()
         _pools.add(self)
@@ -76,7 +79,7 @@ class WorkerPool:
             self._places.put(None)
 
     def call(self, *arguments) -> tuple[str, object]:
-        """Call the function once. Waiting for a free worker has no time limit; the call itself has one.
+        """Call the function once. The call has a time limit; waiting for a free worker has that of `patience`.
 
         Returns:
             `("ok", result)`; `("timeout", None)`; `("memory", None)` if the call ran out of memory in two workers;
@@ -91,7 +94,10 @@ class WorkerPool:
             raise ValueError(f"the request has {len(request)} bytes; allowed are {MAX_REQUEST}")
         deaths: list[int] = []
         while len(deaths) < 2:
-            worker = self._places.get()
+            try:
+                worker = self._places.get(timeout=self.patience)
+            except queue.Empty:
+                return "timeout", None
             try:
                 if self._closed:
                     raise WorkerError(_CLOSED)
@@ -262,8 +268,8 @@ class _Worker:
                 file.close()
 
 
-def shared_pool(function: str, warm_up: tuple = ()) -> WorkerPool:
-    """Return this process's pool for a function. The first call makes it and starts its workers.
+def shared_pool(function: str, warm_up: tuple = (), patience: float | None = None) -> WorkerPool:
+    """Return this process's pool for a function. The first call makes it and, without `patience`, starts its workers.
 
     The environment variables `RISKPO_VERIFIER_WORKERS` (default: a quarter of the cores, 2 to 8) and
     `RISKPO_VERIFIER_SECONDS` (default: 3) set its size and time limit. Raises `ValueError` for a value that is no
@@ -276,8 +282,10 @@ def shared_pool(function: str, warm_up: tuple = ()) -> WorkerPool:
                 warm_up,
                 size=number_from(WORKERS_VARIABLE, int, min(8, max(2, (os.cpu_count() or 1) // 4))),
                 seconds=number_from(SECONDS_VARIABLE, float, 3.0),
+                patience=patience,
             )
-            _shared[function].start()
+            if patience is None:
+                _shared[function].start()
         return _shared[function]
 
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import re
 
-# <|im_end|>, <|image_pad|>, <eos>, </s>, and DeepSeek's with full-width bars
-SPECIAL_TOKEN = re.compile(r"<[|｜][^<>|｜\s]{1,40}[|｜]>|<(?:eos|pad)>|</s>")
+# <|im_end|>, <|image_pad|>, DeepSeek's with full-width bars, Exaone's [|endofturn|], Gemma's <end_of_turn>, Seed's
+# <seed:eos>, Nemotron's <SPECIAL_12>, <eos>, </s>
+SPECIAL_TOKEN = re.compile(
+    r"<[|｜][^<>|｜\s]{1,40}[|｜]>|\[\|[a-z_]{1,40}\|\]|<(?:start|end|begin)_of_[a-z_]{1,40}>|<[a-z]{1,20}:[be]os>"
+    r"|<(?:SPECIAL|extra_id|reserved|unused)_?\d{1,5}>|</?s>|<(?:bos|eos|pad|unk|eod|eot|eom|turn\|)>|\[/?INST\]|\[EOS\]"
+)
+# gpt-oss thinks in a channel of its own.
+_THOUGHT = re.compile(r"<\|channel\|>(?:analysis|commentary)[^<]{0,99}<\|message\|>")
+_FINAL = re.compile(r"<\|channel\|>final[^<]{0,99}<\|message\|>")
 _TAILS = (200, 64, 24)  # characters of the prompt's end to look for, longest first
 
 
@@ -35,11 +42,16 @@ def response_of(query: str, prompt: str) -> str:
                 f"{query[:80]!r}"
             )
         start = place + len(prompt[-length:])
-    response = SPECIAL_TOKEN.sub("", query[start:])
+    response = SPECIAL_TOKEN.sub("", _with_marked_thinking(query[start:]))
     return "<think>" + response if prompt.rstrip().endswith("<think>") else response
+
+
+def _with_marked_thinking(response: str) -> str:
+    """Mark channels of thinking with `<think>` and `</think>`."""
+    return _FINAL.sub("</think>", _THOUGHT.sub("<think>", response))
 
 
 def after_thinking(response: str) -> str | None:
     """Return the text after the last `</think>`; None if the thinking does not end."""
-    text = response.rpartition("</think>")[2]
+    text = _with_marked_thinking(response).rpartition("</think>")[2]
     return None if "<think>" in text else text

@@ -7,8 +7,9 @@ The way of an answer, one file a step (docs/verifiers.md says what counts as equ
     parse.py        take them apart into the nodes of nodes.py: lists, sets, intervals, equations, leaves
     compare.py      compare two nodes, part by part
     leaves.py       compare two leaves, with units.py, words.py and numbers.py
-    expressions.py  read a leaf as a SymPy expression
-    values.py       compare two SymPy expressions by value
+    grammar.py      read a leaf as an expression
+    values.py       compare two expressions by value
+    symbolic.py     compare limits, integrals and sets with SymPy
 """
 
 from __future__ import annotations
@@ -16,14 +17,11 @@ from __future__ import annotations
 from riskpo_openrlhf.verifiers import Verdict
 from riskpo_openrlhf.verifiers.killable import WorkerPool, shared_pool
 from riskpo_openrlhf.verifiers.math.compare import EQUAL, UNREADABLE, compare_without_algebra
-from riskpo_openrlhf.verifiers.math.extract import extract_answer
+from riskpo_openrlhf.verifiers.math.extract import extract_answers
 from riskpo_openrlhf.verifiers.math.limits import MAX_CHARACTERS
+from riskpo_openrlhf.verifiers.math.symbolic import needs_sympy
 
-# One call with every frequent kind of expression: the first parse of each kind costs tens of milliseconds.
-_WARM_UP = (
-    r"\frac{1}{2},3\sqrt{5}+x^{2}-2\pi,\sqrt[3]{7},\frac{-1+i\sqrt3}{2},\sin(2x)\cdot e^{x}!,\log_{2}(n+1),a_{1}b,|x|",
-    r"\frac{2}{4},\sqrt{45}+x^2-\pi\cdot2,7^{\frac{1}{3}},(i\sqrt{3}-1)/2,\sin 2x\cdot e^x!,\log_2(1+n),ba_1,|-x|",
-)
+_PATIENCE = 1.0  # seconds that an answer for SymPy waits for a worker: others may be busy for seconds
 
 
 def verify(response: str, gold: str, *, rounded: bool = False) -> Verdict:
@@ -43,14 +41,22 @@ def verify(response: str, gold: str, *, rounded: bool = False) -> Verdict:
     Raises:
         WorkerError: no worker process can be started.
     """
-    answer = extract_answer(response)
+    answer, joined = extract_answers(response)
     if answer is None:
         return Verdict(False, "no_answer")
+    verdict = _verdict(answer, gold, rounded)
+    if joined and verdict.status == "ok" and not verdict.correct:
+        together = _verdict(joined, gold, rounded)
+        return together if together.correct else verdict
+    return verdict
+
+
+def _verdict(answer: str, gold: str, rounded: bool) -> Verdict:
     result = compare_without_algebra(gold, answer)
     if result is None or (rounded and result != EQUAL):
         if max(len(answer), len(gold)) > MAX_CHARACTERS:
             return Verdict(False, "unparsable", answer)
-        status, result = _workers().call(gold, answer, rounded)
+        status, result = _workers(needs_sympy(gold + answer)).call(gold, answer, rounded)
         if status == "error":
             return Verdict(False, "error", f"{result}; the answer was {answer!r}")
         if status == "timeout":
@@ -62,5 +68,9 @@ def verify(response: str, gold: str, *, rounded: bool = False) -> Verdict:
     return Verdict(result == EQUAL, "ok", answer)
 
 
-def _workers() -> WorkerPool:
-    return shared_pool("riskpo_openrlhf.verifiers.math.compare:compare", _WARM_UP)
+def _workers(sympy: bool) -> WorkerPool:
+    """Return the workers of an answer. Those with SymPy may be slow, so that they hold up nobody else's answer."""
+    if sympy:
+        warm_up = (r"\int_0^1 x dx", r"\frac{1}{2}")
+        return shared_pool("riskpo_openrlhf.verifiers.math.compare:compare_with_sympy", warm_up, _PATIENCE)
+    return shared_pool("riskpo_openrlhf.verifiers.math.compare:compare", (r"\sin 2x", r"2\sin x\cos x"))

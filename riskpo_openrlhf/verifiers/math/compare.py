@@ -1,14 +1,13 @@
 """Compare two answers: rewrite both into one notation, take them apart, and compare their parts by value.
 
-latex2sympy2_extended, SymPy and math-verify do the algebra. Any of them may take for ever, so `compare` belongs into a
-worker process (`verifiers/killable.py`). `compare_without_algebra` needs none.
+A comparison may take for ever, so `compare` belongs into a worker process (`verifiers/killable.py`).
+`compare_without_algebra` needs none.
 """
 
 from __future__ import annotations
 
 import re
 
-from riskpo_openrlhf.verifiers.math.expressions import is_scalar
 from riskpo_openrlhf.verifiers.math.leaves import Rules, same_leaf
 from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, Unreadable
 from riskpo_openrlhf.verifiers.math.nodes import (
@@ -19,19 +18,21 @@ from riskpo_openrlhf.verifiers.math.nodes import (
     Named,
     Node,
     Ratio,
+    Relation,
     Row,
     SetNode,
     TupleNode,
+    Without,
 )
 from riskpo_openrlhf.verifiers.math.notation import tidy
-from riskpo_openrlhf.verifiers.math.numbers import plain_number, same_number
+from riskpo_openrlhf.verifiers.math.numbers import has_long_decimal, plain_number, same_number
 from riskpo_openrlhf.verifiers.math.parse import readings
-from riskpo_openrlhf.verifiers.math.values import judged_by_math_verify, same_up_to_a_factor
+from riskpo_openrlhf.verifiers.math.symbolic import is_set_operation, judged_by_math_verify
+from riskpo_openrlhf.verifiers.math.values import same_up_to_a_factor
 from riskpo_openrlhf.verifiers.math.words import plain_words
 
 EQUAL, DIFFERENT, UNREADABLE = "equal", "different", "unreadable"
 _SPACE = re.compile(r"\s+(?!\w)|(?<!\w)\s+")  # but not the space in "1 0" and "\pi r"
-_SET_OPERATION = re.compile(r"\\(?:setminus|backslash|cap|mathbb)(?![a-zA-Z])")
 
 
 def compare_without_algebra(gold: str, answer: str) -> str | None:
@@ -60,13 +61,16 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
         if any(same(g, a, rules) for g in readings(gold) for a in answers):
             return EQUAL
-        if not _SET_OPERATION.search(gold + answer):
+        if not is_set_operation(gold + answer):
             return DIFFERENT
-        return _verdict(judged_by_math_verify(rules.read(tidy(gold)), rules.read(tidy(answer))))
+        return _verdict(judged_by_math_verify(tidy(gold), tidy(answer)))
     except MemoryError:
         raise
     except Exception:  # Unreadable, or whatever SymPy raises on an odd expression
         return UNREADABLE
+
+
+compare_with_sympy = compare  # the name of the workers that load SymPy
 
 
 def same(gold: Node, answer: Node, rules: Rules) -> bool:
@@ -88,8 +92,12 @@ def same(gold: Node, answer: Node, rules: Rules) -> bool:
             return _same_in_order([gold], answer.nodes, rules)
         case Leaf(), Leaf():
             return same_leaf(gold.text, answer.text, rules)
-        case (Leaf(), Matrix()) | (Matrix(), Leaf()):  # a number times a matrix
-            return judged_by_math_verify(rules.read(gold.text), rules.read(answer.text))
+        case Relation(), Relation():
+            return _same_relation(gold, answer, rules)
+        case (Without(), ListNode()) | (ListNode(), Without()):
+            return same(_without(gold), _without(answer), rules)
+        case Without(), Without():
+            return _same_collection(SetNode(gold.nodes), SetNode(answer.nodes), rules)
         case Ratio(), Leaf():
             return same(gold.as_quotient(), answer, rules)
         case Leaf(), Ratio():
@@ -109,6 +117,13 @@ def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
     g, a = (node.value if isinstance(node, Named) else node for node in (gold, answer))
     if isinstance(gold, Named) and isinstance(g, Chain):  # x = 5+6 = 11: the last value is the answer
         g = g.nodes[-1]
+    relations = [node.relation if isinstance(node, Named) else node for node in (gold, answer)]
+    if all(isinstance(relation, Relation) for relation in relations) and _same_relation(*relations, rules):
+        return True
+    if isinstance(gold, ListNode) or isinstance(answer, ListNode):  # (x, y) = (1, 2) and x = 1, y = 2
+        expanded = _by_name(gold), _by_name(answer)
+        if expanded != (gold, answer):
+            return same(*expanded, rules)
     if isinstance(gold, Named) and isinstance(answer, Named):
         alike = answer.name in (gold.name, gold.stem)
     else:
@@ -116,15 +131,55 @@ def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
     return (alike and same(g, a, rules)) or _same_equation(gold, answer, rules)
 
 
+def _by_name(node: Node) -> Node:
+    """Return a value for each name of `(x, y) = (1, 2)`; anything else as it is."""
+    if isinstance(node, Named) and isinstance(node.value, TupleNode) and node.name.startswith("("):
+        names = node.name.strip("()").split(",")
+        if len(names) == len(node.value.nodes):
+            return ListNode(tuple(map(Named, node.value.nodes, names)))
+    return node
+
+
+def _same_relation(gold: Relation, answer: Relation, rules: Rules) -> bool:
+    """Tell whether each inequality is one of the other's, multiplied by a positive number."""
+
+    def alike(i: int, k: int) -> bool:
+        if gold.signs[i] != answer.signs[k]:
+            return False
+        texts, positive = (gold.differences[i], answer.differences[k]), gold.signs[i] != "\\ne"
+        golds, answers = map(rules.read, texts)
+        close = has_long_decimal("".join(texts))
+        return any(same_up_to_a_factor(g, a, close, positive) for g in golds for a in answers)
+
+    places = range(len(gold.signs)), range(len(answer.signs))
+    return (
+        len(gold.signs) == len(answer.signs)
+        and all(any(alike(i, k) for k in places[1]) for i in places[0])
+        and all(any(alike(i, k) for i in places[0]) for k in places[1])
+    )
+
+
+def _without(node: Node) -> Node:
+    """Return a list of intervals that leaves out single points, as `Without`; anything else as it is."""
+    match node:
+        case ListNode(nodes) if all(isinstance(n, TupleNode) and n.brackets == "()" for n in nodes):
+            ends = [end for n in nodes for end in n.nodes]
+            gaps = list(zip(ends[1:-1:2], ends[2:-1:2], strict=False))
+            if ends[0] == Leaf("-\\infty") and ends[-1] == Leaf("\\infty") and all(a == b for a, b in gaps):
+                return Without(tuple(a for a, _ in gaps))
+    return node
+
+
 def _same_equation(gold: Node, answer: Node, rules: Rules) -> bool:
     """Tell whether two equations are the same: left side minus right side is the same up to a factor."""
     if not all(isinstance(node, (Named, Chain)) and node.difference for node in (gold, answer)):
         return False
     try:
-        g, a = rules.read(gold.difference), rules.read(answer.difference)
+        golds, answers = rules.read(gold.difference), rules.read(answer.difference)
     except Unreadable:  # x = (1, 2)
         return False
-    return is_scalar(g) and is_scalar(a) and same_up_to_a_factor(g, a)
+    close = has_long_decimal(gold.difference + answer.difference)
+    return any(same_up_to_a_factor(g, a, close) for g in golds for a in answers)
 
 
 def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:

@@ -6,8 +6,9 @@ import re
 
 from riskpo_openrlhf.verifiers.response import SPECIAL_TOKEN, after_thinking
 
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
+_BOX = re.compile(r"\\+(?:boxed|fbox)(?![a-zA-Z])")  # \\boxed too: a text may have been escaped
 _BOX_TOKEN = re.compile(rf"{_BOX.pattern}|\\.|[{{}}]", re.DOTALL)
+_BETWEEN_BOXES = re.compile(r"(?:[\s$,;、]|\\[()\[\],; ]|\\q?quad|\\?text\s*\{\s*(?:and|or)?\s*\}|and|or|和|或){1,40}")
 _BARE_CONTENT = re.compile(r"\s*([-+]?[\d.][^\s${}\\]*|\\[a-zA-Z]+(?:\{[^{}\n]*\}){0,2})")  # of \boxed 7
 _LINE = re.compile(
     r"^[ \t>*_#-]{0,20}(?:(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t*_]{0,10}[:：][\s*_]{0,10}(?P<answer>\S.*)"
@@ -18,24 +19,41 @@ _LINE = re.compile(
 
 def extract_answer(response: str) -> str | None:
     """Return the last answer of a response after its thinking; None if there is none."""
+    return extract_answers(response)[0]
+
+
+def extract_answers(response: str) -> tuple[str | None, str | None]:
+    r"""Return the last answer of a response, and the list that it ends if it is one of neighbouring boxes.
+
+    `\boxed{1} and \boxed{2}` gives `2` and `1, 2`.
+    """
     text = after_thinking(response)
     if text is None:
-        return None
-    start, answer = _last_box(text)
-    for match in _LINE.finditer(text, max(start, 0)):
-        line = match["number"] or SPECIAL_TOKEN.sub("", match["answer"]).strip().strip("*_`").strip()
-        # A box in the line is its answer; `_last_box` has found it.
+        return None, None
+    text = SPECIAL_TOKEN.sub("", text)
+    boxes = _last_boxes(text)
+    answer = boxes[-1][2] if boxes else None
+    joined = ", ".join(content for *_, content in boxes) if len(boxes) > 1 else None
+    for match in _LINE.finditer(text, boxes[-1][0] if boxes else 0):
+        line = match["number"] or match["answer"].strip().strip("*_`").strip()
+        # A box in the line is its answer, which has been found.
         if line and not _BOX.search(line):
-            answer = line
-    return answer
+            answer, joined = line, None
+    return answer, joined
 
 
-def _last_box(text: str) -> tuple[int, str | None]:
-    r"""Return place and content of the last `\boxed{…}` with matching braces, or `(-1, None)`; in one pass.
+def _last_boxes(text: str) -> list[tuple[int, int, str]]:
+    r"""Return start, end and content of the last `\boxed{…}` with matching braces, after its neighbours; in one pass.
 
     `\boxed 7` counts too. Of nested boxes the outermost counts. An empty box does not count.
     """
-    found: tuple[int, str | None] = (-1, None)
+    found: list[tuple[int, int, str]] = []
+
+    def add(start: int, end: int, content: str) -> None:
+        if found and not _BETWEEN_BOXES.fullmatch(text, found[-1][1], max(start, found[-1][1])):
+            found.clear()
+        found.append((start, end, content))
+
     if "box" not in text:
         return found
     opened: list[tuple[int, int] | None] = []  # per open brace: place of its \boxed and of its content
@@ -48,9 +66,9 @@ def _last_box(text: str) -> tuple[int, str | None]:
             box = None
         elif token == "}":
             if opened and (place := opened.pop()) and text[place[1] : match.start()].strip():
-                found = place[0], text[place[1] : match.start()].strip()
-        elif token in ("\\boxed", "\\fbox"):
+                add(place[0], match.end(), text[place[1] : match.start()].strip())
+        elif "box" in token:
             box = match
             if (bare := _BARE_CONTENT.match(text, match.end())) and (content := bare[1].rstrip(".,;:")):
-                found = match.start(), content
+                add(match.start(), bare.start(1) + len(content), content)
     return found

@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from riskpo_openrlhf.verifiers.math.expressions import is_scalar, read_expression
+from riskpo_openrlhf.verifiers.math.grammar import parse_expression
 from riskpo_openrlhf.verifiers.math.limits import Unreadable
-from riskpo_openrlhf.verifiers.math.numbers import CLOSE, PlainNumber, plain_number, same_number
+from riskpo_openrlhf.verifiers.math.numbers import PlainNumber, has_long_decimal, plain_number, same_number
+from riskpo_openrlhf.verifiers.math.symbolic import needs_calculus, same_symbolically
 from riskpo_openrlhf.verifiers.math.units import split_unit
-from riskpo_openrlhf.verifiers.math.values import EXACT, judged_by_math_verify, real_value, same_value
+from riskpo_openrlhf.verifiers.math.values import real_value, same_value
 from riskpo_openrlhf.verifiers.math.words import is_word, plain_words
 
 _BASE = re.compile(r"(\d+)_\{(?:\\text\{)?(\d{1,2}|[a-z]{3,5})\}?\}")
@@ -29,9 +30,9 @@ class Rules:
     rounded: bool
     fold_case: bool
 
-    def read(self, text: str):
-        """Read a text as a SymPy object. Raises `Unreadable`."""
-        return read_expression(text, self.fold_case)
+    def read(self, text: str) -> tuple[tuple, ...]:
+        """Parse an expression into a tree for each reading. Raises `Unreadable`."""
+        return parse_expression(text, self.fold_case)
 
 
 def same_leaf(gold: str, answer: str, rules: Rules) -> bool:
@@ -68,14 +69,18 @@ def _same_values(gold: str, answer: str, rules: Rules) -> bool:
         return True
     if g and a:
         return False
-    right = rules.read(answer)
+    if gold == answer:
+        return True
     try:
-        left = rules.read(gold)
-    except Unreadable:  # nothing but the same text equals it
-        return False
-    if is_scalar(left) and is_scalar(right):
-        return same_value(left, right, CLOSE if "." in gold + answer else EXACT)
-    return judged_by_math_verify(left, right)
+        answers = rules.read(answer)
+        golds = rules.read(gold)
+    except Unreadable:
+        if needs_calculus(gold + answer):
+            return same_symbolically(gold, answer)
+        rules.read(answer)
+        return False  # nothing but the same text equals a gold that can't be read
+    close = has_long_decimal(gold) or has_long_decimal(answer)
+    return any(same_value(left, right, close) for left in golds for right in answers)
 
 
 def _is_rounded(g: PlainNumber | None, a: PlainNumber | None, gold: str, answer: str, rules: Rules) -> bool:
@@ -89,6 +94,5 @@ def _is_rounded(g: PlainNumber | None, a: PlainNumber | None, gold: str, answer:
     if number:
         value = number.value
     else:
-        expression = rules.read(text)
-        value = real_value(expression) if is_scalar(expression) else None
+        value = real_value(rules.read(text)[0])
     return value is not None and abs(value - decimal.value) <= Fraction(1, 2 * 10**decimal.places)

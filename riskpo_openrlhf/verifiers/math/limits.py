@@ -7,11 +7,11 @@ MAX_COMMANDS = 200  # \frac, \binom, \sqrt, ^ and _ in an answer
 MAX_NESTED_NODES = 12  # lists in sets in equations …
 MAX_ELEMENTS = 100  # of a list or set
 MAX_DIGITS = 400  # of a number that is compared without algebra
-# The time of latex2sympy2_extended's parser explodes with length, nesting and bars of an expression.
-MAX_EXPRESSION = 600  # characters
-MAX_NESTED_BRACKETS = 20
-MAX_BARS = 8  # of |x|
+MAX_NESTED_BRACKETS = 40  # of an expression
 MAX_BITS = 200_000  # of a number that is worth evaluating
+MAX_PRECISION = 20_000  # digits
+MAX_TERMS = 5_000  # of sums and products, per evaluation
+MAX_CALCULUS = 200  # characters of an expression for SymPy, whose parser's time explodes
 
 
 class Unreadable(ValueError):

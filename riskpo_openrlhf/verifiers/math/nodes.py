@@ -43,12 +43,14 @@ class TupleNode:
 class Named:
     r"""A value with a name: `x = 5`, `f(x) = 2x`, `x \in [0, 1]`, `0 < x < 1`.
 
-    `difference` is the text of left side minus right side of an equation; None for other relations.
+    `difference` is the text of left side minus right side of an equation; None for other relations. `relation` is the
+    inequality that `x < 1` also is.
     """
 
     value: Node
     name: str
     difference: str | None = None
+    relation: Relation | None = None
 
     @property
     def stem(self) -> str:
@@ -73,6 +75,21 @@ class Chain:
 
 
 @dataclass(frozen=True)
+class Relation:
+    r"""Inequalities: each of `differences`, a text, is less than 0, or as its sign says: `<`, `\le` or `\ne`."""
+
+    differences: tuple[str, ...]
+    signs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Without:
+    r"""The real numbers but some: `x \ne 1`, `\mathbb{R}\setminus\{1, 2\}`."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of a matrix."""
 
@@ -82,7 +99,6 @@ class Row:
 @dataclass(frozen=True)
 class Matrix:
     nodes: tuple[Row, ...]
-    text: str
 
 
 @dataclass(frozen=True)
@@ -95,4 +111,4 @@ class Ratio:
         return Leaf("/".join(f"({node.text})" for node in self.nodes))
 
 
-Node = Leaf | ListNode | SetNode | TupleNode | Named | Chain | Row | Matrix | Ratio
+Node = Leaf | ListNode | SetNode | TupleNode | Named | Chain | Relation | Without | Row | Matrix | Ratio

@@ -7,6 +7,7 @@ import unicodedata
 from fractions import Fraction
 
 from riskpo_openrlhf.verifiers.math.brackets import closing_bracket
+from riskpo_openrlhf.verifiers.math.grammar import THIN_SPACE
 from riskpo_openrlhf.verifiers.math.limits import MAX_CHARACTERS, MAX_COMMANDS, Unreadable
 
 TEXT_COMMANDS = (
@@ -14,6 +15,7 @@ TEXT_COMMANDS = (
 )
 _SCALES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}",
            "trillion": "10^{12}"}  # fmt: skip
+_CHINESE_SCALES = {"万": 4, "亿": 8}
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp|gcd|lcm|det"
 _OTHER_NAMES = {"tg": "tan", "ctg": "cot", "arctg": "arctan", "lg": "log"}
 _CHARACTERS = {
@@ -26,7 +28,19 @@ _CHARACTERS = {
     "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "φ": r"\phi ", "º": "°",
     "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ",
     "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
-    "⟨": "(", "⟩": ")", "∖": r"\setminus ",
+    "⟨": "(", "⟩": ")", "∖": r"\setminus ", "。": ".",
+}  # fmt: skip
+_WITHOUT_BRACKETS = re.compile(rf"\\(?:{_FUNCTIONS}|sec)(?![a-zA-Z])\s*(?![(\[{{\s])")
+_SYNONYMS = {
+    synonym: name
+    for name, synonyms in {
+        r"\frac": r"\dfrac \tfrac \cfrac", r"\binom": r"\dbinom \tbinom", r"\emptyset": r"\varnothing \empty",
+        r"\le ": r"\leq \leqslant \le <= =<", r"\ge ": r"\geq \geqslant \ge >=", r"\ne ": r"\neq \ne !=",
+        r"\approx ": r"\approx \simeq \doteq", "=": r"\equiv \coloneqq := ==", "<": r"\lt", ">": r"\gt",
+        r"\{": r"\lbrace", r"\}": r"\rbrace", "(": r"\langle", ")": r"\rangle", "^": "**", r"\cdot ": r"* \times \ast",
+        "|": r"\vert \Vert \lvert \rvert \lVert \rVert \mid",
+    }.items()
+    for synonym in synonyms.split()
 }  # fmt: skip
 # Applied in this order. Each takes at most quadratic time, on a text of bounded length.
 _REWRITES = [
@@ -42,19 +56,24 @@ _REWRITES = [
         ),
         (r"(?<!\\)\\!\s*|\{\}", ""),
         (r"\s*\{\s*,\s*\}", ","),
-        (r"(?<!\\)\\(?:[,;:> ]|(?:quad|qquad|thinspace)(?![a-zA-Z]))|~", " "),
-        (r"\\(?:boxed|fbox|underline|text?color\s*\{[^{}]{0,40}\})\s*(?=\{)", ""),
+        (
+            r"(?<!\\)\\(?:[,;:> ]|(?:quad|qquad|thinspace)(?![a-zA-Z]))|~",
+            lambda m: THIN_SPACE if _WITHOUT_BRACKETS.search(m.string) else " ",
+        ),
+        (r"(?<![\^{])\\(?:boxed|fbox|underline|text?color\s*\{[^{}]{0,40}\})\s*(?=\{)", ""),
         # Words: units, functions, single letters.
         (rf"\\{TEXT_COMMANDS}\s*\{{", r"\\text{"),
         (rf"(?<=[\d}}])\s*\\text\{{\s*({'|'.join(_SCALES)})(?![a-z])\s*", lambda m: rf"\cdot {_SCALES[m[1]]}\text{{"),
         (rf"(?<=[\d}}])\s*({'|'.join(_SCALES)})(?![a-zA-Z])", lambda m: rf"\cdot {_SCALES[m[1]]} "),
+        (r"(?<=[\d}])(\s*(?:\\text\{\s*)?)([万亿])", lambda m: rf"\cdot 10^{{{_CHINESE_SCALES[m[2]]}}}{m[1]}"),
+        (r"[或和与及、]", ","),
         (r"\\text\{\s*\}", ""),
-        (r"(?<=[\d}])\s*\\text\{\s*(?:[A-Z]|\\?Omega|\\mu\s*[A-Za-z])\s*\}\s*$|(?<=\d)\s*\\Omega\s*$", ""),  # units
         (
             r"(?:[,;]|\(|\s\\text\{[^{}]{0,20}\}|(?<=\S)\s(?=\())\s*\(?\s*[a-z]\s*\\in\s*\\mathbb\s*\{?\s*[NZ]\s*\}?\s*\)?\s*$",
             "",
         ),
-        (r"\\text\{\s*([ie]|[A-Z]|-?\d[\d.,/]*)\s*\}", r" \1 "),
+        (r"^\s*[a-z]\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*[,;]", ""),
+        (r"(?<![a-zA-Z])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),
         (rf"\\text\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"^\s*\\text\{\s*(-?\d[^{}]*)\}\s*$", r"\1"),
         (
@@ -71,32 +90,16 @@ _REWRITES = [
         # Signs.
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
         (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
-        (r"\\[dtc]frac", r"\\frac"),
-        (r"\\[dt]binom", r"\\binom"),
         (r"\{([^{}]{1,99})\\choose(?![a-zA-Z])([^{}]{1,99})\}", r"\\binom{\1}{\2}"),
-        (r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<=|=<", r"\\le "),
-        (r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>=", r"\\ge "),
-        (r"\\(?:neq|ne)(?![a-zA-Z])|\\not\s*=|!=", r"\\ne "),
-        (r"\\lt(?![a-zA-Z])", "<"),
-        (r"\\gt(?![a-zA-Z])", ">"),
-        (r"\\(?:approx|simeq|doteq)(?![a-zA-Z])", r"\\approx "),
-        (r"\\(?:equiv|coloneqq)(?![a-zA-Z])|:=|==", "="),
-        (r"\\lbrace(?![a-zA-Z])", r"\\{"),
-        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
-        (r"\\langle(?![a-zA-Z])", "("),
-        (r"\\rangle(?![a-zA-Z])", ")"),
-        (r"\\(?:lvert|rvert|vert|mid)(?![a-zA-Z])", "|"),
-        (r"\\(?:varnothing|empty)(?![a-zA-Z])", r"\\emptyset"),
-        (r"\*\*", "^"),
-        (r"\*|\\(?:times|ast)(?![a-zA-Z])", r"\\cdot "),
+        (r"\\not\s*=", r"\\ne "),
+        (r"\\[a-zA-Z]+|[<>!:=]=|=<|\*\*?", lambda m: _SYNONYMS.get(m[0], m[0])),
         (r"(?<![a-zA-Z\\])(?:infinity|infty|inf|oo)(?![a-zA-Z])", r"\\infty "),
         (rf"(?<![a-zA-Z\\{{])({_FUNCTIONS}|sqrt|pi)(?![a-zA-Z])", r"\\\1 "),
         (r"\+\s*\\infty", r"\\infty"),
         (r"_\s*\{\s*\\(max|min)\s*\}", r"_{\1}"),
-        (r"(?<![a-zA-Z\\])I(?=\s*_)", r"\\iota "),  # latex2sympy2_extended takes I_0 for the imaginary unit
         (r"\\text\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])", ","),
-        (r",\s*(?:,\s*)+", ","),
-        (r"\s+", " "),
+        (rf"\s*{THIN_SPACE}\s*", THIN_SPACE),
+        (rf"[^\S{THIN_SPACE}]+", " "),
     )
 ]
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d{1,40}(?:\.\d{1,40})?)[eE]([+-]?\d{1,6})(?![\w.])")
@@ -116,13 +119,16 @@ def tidy(text: str) -> str:
     """Rewrite an answer. Raises `Unreadable` if it is too long or its brackets don't match."""
     if len(text) > MAX_CHARACTERS or "\x00" in text:
         raise Unreadable
-    if "\\begin" not in text:
+    if "\\\\begin" in text:  # an escaped text
+        text = text.replace("\\\\", "\\")
+    elif "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z{}()])", r"\\", text).replace("\\\\", " ")
     text = "".join(_CHARACTERS[c] if c in _CHARACTERS else unicodedata.normalize("NFKC", c) for c in text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = re.sub(r"^(?:[\s=,;]|\\approx(?![a-zA-Z]))+|[\s.,;\\]+$", "", text)
     text = _with_braces(text)
+    text = re.sub(r"\^(\{[^{}]*\})_(\{[^{}]*\})", r"_\2^\1", text)  # v^2_0
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
     text = _SPACED_THOUSANDS.sub(lambda match: match[1].replace(" ", ""), text)
     text = _REPEATING.sub(_repeating_decimal, text)

@@ -8,7 +8,8 @@ from fractions import Fraction
 
 from riskpo_openrlhf.verifiers.math.limits import MAX_DIGITS
 
-CLOSE = 1e-8  # relative, where a decimal stands for a value with more digits
+CLOSE_TO = 10**8  # a decimal may stand for a value with more digits that differs by one part in so many
+_LONG_DECIMAL = re.compile(r"\d+\.\d+")
 
 _DIGITS, _SOME_DIGITS = rf"\d{{1,{MAX_DIGITS}}}", rf"\d{{0,{MAX_DIGITS}}}"
 _DECIMAL = re.compile(rf"([+-]?)(?:({_DIGITS})|({_SOME_DIGITS})\.({_DIGITS})|({_DIGITS})\.)")
@@ -44,8 +45,13 @@ def plain_number(text: str) -> PlainNumber | None:
 
 
 def same_number(gold: PlainNumber, answer: PlainNumber) -> bool:
-    """Tell whether two numbers are equal; a decimal may differ from a number that is not whole by `CLOSE`."""
+    """Tell whether two numbers are equal; of two that are not whole, a decimal may differ by one in `CLOSE_TO`."""
     if gold.value == answer.value:
         return True
     close = (gold.is_decimal or answer.is_decimal) and not gold.is_whole and not answer.is_whole
-    return close and abs(gold.value - answer.value) <= CLOSE * abs(gold.value)
+    return close and abs(gold.value - answer.value) * CLOSE_TO <= abs(gold.value)
+
+
+def has_long_decimal(text: str) -> bool:
+    """Tell whether a text has a decimal of eight digits or more, which may stand for a value with more digits."""
+    return any(len(match[0].replace(".", "").strip("0")) >= 8 for match in _LONG_DECIMAL.finditer(text))

@@ -15,19 +15,28 @@ from riskpo_openrlhf.verifiers.math.nodes import (
     Named,
     Node,
     Ratio,
+    Relation,
     Row,
     SetNode,
     TupleNode,
+    Without,
 )
 from riskpo_openrlhf.verifiers.math.notation import tidy
 
 _SEPARATORS = {",", ";"}
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\in", "\\approx", "\\ne"}
 _TURNED = {">": "<", "\\ge": "\\le"}
-_MATRIX = re.compile(r"\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
+_MATRIX = re.compile(
+    r"([^&]*?)(?:\\cdot\s*)?\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}", re.DOTALL
+)
+_WITHOUT = re.compile(r"\\mathbb\s*\{?R\}?\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{(.*)\\\}")
+_OF_INTERVAL = re.compile(
+    r"(?<![a-zA-Z\\])[a-zA-Z]\s*(?=\([^()\[\],]+,[^()\[\],]+\]$|\[[^()\[\],]+,[^()\[\],]+\)$)"
+)  # t(0,4]
 _SYSTEM = re.compile(r"(?:\\\{)?\s*\\begin\s*\{(cases|aligned|gathered)\}(.*)\\end\s*\{\1\}", re.DOTALL)
 _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
+_LETTER = re.compile(r"(?:[a-zA-Z]|\\[a-z]+)\s*(?:_\{[^{}]*\})?'*")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _SYMBOLS = {"\\emptyset": SetNode(()), "\\mathbb{R}": TupleNode((Leaf("-\\infty"), Leaf("\\infty")), "()")}
 
@@ -54,14 +63,20 @@ def _node(text: str, level: int = 0) -> Node:
     for separators in (_SEPARATORS, {"\\cup"}):
         parts = [part for part in split(text, separators)[0] if part]
         if len(parts) > 1:
-            return ListNode(_nodes(parts, level + 1))
+            return _excluded(_nodes(parts, level + 1))
         text = parts[0] if parts else ""
+    if match := _WITHOUT.fullmatch(text):
+        return Without(_nodes(split(match[1], _SEPARATORS)[0], level + 1))
+    text = _OF_INTERVAL.sub("", text)
     parts, signs = split(text, _RELATIONS)
     if signs:
         return _relation(parts, signs, level + 1)
     if match := _MATRIX.fullmatch(text):
-        rows = [split(row, {"&"})[0] for row in _ROW_END.split(match[2]) if row.strip()]
-        return Matrix(tuple(Row(_nodes(row, level + 1)) for row in rows), text)
+        factor = {"": "", "-": "-1"}.get(match[1].strip(), match[1])
+        rows = [split(row, {"&"})[0] for row in _ROW_END.split(match[3]) if row.strip()]
+        if factor:
+            rows = [[rf"({factor})\cdot ({entry})" for entry in row] for row in rows]
+        return Matrix(tuple(Row(_nodes(row, level + 1)) for row in rows))
     if match := _SYSTEM.fullmatch(text):
         return _node(_ROW_END.sub(",", match[2].replace("&", "")), level + 1)
     if text in _SYMBOLS:
@@ -80,6 +95,22 @@ def _node(text: str, level: int = 0) -> Node:
 
 def _nodes(parts: list[str], level: int) -> tuple[Node, ...]:
     return tuple(_node(part, level) for part in parts)
+
+
+def _excluded(nodes: tuple[Node, ...]) -> Node:
+    r"""Return a list; `x \ne 1, 2` and `x \ne 1, x \ne 2` exclude both values."""
+    first = nodes[0]
+    if not (isinstance(first, Named) and isinstance(first.value, Without)):
+        return ListNode(nodes)
+    excluded = list(first.value.nodes)
+    for node in nodes[1:]:
+        if isinstance(node, Named) and isinstance(node.value, Without) and node.name == first.name:
+            excluded += node.value.nodes
+        elif isinstance(node, Leaf):
+            excluded.append(node)
+        else:
+            return ListNode(nodes)
+    return Named(Without(tuple(excluded)), first.name)
 
 
 def _bracketed(text: str, level: int) -> Node | None:
@@ -117,8 +148,18 @@ def _relation(parts: list[str], signs: list[str], level: int) -> Node:
         return _equation(parts, level)
     if signs == ["\\in"] and _is_name(parts[0]):
         return Named(_node(parts[1], level), _plain(parts[0]))
+    if signs == ["\\ne"] and _is_name(parts[0]):
+        return Named(Without(_nodes(parts[1:], level)), _plain(parts[0]))
+    if not set(signs) <= {"<", "\\le", ">", "\\ge", "\\ne"}:
+        sides = (f"{sign} {part}" for sign, part in zip(signs, parts[1:], strict=True))
+        return Leaf(" ".join([parts[0], *sides]))
     if signs[0] in (">", "\\ge"):
         parts, signs = parts[::-1], [_TURNED.get(sign, sign) for sign in signs[::-1]]
+    pairs = list(zip(parts, signs, parts[1:], strict=False))
+    relation = Relation(
+        tuple(f"{b}-({a})" if sign in _TURNED else f"{a}-({b})" for a, sign, b in pairs),
+        tuple(_TURNED.get(sign, sign) for sign in signs),
+    )
     if set(signs) <= {"<", "\\le"}:
         if len(parts) == 2 and _is_name(parts[0]):
             parts, signs = ["-\\infty", *parts], ["<", *signs]
@@ -126,14 +167,17 @@ def _relation(parts: list[str], signs: list[str], level: int) -> Node:
             parts, signs = [*parts, "\\infty"], [*signs, "<"]
         if len(parts) == 3 and _is_name(parts[1]):
             brackets = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
-            return Named(TupleNode(_nodes([parts[0], parts[2]], level), brackets), _plain(parts[1]))
-    return Leaf(" ".join([parts[0], *(f"{sign} {part}" for sign, part in zip(signs, parts[1:], strict=True))]))
+            interval = TupleNode(_nodes([parts[0], parts[2]], level), brackets)
+            return Named(interval, _plain(parts[1]), relation=relation)
+    return relation
 
 
-def _equation(sides: list[str], level: int) -> Named | Chain:
+def _equation(sides: list[str], level: int) -> Named | Chain | ListNode:
     if len(sides) == 2 and _is_name(sides[1]) and not _is_name(sides[0]):
         sides = sides[::-1]
     nodes = _nodes(sides, level)
+    if len(sides) > 2 and all(_LETTER.fullmatch(side) for side in sides[:-1]):  # x = y = z = 1
+        return ListNode(tuple(Named(nodes[-1], _plain(side), f"{side}-({sides[-1]})") for side in sides[:-1]))
     difference = f"{sides[0]}-({sides[1]})" if len(sides) == 2 else None
     if not _is_name(sides[0]):
         return Chain(nodes, _is_name(sides[0], sums=True), difference)

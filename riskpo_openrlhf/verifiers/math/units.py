@@ -1,45 +1,98 @@
-r"""Units: `10\text{ cm}^{2}` is the value 10 and the unit cm²."""
+r"""Units: `10\text{ cm}^{2}` is the value 10 and the unit cm²; `5\text{ J kg}^{-1}` is 5 and J/kg."""
 
 from __future__ import annotations
 
 import re
 
-_UNITS = {
-    "m": "m meter metre", "cm": "cm centimeter centimetre", "mm": "mm millimeter millimetre",
-    "km": "km kilometer kilometre", "ft": "ft foot feet", "in": "in inch inche", "yd": "yd yard", "mi": "mi mile",
-    "g": "g gram", "kg": "kg kilogram", "lb": "lb pound", "oz": "oz ounce", "l": "l liter litre",
-    "ml": "ml milliliter millilitre", "s": "s sec second", "min": "min minute", "h": "h hr hour", "day": "day",
-    "week": "week", "month": "month", "year": "year", "dollar": "dollar", "cent": "cent", "degree": "degree deg",
-    "radian": "radian rad", "mph": "mph", "unit": "unit",
+_NAMES = {
+    "m": "meter metre", "cm": "centimeter centimetre", "mm": "millimeter millimetre", "km": "kilometer kilometre",
+    "ft": "foot feet", "in": "inch inche", "yd": "yard", "mi": "mile", "g": "gram", "kg": "kilogram", "lb": "pound",
+    "oz": "ounce", "l": "L liter litre", "ml": "mL milliliter millilitre", "s": "sec second", "min": "minute",
+    "h": "hr hour", "day": "", "week": "", "month": "", "yr": "year", "dollar": "", "cent": "", "degree": "deg",
+    "rad": "radian", "mph": "", "unit": "", "mol": "mole", "erg": "", "eV": "", "cal": "calorie", "dyn": "dyne",
+    "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere amp", "C": "coulomb", "K": "kelvin",
+    "T": "tesla", "F": "farad", "H": "henry", "Pa": "pascal", "Hz": "hertz", "Wb": "weber",
+    "B": "byte", "S": "siemens", "G": "gauss", "M": "molar", "\\Omega": "ohm",
 }  # fmt: skip
-_UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in names.split()}
-_PLAIN_UNITS = sorted((name for name in _UNIT_OF if len(name) > 1 and name != "in"), key=len, reverse=True)
-_POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
-_EXPONENT = r"\s*(?:\^\s*\{?([23])\}?)?"
-# A single letter is a unit in \text only: 4c is a product.
-_WITH_UNIT = (
-    re.compile(r"(.*[^\s(\[{,])\s*\\text\s*\{([^{}]*)\}" + _EXPONENT, re.DOTALL),
-    re.compile(
-        rf"(.*[\d}})])\s*((?:(?:{'|'.join(_POWERS)})\.? )?(?:{'|'.join(_PLAIN_UNITS)})s?|km/h|m/s)" + _EXPONENT,
-        re.DOTALL,
-    ),
-    re.compile(r"(-?[\d.,/]+)\s+((?!alpha|beta|gamma|delta|theta|lambda|sigma|omega)[A-Za-z]{4,}(?:\s+[A-Za-z]+)*)()"),
-)
+_UNIT_OF = {name: unit for unit, names in _NAMES.items() for name in (unit, *names.split())}
+for _prefix in ("k", "M", "G", "m", "c", "n", "p", "\\mu"):
+    for _unit in ("m", "s", "g", "N", "J", "W", "V", "A", "C", "F", "Pa", "Hz", "eV", "mol", "\\Omega", "T", "cal"):
+        _UNIT_OF.setdefault(_prefix + _unit, _prefix + _unit)
+# Without \text, letters are mostly a product: 4c, 2nm. These are units.
+_PLAIN = {name for name in _UNIT_OF if len(name) > 2} | set("cm mm km ft yd mi kg lb oz ml mL hr Hz eV kJ kW".split())
+_POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+_EXPONENT = r"(?:\s*\^\s*\{?\s*-?\s*\d\s*\}?)?"
+_TEXT = rf"\\text\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}{_EXPONENT}"
+_LETTERS = rf"(?:\\mu\s*)?(?:[a-zA-Z]+|\\Omega(?![a-zA-Z])){_EXPONENT}"
+_MORE = rf"(?:\s*(?:/|\\cdot)?\s*\(?\s*(?:{_TEXT}|{_LETTERS})\s*\)?)*"
+_WITH_TEXT = re.compile(rf"(.*?[^\s(\[{{,\\])(\s*)(?:\\cdot\s*)?((?:\\mu\s*)?{_TEXT}{_MORE})", re.DOTALL)
+_WITH_PLAIN = re.compile(rf"(.*?[\d}})])(\s*)((?:(?:{'|'.join(_POWERS)})\.? )?{_LETTERS}{_MORE})", re.DOTALL)
+_WITH_WORDS = re.compile(r"(-?[\d.,/]+)\s+([A-Za-z]{4,}(?:\s+[A-Za-z]+)*)")
+_WITH_CHINESE = re.compile(r"(.*[\d})])\s*(?:\\text\s*\{\s*)?[\u4e00-\u9fff]+\s*\}?", re.DOTALL)
+_GREEK = re.compile(r"(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega)\b")
+_PARTS = r"((?:\\text\{[^{}]*\}|\^\{[^{}]*\}|\\cdot|\s)+)"
+_FRACTION = re.compile(rf"\\frac\{{{_PARTS}\}}\{{{_PARTS}\}}\s*$")
+_TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu ?)?(?:\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
 # A second answer or a condition: no unit.
-_NO_UNIT = re.compile(r"\d|\b(?:or|and|if|otherwise|when|unless|not|maybe|possibly|either|both)\b")
+_NO_UNIT = re.compile(r"\d|\b(?:or|and|if|otherwise|when|unless|not|maybe|possibly|either|both|where|for)\b")
+_NUMERIC = re.compile(r"(?:[\d.,+\-/*^(){}\s!]|\\(?:frac|sqrt|pi|cdot|approx)(?![a-zA-Z])|e(?=\^))+")
 
 
 def split_unit(text: str) -> tuple[str, str]:
     r"""Split an answer into value and unit: `10\text{ cm}^{2}` gives `("10", "cm2")`. An unknown unit is dropped."""
-    match = next(filter(None, (pattern.fullmatch(text) for pattern in _WITH_UNIT)), None)
-    if not match:
-        return (text.rstrip("% "), "%") if text.endswith("%") else (text, "")
-    words = match[2].lower().replace(".", " ").split()
-    if words[:1] != ["mod"] and _NO_UNIT.search(match[2].lower()):
-        return text, ""
-    power = match[3] or _POWERS.get(words[0] if words else "", "")
-    names = [word for word in words if word not in _POWERS]
-    if names[:1] == ["mod"]:
-        return match[1].strip(), " ".join(names)
-    unit = _UNIT_OF.get(names[0]) or _UNIT_OF.get(names[0].removesuffix("s")) if len(names) == 1 else None
-    return match[1].strip(), unit + power if unit else ""
+    if text.endswith("%"):
+        return text.rstrip("% "), "%"
+    text = _FRACTION.sub(r"\1/(\2)", text)
+    if match := _WITH_TEXT.fullmatch(text):
+        value, space, tail = match.groups()
+        words = re.sub(r"\\text|\^\s*\{?\s*-?\s*\d|[{}]", " ", tail).lower().split()
+        if words[:1] == ["mod"]:
+            return value, " ".join(words)
+        unit, spaced = _unit(tail), space or re.match(r"\\text\s*\{\s", tail)
+        is_letter = all(len(word) == 1 and word.isascii() for word in words)  # 3\text{A}+2\text{B} has no unit
+        if "\\text" in value or (is_letter and not (unit and (spaced or _NUMERIC.fullmatch(value)))):
+            return text, ""
+        return (text, "") if unit is None and _NO_UNIT.search(" ".join(words)) else (value, unit or "")
+    if (match := _WITH_PLAIN.fullmatch(text)) and (unit := _unit(match[3])):
+        names = re.findall(r"[a-zA-Z]+", match[3])
+        is_quotient = len(names) > 1 and (match[2] or match[3].startswith("m/s")) and _NUMERIC.fullmatch(match[1])
+        if (
+            _PLAIN & {*names, *(name.removesuffix("s") for name in names)}
+            or is_quotient
+            or (match[2] and "Omega" in names)
+        ):
+            return match[1], unit
+    if match := _WITH_WORDS.fullmatch(text):
+        if not _GREEK.match(match[2]) and not _NO_UNIT.search(match[2].lower()):
+            return match[1], ""
+    if match := _WITH_CHINESE.fullmatch(text):
+        return match[1], ""
+    return text, ""
+
+
+def _unit(tail: str) -> str | None:
+    """Return the usual form of a unit, as `kg1 m1 s-2`; None if a part is not known."""
+    powers: dict[str, int] = {}
+    sign, in_brackets, next_power, last, name = 1, False, 1, 1, ""
+    for token in _TOKEN.finditer(re.sub(r"\\text|\\cdot|[{}]", " ", tail)):
+        if token[2]:
+            if not name:
+                return None
+            powers[name] += last * (int(token[1] + token[2]) - 1)
+        elif token[0] == "/" or token[0] == "per":
+            sign = -1
+        elif token[0] in "()":
+            in_brackets, sign = token[0] == "(", 1 if token[0] == ")" else sign
+        elif token[0].lower() in _POWERS:
+            next_power = _POWERS[token[0].lower()]
+        else:
+            word = token[0].replace(" ", "")
+            forms = (word, word.lower(), word.removesuffix("s"), word.lower().removesuffix("s"))
+            name = next((_UNIT_OF[form] for form in forms if form in _UNIT_OF), "")
+            if not name:
+                return None
+            last = sign * next_power
+            powers[name] = powers.get(name, 0) + last
+            sign, next_power = sign if in_brackets else 1, 1
+            last = last // abs(last)
+    return " ".join(f"{name}{power}" for name, power in sorted(powers.items())) or None

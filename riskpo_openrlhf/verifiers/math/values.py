@@ -1,93 +1,214 @@
-"""Compare SymPy expressions by their values at a few points; what has no value is compared by math-verify."""
+"""Compare the trees of `grammar.py` by value, to as many digits as the comparison needs.
+
+Two values are equal if their difference is below the rounding of the largest quantity in them. The number of digits
+is three times their range of magnitudes, so that what cancels is still seen. If it takes more than `MAX_PRECISION`
+digits, the comparison is not decided, and raises `Unreadable`.
+
+Formulas are compared at points. A letter in a floor, a factorial, a gcd and the like takes whole numbers.
+"""
 
 from __future__ import annotations
 
+import math
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
-from riskpo_openrlhf.verifiers.math.numbers import CLOSE
+import mpmath
+from mpmath import mp
 
-EXACT = 1e-20  # relative, between values computed to 30 digits
+from riskpo_openrlhf.verifiers.math.evaluate import Evaluation, Undefined, inexact
+from riskpo_openrlhf.verifiers.math.grammar import letters, nodes
+from riskpo_openrlhf.verifiers.math.limits import MAX_PRECISION, Unreadable
+from riskpo_openrlhf.verifiers.math.numbers import CLOSE_TO
+
+_DIGITS = 60  # of the first try
+_WHOLE = {"floor", "ceiling", "mod", "gcd", "lcm", "factorial", "double factorial", "binomial", "sum", "prod"}
+_NATURAL = _WHOLE - {"floor", "ceiling", "mod"}  # formulas with these are meant for 0, 1, 2, …
+_POINTS, _WHOLE_POINTS = 13, 48
+_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 
-def same_value(gold, answer, tolerance: float) -> bool:
-    """Tell whether two scalar expressions have the same values.
+def same_value(gold: tuple, answer: tuple, close: bool = False) -> bool:
+    """Tell whether two trees have the same values; `close`: values that differ by `CLOSE` are the same.
 
     Equality at the points is as good as a proof, unless somebody constructed the answer to be near.
     """
-    import mpmath
-    import sympy
-
-    if gold == answer:
-        return True
-    if gold.has(sympy.oo, sympy.zoo, sympy.nan) or answer.has(sympy.oo, sympy.zoo, sympy.nan):
-        return False
-    if tolerance == EXACT and gold.is_Rational and answer.is_Rational:
-        return False
-    complex_values = gold.has(sympy.I) or answer.has(sympy.I)
-    points = _points(gold, answer)
     agreed = 0
-    with mpmath.workdps(40):
-        for point, positive in points:
-            g, a = _evaluate(gold, point), _evaluate(answer, point)
-            if g is None or a is None:
-                continue
-            if _close(g, a, tolerance):
-                agreed += 1
-            elif positive or complex_values or not (g.imag or a.imag):
-                return False
-    return agreed > len(points) / 3 or (agreed == 0 and judged_by_math_verify(gold, answer))
+    for pair in _values(gold, answer) if gold != answer else ():
+        if not pair.is_equal(close):
+            return False
+        agreed += 1
+    return gold == answer or agreed >= (3 if letters(gold) | letters(answer) else 1)
 
 
-def same_up_to_a_factor(gold, answer) -> bool:
-    """Tell whether one scalar expression is the other times a number, as the two forms of an equation are."""
-    if not gold.free_symbols or gold.free_symbols != answer.free_symbols:
-        return False
-    values = [(_evaluate(gold, point), _evaluate(answer, point)) for point, _ in _points(gold, answer)]
-    ratios = [g / a for g, a in values if g and a]
-    return len(ratios) > 2 and all(_close(ratio, ratios[0], CLOSE) for ratio in ratios)
+def same_up_to_a_factor(gold: tuple, answer: tuple, close: bool = False, positive: bool = False) -> bool:
+    """Tell whether one tree is the other times a number, as the two forms of an equation are.
 
-
-def real_value(expression) -> Fraction | None:
-    """Return the value of a scalar expression to 30 digits; None if it has variables or is not real."""
-    value = _evaluate(expression, {})
-    return None if value is None or value.imag else Fraction(str(value.real))
-
-
-def judged_by_math_verify(gold, answer) -> bool:
-    """Compare what is no scalar: sets, matrices, relations."""
-    from math_verify import verify
-
-    return bool(verify(gold, answer, timeout_seconds=None))
-
-
-def _points(*expressions):
-    """Return points to evaluate at, `(values of the variables, all are positive)` each.
-
-    The values are in (0, 2), below 0, and whole. Variables of a formula are mostly lengths, masses and the like.
-    Formulas that are real for negative values must agree there too; others need not.
+    `positive`: the number must be positive, as in an inequality.
     """
-    import sympy
+    if not letters(gold) or letters(gold) != letters(answer):
+        return False
+    first, agreed = None, 0
+    for pair in _values(gold, answer, exactly=True):
+        if min(abs(pair.gold), abs(pair.answer)) <= pair.noise:
+            if not pair.is_equal(close):
+                return False
+            continue
+        first = first or pair
+        if not pair.times(first).is_equal(close) or (positive and not mp.re(pair.gold / pair.answer) > 0):
+            return False
+        agreed += 1
+    return agreed >= 3
 
-    symbols = sorted(set().union(*(expression.free_symbols for expression in expressions)), key=str)
-    if not symbols:
-        return [({}, True)]
-    points = [{s: sympy.Rational((37 * i + 11 * k) % 53 + 3, 29) for i, s in enumerate(symbols)} for k in range(5)]
-    points[3] = {s: -value for s, value in points[3].items()}
-    points[4] = {s: value * (-1) ** i for i, (s, value) in enumerate(points[4].items(), 1)}
-    whole = {s: sympy.Integer(sympy.prime(len(symbols) - i + 1)) for i, s in enumerate(symbols)}
-    return [(point, k not in (3, 4)) for k, point in enumerate([*points, whole])]
+
+@dataclass(frozen=True)
+class Pair:
+    """Two values, both exact or both of `digits`. `noise` is what rounding can make of their difference."""
+
+    gold: object
+    answer: object
+    noise: object
+    digits: int = _DIGITS
+
+    def is_equal(self, close: bool) -> bool:
+        allowed = max(abs(self.gold), abs(self.answer)) * int(close) / CLOSE_TO
+        return abs(self.gold - self.answer) <= max(self.noise, allowed)
+
+    def times(self, other: Pair) -> Pair:
+        """Return a pair that is equal if gold and answer have one ratio in both pairs."""
+        if type(self.gold) is not type(other.gold):
+            self, other = (Pair(inexact(p.gold), inexact(p.answer), p.noise) for p in (self, other))
+        noise = self.noise * (abs(other.gold) + abs(other.answer)) + other.noise * (abs(self.gold) + abs(self.answer))
+        return Pair(self.gold * other.answer, self.answer * other.gold, noise)
 
 
-def _evaluate(expression, point: dict):
-    """Return the value at a point as an mpmath number of 30 digits; None if there is none."""
-    import mpmath
-
-    parts = expression.evalf(30, subs=point).as_real_imag()
-    if not all(part.is_Float or part.is_Rational for part in parts):
+def real_value(tree: tuple) -> Fraction | None:
+    """Return the value of a tree to many digits; None if it has letters or is not real."""
+    if letters(tree):
         return None
-    return mpmath.mpc(*(part._to_mpmath(100) for part in parts))
+    with mp.workdps(_DIGITS):
+        try:
+            value = Evaluation({}, False).value(tree)
+        except Undefined:
+            return None
+        return value if isinstance(value, Fraction) else Fraction(mpmath.nstr(value, 40))
 
 
-def _close(x, y, tolerance: float) -> bool:
-    size = max(abs(x), abs(y))
-    return abs(x - y) <= tolerance * size or size < 1e-80
+def _values(gold: tuple, answer: tuple, exactly: bool = False) -> Iterator[Pair]:
+    """Yield the values of two trees at each point where both have one. Without letters, raises `Unreadable`.
+
+    `exactly`: values that are seen to differ are still worked out to all digits.
+    """
+    complex_values = any(node == ("constant", "i") for tree in (gold, answer) for node in nodes(tree))
+    in_bars = _letters_in(gold, "abs") and not _letters_in(answer, "abs")  # ln|x| is not ln x
+    for point in _points(gold, answer):
+        evaluation = Evaluation(point, complex_values)
+        try:
+            pair = _pair(evaluation, gold, answer, exactly)
+            with mp.workdps(pair.digits):
+                yield pair
+        except Undefined:
+            if in_bars and _has_value(evaluation, gold):
+                yield Pair(0, 1, 0)
+        except Unreadable:  # a formula may be too large at some points
+            if not point:
+                raise
+
+
+def _has_value(evaluation: Evaluation, tree: tuple) -> bool:
+    try:
+        evaluation.value(tree)
+    except Undefined:
+        return False
+    return True
+
+
+def _pair(evaluation: Evaluation, gold: tuple, answer: tuple, exactly: bool) -> Pair:
+    """Evaluate two trees to as many digits as decide about their difference."""
+    digits, size = _DIGITS, 0
+    most = MAX_PRECISION // 4 if evaluation.point else MAX_PRECISION
+    while True:
+        with mp.workdps(digits):
+            g, a = evaluation.value(gold), evaluation.value(answer)
+            if isinstance(g, Fraction) and isinstance(a, Fraction):
+                return Pair(g, a, 0)
+            size = size or math.ceil(evaluation.bits * 0.30103) + 1
+            g, a = inexact(g), inexact(a)
+            noise = mp.mpf(10) ** (size + 20 - digits) * mp.mpf(2) ** evaluation.largest
+            if digits >= 3 * size + 50 or (abs(g - a) > noise and not exactly):
+                return Pair(g, a, noise, digits)
+        digits = 3 * size + 50
+        if digits > most:
+            raise Unreadable
+
+
+def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
+    """Yield values of the letters: whole numbers, fractions in (0, 2), below 0, and larger ones."""
+    names = sorted(letters(gold) | letters(answer))
+    if not names:
+        yield {}
+        return
+    whole, real, natural = _whole_letters(gold, answer)
+    positive = _positive_letters(gold, answer)
+    draws = random.Random(0)
+    for k in range(_WHOLE_POINTS if whole else _POINTS):
+        point = {}
+        for i, name in enumerate(names):
+            negative = name not in positive and k % 4 == 3
+            if name in whole and not (name in real and k % 2):
+                low = 0 if name in natural else -9
+                point[name] = Fraction(k + low if len(names) == 1 and k < 36 else draws.randint(low, 12))
+                if k % 8 == 5 and name not in natural:
+                    point[name] = Fraction(draws.choice((64, 100, 127, 128, 243, 1000, 1023, 1024)))
+            elif k == 5:
+                point[name] = Fraction(_PRIMES[-i % len(_PRIMES)])
+            elif k % 2 == 0 and k > 5:
+                point[name] = Fraction(draws.randint(60, 900), 29)
+            else:
+                point[name] = Fraction((37 * i + 11 * k) % 53 + 3, 29) * (
+                    -1 if negative and (k == 3 or draws.random() < 0.6) else 1
+                )
+        yield point
+
+
+def _whole_letters(*trees: tuple) -> tuple[set[str], set[str], set[str]]:
+    """Return the letters that take whole numbers, those of them that take others too, and those not below 0."""
+    whole, real, natural = set(), set(), set()
+    for node in (node for tree in trees for node in nodes(tree)):
+        if node[0] in _WHOLE:
+            bounds = ("*", *node[2:4]) if node[0] in ("sum", "prod") else node
+            whole |= letters(bounds)
+            if node[0] in ("floor", "ceiling"):
+                real |= {name for name in letters(node) if name[0] not in "ijklmnpqNMK"}
+            elif node[0] in _NATURAL:
+                natural |= letters(bounds)
+        elif node[0] == "^" and (node[1] == ("constant", "i") or (not letters(node[1]) and _is_negative(node[1]))):
+            whole |= letters(node[2])
+        elif node[0] in ("sin", "cos", "tan", "cot") and ("constant", "pi") in set(nodes(node)):
+            whole |= {name for name in letters(node) if name in ("k", "m", "n")}
+    return whole, real, natural
+
+
+def _is_negative(tree: tuple) -> bool:
+    return tree[0] in ("number", "*") and (real_value(tree) or 0) < 0
+
+
+def _positive_letters(gold: tuple, answer: tuple) -> set[str]:
+    """Return the letters that stand for positive quantities.
+
+    They have an index, are Greek or capitals, or are under a root of the gold, and stand in no bars. Coordinates and
+    angles may be negative.
+    """
+    in_bars = _letters_in(gold, "abs") | _letters_in(answer, "abs")
+    physical = {name for name in letters(gold) if "_" in name or name[0] == "\\" or name[0].isupper()}
+    found = (_letters_in(gold, "root") | physical) - in_bars
+    return {
+        name for name in found if not re.match(r"[xyzt](?![a-z])|\\(?:theta|phi|varphi|alpha|beta|gamma|psi)", name)
+    }
+
+
+def _letters_in(tree: tuple, kind: str) -> set[str]:
+    return {name for node in nodes(tree) if node[0] == kind for name in letters(node)}

@@ -9,6 +9,7 @@ from riskpo_openrlhf.verifiers.math.notation import TEXT_COMMANDS
 
 _MARKUP = re.compile(rf"\\{TEXT_COMMANDS}\s*\{{|[{{}}$\"]|\\[(), ]")
 _CHOICE = re.compile(r"\( ?(?P<bracketed>[a-z]) ?\)(?: .*)?|(?P<plain>[a-z])(?:[).:](?: .*)?)?")
+_LABEL = re.compile(r"(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? (?=\(? ?[a-j]\b(?! [a-z]))")
 _SECOND_CHOICE = re.compile(r"\(?\b[a-h][).:]|\b(?:and|or|both)\b")
 
 
@@ -20,6 +21,7 @@ def plain_words(text: str) -> str:
     if len(text) > MAX_CHARACTERS:
         return ""
     words = " ".join(_MARKUP.sub(" ", text).split()).strip(" .").lower()
+    words = _LABEL.sub("", words)
     if match := _CHOICE.fullmatch(words):
         rest = words[match.end(match.lastgroup) + 1 :]
         return "" if _SECOND_CHOICE.search(rest) else match[match.lastgroup]

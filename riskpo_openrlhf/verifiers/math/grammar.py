@@ -1,0 +1,320 @@
+r"""Read an expression in LaTeX as a tree: a tokenizer and a recursive-descent parser, standard library only.
+
+A tree is a tuple: `("number", Fraction)`, `("letter", name)`, `("constant", name)`, `("+", …)`, `("*", …)`,
+`("^", base, exponent)`, `("sum" or "prod", letter, first, last, term)`, `("apply", name, …)` for an unknown function,
+or the name of a function of `values.py` and its arguments. No text is evaluated as Python.
+
+What binds how: a function without brackets takes the factors after it, up to `\cdot`, `/`, `+` or the next function:
+`\sin 2x\cos x` is sin(2x) cos x, and `\ln 2\cdot 3` is 3 ln 2. Braces or brackets end its argument: `\sin{x}/x`. Where
+writers differ, as in `\cos\theta\, r` and `\cos\theta(1+r)`, there are two readings: `short` ends the argument there.
+A product without a sign binds tighter than a quotient: `1/2x` is 1/(2x).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from fractions import Fraction
+
+from riskpo_openrlhf.verifiers.math.limits import MAX_NESTED_BRACKETS, Unreadable
+
+THIN_SPACE = "\u2009"  # \\, in a text with functions
+_TOKEN = re.compile(rf"\d+\.?\d*|\.\d+|\\[a-zA-Z]+|\\.|{THIN_SPACE}|\S")
+_MINUS = ("number", Fraction(-1))
+_GREEK = (
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma "
+    "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega hbar ell partial "
+    "nabla"
+)
+_LETTERS = {f"\\{name}" for name in _GREEK.split()} | {"\\odot", "\\oplus", "\\circ", "\\star", "\\prime", "'"}
+_CONSTANTS = {"e": "e", "i": "i", "\\pi": "pi", "\\infty": "infinity"}
+_ACCENTS = "dot ddot bar hat vec tilde overline overrightarrow mathcal mathbb mathfrak widehat".split()
+_ACCENTS = {f"\\{name}" for name in _ACCENTS}
+FUNCTIONS = {
+    f"\\{name}": name.replace("arc", "a", 1).replace("cosec", "csc")
+    for name in "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log exp".split()
+}
+_INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan", "cot": "acot"}
+_LISTED = {"\\max": "max", "\\min": "min", "\\gcd": "gcd", "\\lcm": "lcm"}
+_CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
+_AROUND = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceiling"}
+_ENDS = {"", "+", "-", "\\cdot", "/", "\\mod", ",", ";", "=", "<", ">", "!", "^", "_", THIN_SPACE, "%", "°", ":", "&"}
+_ENDS |= set(_CLOSING.values()) - {"|"}
+
+
+@functools.lru_cache(maxsize=4096)
+def parse_expression(text: str, fold_case: bool) -> tuple[tuple, ...]:
+    """Parse a text into a tree for each reading. With `fold_case`, M is m. Raises `Unreadable`."""
+    tokens = _TOKEN.findall(text)
+    return tuple(dict.fromkeys(_Parser(tokens, fold_case, short).whole() for short in (False, True)))
+
+
+class _Parser:
+    def __init__(self, tokens: list[str], fold_case: bool, short: bool):
+        self.tokens, self.fold_case, self.short = [*tokens, ""], fold_case, short
+        self.place = self.depth = self.bars = 0
+        self.bound: list[str] = []  # letters of sums, which are never the imaginary unit
+
+    @property
+    def next(self) -> str:
+        return self.tokens[self.place]
+
+    def take(self, *expected: str) -> str:
+        token = self.next
+        if expected and token not in expected:
+            raise Unreadable
+        self.place += 1
+        return token
+
+    def whole(self) -> tuple:
+        tree = self.sum()
+        if self.next:
+            raise Unreadable
+        return tree
+
+    def sum(self) -> tuple:
+        self.depth += 1
+        if self.depth > MAX_NESTED_BRACKETS:
+            raise Unreadable
+        terms = [self.term()]
+        while self.next in ("+", "-"):
+            terms.append(self.term())
+        self.depth -= 1
+        return terms[0] if len(terms) == 1 else ("+", *terms)
+
+    def term(self) -> tuple:
+        sign = 1
+        while self.next in ("+", "-", THIN_SPACE):
+            sign = -sign if self.take() == "-" else sign
+        product = self.factors()
+        while self.next in ("\\cdot", "/", "\\mod"):
+            operator = self.take()
+            minus = self.next == "-" and self.take()
+            factor = self.factors()
+            if operator == "\\mod":
+                product = ("mod", product, factor)
+            else:
+                product = _times(product, factor if operator == "\\cdot" else ("^", factor, _MINUS))
+            sign = -sign if minus else sign
+        return product if sign == 1 else _times(_MINUS, product)
+
+    def factors(self, of_function: bool = False) -> tuple:
+        """Parse neighbours, which are factors; `of_function`: of a function without brackets."""
+        found: list[tuple] = []
+        while True:
+            if self.next == THIN_SPACE:
+                if of_function and self.short and found:
+                    break
+                self.take()
+                continue
+            if self.next in _ENDS or (self.next == "|" and self.bars):
+                break
+            if of_function and found and (self.next in FUNCTIONS or self.next in _LISTED):
+                break
+            if of_function and found and self.short and (self.next in ("(", "[", "e") or self.next == "\\sqrt"):
+                if self.next == "e" or found[-1][0] != "number":
+                    break
+            if self.next[0] in "0123456789." and self.tokens[self.place - 1][:1].isdigit() and found:
+                raise Unreadable  # 1 0
+            found.append(self.power())
+        if not found:
+            raise Unreadable
+        return functools.reduce(_times, found)
+
+    def power(self) -> tuple:
+        base = self.atom()
+        while self.next in ("!", "^"):
+            if self.take() == "^":
+                base = ("^", base, self.script())
+            elif self.next == "!":
+                self.take()
+                base = ("double factorial", base)
+            else:
+                base = ("factorial", base)
+        return base
+
+    def script(self) -> tuple:
+        """Parse the argument of `^` or of a command: a group, or one atom."""
+        if self.next == "{":
+            return self.group()
+        if self.next == "-":
+            self.take()
+            return _times(_MINUS, self.atom())
+        return self.atom()
+
+    def group(self) -> tuple:
+        opening = self.take()
+        bars, self.bars = self.bars, int(opening == "|")
+        tree = self.sum()
+        self.bars = bars
+        self.take(_CLOSING[opening])
+        return (_AROUND[opening], tree) if opening in _AROUND else tree
+
+    def raw_group(self) -> str:
+        """Return the text of a group, without spaces and text commands, or of one token."""
+        if self.next != "{":
+            return self.take()
+        depth, start = 0, self.place
+        while True:
+            token = self.take()
+            depth += (token == "{") - (token == "}")
+            if not token:
+                raise Unreadable
+            if depth == 0:
+                parts = self.tokens[start + 1 : self.place - 1]
+                return "".join(part for part in parts if part not in ("\\text", "{", "}", THIN_SPACE))
+
+    def arguments(self) -> list[tuple]:
+        """Parse a list in brackets."""
+        closing = _CLOSING[self.take("(", "[", "\\{", "{")]
+        bars, self.bars, trees = self.bars, 0, [self.sum()]
+        while self.next in (",", ";"):
+            self.take()
+            trees.append(self.sum())
+        self.bars = bars
+        self.take(closing)
+        return trees
+
+    def atom(self) -> tuple:
+        token = self.next
+        if token in _ENDS:
+            raise Unreadable
+        if token in _CLOSING:
+            return self.group()
+        self.take()
+        if token[0] in "0123456789.":
+            return ("number", Fraction(token + "0" if token.endswith(".") else token))
+        if token in FUNCTIONS:
+            return self.function(FUNCTIONS[token])
+        if token in _LISTED:
+            return (_LISTED[token], *self.arguments())
+        if token == "\\frac":
+            return self.fraction()
+        if token == "\\binom":
+            return ("binomial", self.script(), self.script())
+        if token == "\\sqrt":
+            index = self.group() if self.next == "[" else ("number", Fraction(2))
+            return ("root", index, self.script())
+        if token in ("\\sum", "\\prod"):
+            return self.series(token[1:])
+        if token == "\\Gamma" and self.next == "(":
+            return ("factorial", ("+", self.group(), _MINUS))
+        return self.letter(token)
+
+    def function(self, name: str) -> tuple:
+        base = power = None
+        while self.next in ("_", "^"):
+            if self.take() == "_":
+                base = self.script()
+            else:
+                power = self.script()
+        if name == "log":
+            base, name = base or ("number", Fraction(10)), "log"
+        elif base:
+            raise Unreadable
+        if power == _MINUS and name in _INVERSE:
+            name, power = _INVERSE[name], None
+        while self.next == THIN_SPACE:
+            self.take()
+        if self.next in ("{", "(", "["):
+            argument = self.group()
+        else:
+            minus = self.next == "-" and self.take()
+            argument = self.factors(of_function=True)
+            argument = _times(_MINUS, argument) if minus else argument
+        tree = (name, argument, base) if base else (name, argument)
+        return ("^", tree, power) if power else tree
+
+    def fraction(self) -> tuple:
+        start = self.place
+        above = self.raw_group()
+        below = self.raw_group()
+        # A derivative is a quantity of its own: dx/dt is not x/t.
+        if match := re.fullmatch(r"(d|\\partial)(\^\d)?(\\?[a-zA-Z].*)", above):
+            if below.startswith(match[1]) and below != match[1] and not re.search(r"[-+]", above):
+                return ("letter", f"{above}/{below}")
+        if above in ("d", "\\partial") and re.match(rf"{re.escape(above)}\\?[a-zA-Z]", below):
+            raise Unreadable  # of the expression that follows
+        self.place = start
+        return _times(self.script(), ("^", self.script(), _MINUS))
+
+    def series(self, name: str) -> tuple:
+        self.take("_")
+        self.take("{")
+        letter = self.letter(self.take(), bound=True)
+        if letter[0] != "letter":
+            raise Unreadable
+        self.take("=")
+        first = self.sum()
+        self.take("}")
+        self.take("^")
+        last = self.script()
+        if ("constant", "infinity") in (first, last):
+            raise Unreadable
+        self.bound.append(letter[1])
+        term = self.term_of_series()
+        self.bound.pop()
+        return (name, letter, first, last, term)
+
+    def term_of_series(self) -> tuple:
+        product = self.factors()
+        while self.next in ("\\cdot", "/"):
+            product = _times(product, self.factors() if self.take() == "\\cdot" else ("^", self.factors(), _MINUS))
+        return product
+
+    def letter(self, token: str, bound: bool = False) -> tuple:
+        r"""Parse a letter with accents, primes and index: one quantity. Before `(t)` it is a function."""
+        if token in _ACCENTS:
+            name = f"{token[1:]} {self.raw_group()}"
+        elif token == "\\text":
+            word = self.raw_group()
+            name = word if re.fullmatch("[a-zA-Z]", word) else f"text {word}"
+            if not word:
+                raise Unreadable
+        elif token in _LETTERS or re.fullmatch(r"[^\W\d_]", token) or token in _CONSTANTS:
+            name = token
+        else:
+            raise Unreadable
+        plain = name
+        while self.next == "'":
+            name += self.take()
+        if self.next == "_":
+            self.take()
+            name += f"_{self.raw_group()}"
+            while self.next == "'":
+                name += self.take()
+        if plain == name in _CONSTANTS and not (bound or name in self.bound):
+            return ("constant", _CONSTANTS[name])
+        name = name.lower() if self.fold_case and not name.startswith("\\") else name
+        if self.next == "(" and not bound:
+            start = self.place
+            arguments = self.arguments()
+            simple = len(arguments) > 1 or (arguments[0][0] in ("letter", "number") and self.place == start + 3)
+            if name == "f" or simple:
+                return ("apply", name, *arguments)
+            self.place = start
+        return ("letter", name)
+
+
+def _times(x: tuple, y: tuple) -> tuple:
+    if x == _MINUS and y[0] == "number":
+        return ("number", -y[1])
+    return ("*", *(x[1:] if x[0] == "*" else (x,)), y)
+
+
+def letters(tree: tuple) -> frozenset[str]:
+    """Return the names of a tree's letters, without those that a sum binds."""
+    if tree[0] in ("number", "constant"):
+        return frozenset()
+    if tree[0] == "letter":
+        return frozenset((tree[1],))
+    found = frozenset().union(*(letters(part) for part in tree[1:] if isinstance(part, tuple)))
+    return found - {tree[1][1]} if tree[0] in ("sum", "prod") else found
+
+
+def nodes(tree: tuple):
+    """Yield a tree and all its parts."""
+    yield tree
+    for part in tree[1:]:
+        if isinstance(part, tuple):
+            yield from nodes(part)

@@ -1,0 +1,421 @@
+"""Classes of answers on which graders go wrong: drawn pairs whose verdict follows from the mathematics, and a table.
+
+Each generator writes a value in two notations, or two values, and knows the verdict from exact arithmetic in Python.
+`math_cases.jsonl` holds answers from public reports about graders, and variations of them.
+"""
+
+import json
+import math as mathematics
+import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import mpmath
+import pytest
+
+from riskpo_openrlhf.verifiers import geometry, math
+from riskpo_openrlhf.verifiers.math import verify
+from riskpo_openrlhf.verifiers.math.compare import EQUAL, compare
+from riskpo_openrlhf.verifiers.response import response_of
+
+CASES = [
+    json.loads(line) for line in (Path(__file__).parents[1] / "data/math_cases.jsonl").read_text("utf-8").splitlines()
+]
+
+
+def test_the_table_of_public_cases_has_no_wrong_acceptance_and_few_refusals(capsys):
+    verifiers = {"math": math.verify, "geometry": geometry.verify}
+    with ThreadPoolExecutor(2) as threads:
+        verdicts = threads.map(lambda case: verifiers[case["verifier"]](case["response"], case["gold"]), CASES)
+    table = Counter()
+    for case, verdict in zip(CASES, verdicts, strict=True):
+        outcome = "right" if verdict.correct == case["expected"] else "accepted" if verdict.correct else "refused"
+        table[case["kind"], outcome] += 1
+    with capsys.disabled():
+        for kind in sorted({kind for kind, _ in table}):
+            counts = [table[kind, outcome] for outcome in ("right", "accepted", "refused")]
+            if counts[1] + counts[2]:
+                print(f"\n{kind}: {counts[0]} right, {counts[1]} wrong ones accepted, {counts[2]} right ones refused")
+    total = Counter(outcome for (_, outcome), count in table.items() for _ in range(count))
+    assert total["accepted"] == 0
+    assert total["right"] >= 0.97 * len(CASES)
+
+
+# Generators: (gold, answer, verdict).
+
+
+def floors(draw: random.Random):
+    r"""Floors and ceilings of a whole number: \lfloor (an+b)/c \rfloor + d."""
+    a, b, c, d = draw.randint(1, 5), draw.randint(-4, 4), draw.randint(2, 6), draw.randint(-3, 3)
+    gold = rf"\left\lfloor\frac{{{a}n{b:+d}}}{{{c}}}\right\rfloor{d:+d}"
+    if draw.random() < 0.5:
+        shift = draw.randint(-2, 2)
+        answer = draw.choice(
+            (
+                rf"\lceil ({a}n{b - c + 1:+d})/{c} \rceil{d:+d}",
+                rf"{d + shift}+\lfloor \frac{{{a}n{b - shift * c:+d}}}{{{c}}} \rfloor",
+                rf"{d}-\lceil \frac{{{-b}-{a}n}}{{{c}}} \rceil",
+            )
+        )
+        return gold, answer, True
+    e, f, g = draw.choice(((a, b + c, c), (a, b, c + 1), (a + 1, b, c), (a, b + draw.randint(1, c - 1), c)))
+    same = all((a * n + b) // c == (e * n + f) // g for n in range(-200, 400))
+    return gold, rf"\lfloor \frac{{{e}n{f:+d}}}{{{g}}} \rfloor{d:+d}", same
+
+
+def halves(draw: random.Random):
+    r"""\lceil n/k\rceil against formulas that agree with it for some n only."""
+    k, d = draw.randint(2, 7), draw.randint(1, 9)
+    wrong = draw.choice(
+        (
+            rf"\lfloor n/{k}\rfloor+{d + 1}",
+            rf"\lceil \frac{{n}}{{{k + 1}}}\rceil+{d}",
+            rf"\frac{{n}}{{{k}}}+{d}",
+            rf"\lceil\sqrt{{n}}\rceil+{d}",
+            rf"\frac{{n+{k - 1}}}{{{k}}}+{d}",
+        )
+    )
+    right = rf"\left\lfloor\frac{{n+{k - 1}}}{{{k}}}\right\rfloor+{d}"
+    return rf"\lceil n/{k}\rceil+{d}", *draw.choice(((right, True), (wrong, False)))
+
+
+def divisors(draw: random.Random):
+    """Greatest common divisors, remainders, factorials and binomials of whole numbers."""
+    k = draw.randint(2, 6)
+    return draw.choice(
+        (
+            (r"\gcd(m,n)", rf"\gcd(n, m{draw.choice('+-')}{k}n)", True),
+            (r"\gcd(m,n)", rf"\gcd(m,n+{k})", False),
+            (rf"n \bmod {k}", rf"n-{k}\left\lfloor\frac{{n}}{{{k}}}\right\rfloor", True),
+            (rf"n \bmod {k}", rf"n \bmod {k + 1}", False),
+            (rf"\gcd(n,{k})", rf"\gcd(n,{2 * k})", False),
+            (rf"\frac{{(n+{k})!}}{{n!}}", rf"\prod_{{j=1}}^{{{k}}} (n+j)", True),
+            (rf"\frac{{(n+{k})!}}{{n!}}", rf"\prod_{{j=0}}^{{{k}}} (n+j)", False),
+            (rf"\binom{{n+{k}}}{{{k}}}", rf"\frac{{(n+{k})!}}{{{k}!\,n!}}", True),
+            (rf"\binom{{n+{k}}}{{{k}}}", rf"\binom{{n+{k}}}{{{k + 1}}}", False),
+            (r"\operatorname{lcm}(m,n)", r"\frac{mn}{\gcd(n,m)}", True),
+        )
+    )
+
+
+def parities(draw: random.Random):
+    """Signs that change with n, and sums with n as their bound."""
+    a, b = draw.randint(1, 5), draw.randint(2, 5)
+    return draw.choice(
+        (
+            (r"(-1)^n", r"\cos n\pi", True),
+            (r"(-1)^{n+1}", r"-\cos(n\pi)", True),
+            (r"(-1)^{n}", r"(-1)^{n+1}", False),
+            (rf"\frac{{{a}(1-(-1)^n)}}{{n\pi}}", rf"\frac{{{a}(1-\cos n\pi)}}{{\pi n}}", True),
+            (rf"{a}n\bmod 2", rf"\frac{{1-(-1)^{{{a}n}}}}{{2}}", True),
+            (rf"{b}^{{n+1}}-1", rf"{b - 1}\sum_{{k=0}}^{{n}} {b}^k", True),
+            (rf"{b}^{{n+1}}-1", rf"{b - 1}\sum_{{k=1}}^{{n}} {b}^k", False),
+            (rf"\frac{{{a}n(n+1)}}{{2}}", rf"\sum_{{i=1}}^n {a}i", True),
+            (rf"\frac{{{a}n(n+1)}}{{2}}", rf"\sum_{{i=1}}^{{n-1}} {a}i", False),
+            (r"2^n", r"\sum_{k=0}^n \binom{n}{k}", True),
+            (rf"\left(1+(-1)^n\right){a}", f"{2 * a}", False),
+        )
+    )
+
+
+def tiny(draw: random.Random):
+    """Values whose difference is far below a double's precision, and equal ones written in another way."""
+    a, b = draw.sample(range(50, 4000), 2)
+    k, c = draw.randint(10, 900), draw.randint(1, 9)
+    root, power = rf"\sqrt{{10^{{{2 * k}}}+{c}}}", rf"10^{{{k}}}"
+    n = 10 ** draw.randint(3, 60)
+    return draw.choice(
+        (
+            (rf"e^{{-{a}}}", rf"e^{{-{b}}}", False),
+            (rf"e^{{-{a}}}", rf"\frac{{1}}{{e^{{{a}}}}}", True),
+            ("1", rf"1-e^{{-{a}}}", False),
+            ("0", rf"e^{{-{a}}}", False),
+            (rf"1-10^{{-{k}}}\sqrt2", rf"1-10^{{-{k}}}\sqrt3", False),
+            (rf"1-10^{{-{k}}}\sqrt8", rf"1-2\cdot10^{{-{k}}}\sqrt2", True),
+            (root, power, False),
+            (f"{root}-{power}", rf"\frac{{{c}}}{{{root}+{power}}}", True),
+            (rf"\sqrt{{{n + 1}}}-\sqrt{{{n}}}", rf"\frac{{1}}{{\sqrt{{{n}}}+\sqrt{{{n + 1}}}}}", True),
+            (rf"\sqrt{{{n + 1}}}-\sqrt{{{n}}}", rf"\frac{{1}}{{2\sqrt{{{n}}}}}", False),
+            (rf"\frac{{\sqrt{{2}}}}{{{a // 4}!}}", rf"\frac{{\sqrt2}}{{{a // 4 + 1}!}}", False),
+            (rf"\pi+10^{{-{k}}}", r"\pi", False),
+            (rf"\ln(1+e^{{-{a}}})", "0", False),
+            (rf"\tanh {k}", "1", False),
+            (rf"y=x+e^{{-{k}}}", "y=x", False),
+            (rf"y=2x+2e^{{-{k}}}", rf"x-\frac{{y}}{{2}}+e^{{-{k}}}=0", True),
+            (rf"xe^{{-{a}}}", rf"xe^{{-{b}}}", False),
+            (rf"xe^{{-{k}}}", rf"\frac{{x}}{{e^{{{k}}}}}", True),
+        )
+    )
+
+
+def radicals(draw: random.Random):
+    r"""\sqrt{a}+\sqrt{b} and \sqrt{a+b+2\sqrt{ab}}, right or wrong by the exact square."""
+    a, b = draw.randint(2, 40), draw.randint(2, 40)
+    off = draw.choice((0, 0, 1, -1))
+    answer = rf"\sqrt{{{a + b}+2\sqrt{{{a * b + off}}}}}"
+    return rf"\sqrt{{{a}}}+\sqrt{{{b}}}", answer, off == 0
+
+
+FUNCTIONS = (r"\sin", r"\cos", r"\tan", r"\ln", r"\arctan")
+
+
+def products_of_functions(draw: random.Random):
+    """Factors in any order; a function without brackets ends at a sign, at braces and at the next function."""
+    factors = []
+    for _ in range(draw.randint(1, 2)):
+        name, argument = draw.choice(FUNCTIONS), draw.choice(("x", "2x", r"\theta"))
+        factors.append((rf"{name}({argument})", rf"{name}{{{argument}}}", rf"{name} {argument}"))
+    factors += [("y", "y", "y")] * draw.randint(0, 1) + [(str(n := draw.randint(2, 9)),) * 3]
+    gold = r"\cdot ".join(f"({factor[0]})" for factor in factors)
+    draw.shuffle(factors)
+    answer = r"\cdot ".join(factor[draw.choice((0, 1, 2))] for factor in factors)
+    divisor = draw.choice((None, "g", "11"))
+    if divisor:
+        gold, answer = rf"\frac{{{gold}}}{{{divisor}}}", f"{answer}/{divisor}"
+    if draw.random() < 0.3:
+        return gold, answer.replace(str(n), str(n + 1)), False
+    return gold, answer, True
+
+
+def swallowed(draw: random.Random):
+    """A factor after a sign is no part of the argument."""
+    a, b = draw.sample(range(2, 12), 2)
+    quotient = mpmath.almosteq(mpmath.log(mpmath.mpf(a) / b), mpmath.log(a) / b)
+    return draw.choice(
+        (
+            (rf"\ln {a * b}", rf"\ln {a}\cdot {b}", False),
+            (rf"\ln\frac{{{a}}}{{{b}}}", rf"\ln{{{a}}}/{b}", quotient),
+            (rf"{b}\ln {a}", rf"\ln {a}\cdot {b}", True),
+            (rf"\sin {a * b}x", rf"\sin {a}x\cdot {b}", False),
+            (rf"{b}\log_{{{a}}} 5", rf"\log_{{{a}}}{{5}}\cdot {b}", True),
+            (rf"\frac{{\sin {a}\theta}}{{{b}g}}", rf"\sin{{{a}\theta}}/({b}g)", True),
+            (rf"r\cos {a}\theta", rf"\cos{{{a}\theta}}\, r", True),
+        )
+    )
+
+
+def indexed_letters(draw: random.Random):
+    """Any letter with any index is one quantity."""
+    names = draw.sample(["E", "e", r"\gamma", r"\Gamma", "I", "i", "S", "N", "O", "Q", "C", r"\pi", r"\beta", "d"], 2)
+    index = draw.sample(["n", "1", "2", r"\odot", r"\text{max}", "ij", "0", r"\oplus", r"\infty", "k+1"], 2)
+    a, b = draw.sample(range(2, 9), 2)
+    x, y = rf"{names[0]}_{{{index[0]}}}", rf"{names[0]}_{{{index[1]}}}"
+    return draw.choice(
+        (
+            (rf"{a}{x}+{b}{y}", rf"{b} {y} + {a} {x}", True),
+            (rf"{a}{x}+{b}{y}", rf"{a} {y} + {b} {x}", False),
+            (rf"\frac{{{x}}}{{{a}}}+\frac{{{y}}}{{{b}}}", rf"\frac{{{b}{x}+{a}{y}}}{{{a * b}}}", True),
+            (x, y, False),
+            (rf"{x}^{{{a}}}", rf"{x}^{{{b}}}", False),
+            (rf"\frac{{\partial {x}}}{{\partial t}}", rf"\frac{{\partial {y}}}{{\partial t}}", False),
+        )
+    )
+
+
+def positive_quantities(draw: random.Random):
+    """A root of physical quantities may be taken apart; a root of a square of a coordinate is its absolute value."""
+    k, (a, b) = draw.randint(2, 9), draw.sample([r"\rho_0", "r_0", "G", "h", "m", r"\lambda", "L", "g"], 2)
+    return draw.choice(
+        (
+            (rf"\sqrt{{{k * k}\pi {a} {b}^2}}", rf"{k} {b} \sqrt{{\pi {a}}}", True),
+            (rf"\sqrt{{\frac{{{k}{a}}}{{{b}}}}}", rf"\frac{{\sqrt{{{k}{a} {b}}}}}{{{b}}}", True),
+            (rf"\sqrt{{{k * k}\pi {a} {b}^2}}", rf"{k + 1} {b} \sqrt{{\pi {a}}}", False),
+            (rf"\sqrt{{{k * k}x^2}}", rf"{k}x", False),
+            (rf"{k}x", rf"{k}|x|", False),
+            (rf"{k}\left|a\right|", rf"{k}a", False),
+        )
+    )
+
+
+def inequalities(draw: random.Random):
+    """An inequality times a positive number is the same; times a negative one, its sign turns."""
+    a, b, c = (draw.choice([n for n in range(-6, 7) if n]) for _ in range(3))
+    k = draw.choice([n for n in range(-4, 5) if n])
+    sign, turned = draw.choice(((r"<", r">"), (r"\le", r"\ge"), (r">", r"<"), (r"\geq", r"\leq")))
+    right = draw.random() < 0.6
+    other = sign if (k > 0) == right else turned
+    return rf"{a}x{b:+d}y {sign} {c}", rf"{k * a}x{k * b:+d}y {other} {k * c}", right
+
+
+def systems(draw: random.Random):
+    """Named values, tuples, chains and what is left out of the reals."""
+    a, b, c = draw.sample(range(-9, 10), 3)
+    low, high = sorted((a, b))
+    return draw.choice(
+        (
+            (f"(x,y)=({a},{b})", f"x={a}, y={b}", True),
+            (f"(x,y)=({a},{b})", f"y={b}, x={a}", True),
+            (f"(x,y)=({a},{b})", f"x={b}, y={a}", False),
+            (f"x={a}, y={b}, z={c}", f"({a},{b},{c})", True),
+            (f"x={a}, y={b}, z={c}", f"({b},{a},{c})", False),
+            (f"x=y={a}, z={c}", f"z={c}, x={a}, y={a}", True),
+            (f"x=y={a}, z={c}", f"z={a}, x={c}, y={a}", False),
+            (rf"x\ne {a}", rf"(-\infty,{a})\cup({a},\infty)", True),
+            (rf"(-\infty,{low})\cup({low},{high})\cup({high},\infty)", rf"x\neq {high}, x \neq {low}", True),
+            (rf"\mathbb{{R}}\setminus\{{{a},{b}\}}", rf"x \ne {a}, {b}", True),
+            (rf"x\ne {a}", rf"(-\infty,{b})\cup({b},\infty)", False),
+            (rf"\max(x,{a})", rf"\max\{{{a},x\}}", True),
+            (rf"\max(x,{a})", rf"\min(x,{a})", False),
+        )
+    )
+
+
+UNITS = {("m", "s"): "m/s", ("km", "h"): "km/h", ("g", "cm^3"): "g/cm^3", ("J", "kg"): "J/kg", ("W", "m^2"): "W/m^2"}
+
+
+def units(draw: random.Random):
+    """Quotients of units in the notations of papers; another unit is another answer."""
+    number = draw.choice((f"{draw.randint(2, 99)}", f"{draw.randint(2, 99)}.5", r"3\times10^{5}", r"\frac{7}{2}"))
+
+    def written(pair):
+        top, (bottom, _, power) = pair[0], pair[1].partition("^")
+        raised = f"^{{{power}}}" if power else ""
+        return draw.choice(
+            (
+                rf"\mathrm{{~{top}}} / \mathrm{{{bottom}}}{raised}",
+                rf"\ \text{{{top} {bottom}}}^{{-{power or 1}}}",
+                rf"\,\mathrm{{{top}\,{bottom}^{{-{power or 1}}}}}",
+                rf"\text{{ {top}/{bottom}}}{raised}",
+                rf"\ \mathrm{{{top}}}\cdot\mathrm{{{bottom}}}^{{-{power or 1}}}",
+            )
+        )
+
+    first, second = draw.sample(list(UNITS), 2)
+    return draw.choice(
+        (
+            (number, number + written(first), True),
+            (number + written(first), number, True),
+            (number + written(first), number + written(first), True),
+            (number + written(first), number + written(second), False),
+            (number, f"9{number}" + written(first), False),
+        )
+    )
+
+
+def letters_that_are_no_units(draw: random.Random):
+    """What stands behind a number is part of the answer unless it is marked as a unit."""
+    a, b, letter = draw.randint(2, 9), draw.randint(2, 9), draw.choice("ABCNKVTm")
+    return draw.choice(
+        (
+            (f"{a}", rf"{a}\Omega", False),
+            (rf"{a}\Omega", f"{a}", False),
+            (f"{a}", rf"{a}\,\Omega", True),
+            (f"{a}", f"{a}{letter}", False),
+            (f"{a}", rf"{a}\text{{ {letter}}}", True),
+            (rf"{a}\text{{A}}+{b}\text{{B}}", rf"{a}A+{b}", False),
+            (rf"{a}A+{b}B", rf"{a}\text{{A}}+{b}\text{{B}}", True),
+            (rf"x^{a}\text{{{letter}}}", f"x^{a}", False),
+            (rf"{a}\text{{ J}}", rf"{a}\text{{ N}}", False),
+        )
+    )
+
+
+def escaped_and_chinese(draw: random.Random):
+    """Doubled backslashes, Chinese endings, and the word before a choice."""
+    a, b, choice = draw.randint(2, 99), draw.randint(2, 99), draw.choice("ABCDE")
+    other = draw.choice([letter for letter in "ABCDE" if letter != choice])
+    return draw.choice(
+        (
+            (rf"\frac{{{a}}}{{{b}}}", rf"\\frac{{{a}}}{{{b}}}", True),
+            (rf"\sqrt{{{a}}}", rf"\\sqrt{{{a}}}", True),
+            (f"{a}", f"{a}" + draw.choice(("元", "个", "度", "。", "个。", r"\text{ 厘米}", r"\text{平方米}")), True),
+            (f"{a}", f"{a}或{a + b}", False),
+            (f"{a}0000", f"{a}万", True),
+            (choice, rf"\text{{Option {choice}}}", True),
+            (choice, draw.choice((f"Option ({choice})", f"option {choice}.", f"Choice {choice}")), True),
+            (choice, f"Option {other}", False),
+            (choice, f"Option {choice} or {other}", False),
+        )
+    )
+
+
+GENERATORS = [
+    floors, halves, divisors, parities, tiny, radicals, products_of_functions, swallowed, indexed_letters,
+    positive_quantities, inequalities, systems, units, letters_that_are_no_units, escaped_and_chinese,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("generator", GENERATORS, ids=lambda generator: generator.__name__)
+def test_a_drawn_answer_gets_the_verdict_that_the_mathematics_gives(generator):
+    draw = random.Random(generator.__name__)
+    drawn = dict.fromkeys(generator(draw) for _ in range(60))
+    assert {right for *_, right in drawn} == {True, False}
+    assert [(*pair, right) for *pair, right in drawn if (compare(*pair) == EQUAL) != right] == []
+
+
+def test_a_floor_is_taken_at_whole_numbers_of_every_kind():
+    for k in range(2, 8):
+        for d in range(1, k):
+            gold, answer = rf"\lfloor n/{k}\rfloor", rf"\lfloor (n+{d})/{k}\rfloor"
+            assert compare(gold, answer) != EQUAL
+    assert compare(r"\lfloor x\rfloor", "x") != EQUAL
+    assert compare(r"\lfloor\log_2 n\rfloor", r"\lceil\log_2(n+1)\rceil-1") == EQUAL
+
+
+def test_binomials_are_those_of_the_definition():
+    for n in range(12):
+        for k in range(n + 1):
+            assert compare(str(mathematics.comb(n, k)), rf"\binom{{{n}}}{{{k}}}") == EQUAL
+            assert compare(str(mathematics.comb(n, k) + 1), rf"\binom{{{n}}}{{{k}}}") != EQUAL
+
+
+def test_a_finite_sum_is_the_sum_of_its_terms():
+    draw = random.Random(7)
+    for _ in range(20):
+        a, b, n = draw.randint(1, 5), draw.randint(-3, 3), draw.randint(1, 30)
+        value = sum(Fraction(a * k + b, k) for k in range(1, n + 1))
+        text = rf"\sum_{{k=1}}^{{{n}}} \frac{{{a}k{b:+d}}}{{k}}"
+        assert compare(f"{value.numerator}/{value.denominator}", text) == EQUAL
+        assert compare(f"{value.numerator + 1}/{value.denominator}", text) != EQUAL
+
+
+# The text around an answer.
+
+ENDS = [
+    "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<|end_of_text|>", "<end_of_turn>", "[|endofturn|]",
+    "</s>", "<eos>", "<seed:eos>", "<|return|>", "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<|user|>",
+    "<|role_end|>",
+    "<SPECIAL_12>", "<|endofturn|>", "<end_of_utterance>", "[EOS]", "<pad><pad>",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("answer", ["Answer: 5", "#### 5", r"\boxed{5}"])
+def test_the_token_that_ends_a_turn_is_no_part_of_the_answer(answer, end):
+    assert verify(f"We add.\n{answer}{end}", "5").correct
+    assert verify(response_of(f"Q: We add.\n{answer}{end}\n", "Q:"), "5").correct
+    assert not verify(f"We add.\n{answer}{end}", "6").correct
+
+
+def test_a_channel_of_thoughts_is_thinking_and_the_final_one_is_the_answer():
+    thought = r"<|channel|>analysis<|message|>maybe \boxed{4}<|end|>"
+    answer = r"<|start|>assistant<|channel|>final<|message|>It is \boxed{5}.<|return|>"
+    for response in (thought + answer, response_of("Q" + thought + answer, "Q")):
+        assert verify(response, "5").correct and not verify(response, "4").correct
+    assert verify(thought, "4").status == "no_answer"
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "correct"),
+    [
+        (r"The roots are $\boxed{1}$ and $\boxed{2}$.", "1, 2", True),
+        (r"\boxed{2}, \boxed{1}", "1, 2", True),
+        (r"\(\boxed{1}\), \(\boxed{2}\) and \(\boxed{3}\)", r"\{1,2,3\}", True),
+        (r"\boxed{1}, \boxed{2}", "2", True),
+        (r"\boxed{1}, \boxed{2}, \boxed{3}", "1, 2", False),
+        (r"\boxed{1}, \boxed{2}", "1, 2, 3", False),
+        (r"First \boxed{1}. Then we find \boxed{2}.", "1, 2", False),
+        (r"\boxed{1} and \boxed{2}", "1", False),
+        ("\\boxed{1} and \\boxed{2}\nAnswer: 1", "1, 2", False),
+        (r"\boxed{5} or \boxed{6}", "5", False),
+    ],
+)
+def test_neighbouring_boxes_are_a_list_if_the_gold_is_exactly_it(response, gold, correct):
+    assert verify(response, gold).correct is correct
+
+
+@pytest.mark.parametrize("response", [r"So \\boxed{5}.", r"\\[ x = \\boxed{5} \\]", r"x \\ \boxed{5}", r"\\\boxed{5}"])
+def test_a_box_is_found_in_an_escaped_text(response):
+    assert verify(response, "5").correct and not verify(response, "6").correct
