@@ -13,6 +13,7 @@ Python source that raises if the program is wrong. Optional in each: `time_limit
 
 from __future__ import annotations
 
+import ast
 import base64
 import gzip
 import json
@@ -43,10 +44,7 @@ def check_tests(tests: dict) -> dict:
         if type(value) not in (int, float) or not 0 < value < 1e6:
             raise ValueError(f"{name} {value!r} is not allowed: a number above 0")
     if kind == "assert":
-        try:
-            compile(tests["check"], "check", "exec")
-        except (SyntaxError, TypeError, ValueError) as error:
-            raise ValueError(f"`check` is not Python source: {error}") from None
+        _check_check(tests["check"])
         return tests
     if kind == "functional" and not (isinstance(tests["function"], str) and tests["function"].isidentifier()):
         raise ValueError(f"function {tests['function']!r} is not the name of a function")
@@ -63,6 +61,24 @@ def check_tests(tests: dict) -> dict:
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"test {i} of {tests['function']}: not JSON: {error}") from None
     return tests
+
+
+def _check_check(source: str) -> None:
+    """Raise `ValueError` unless the source is Python in which something can fail."""
+    try:
+        compile(source, "check", "exec")
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise ValueError(f"`check` is not Python source: {error}") from None
+    tests = [node.test for node in nodes if isinstance(node, ast.Assert)]
+    if any(isinstance(test, ast.Tuple) and test.elts for test in tests):
+        raise ValueError("`check` asserts a tuple, which is always true: write `assert a, b` without brackets")
+    called = [node.func for node in nodes if isinstance(node, ast.Call)]
+    names = [getattr(function, "attr", getattr(function, "id", "")) for function in called]
+    may_fail = any(name.lower().startswith(("assert", "fail")) or name in ("exit", "_exit") for name in names)
+    asserts = any(not (isinstance(test, ast.Constant) and test.value) for test in tests)
+    if not (asserts or may_fail or any(isinstance(node, ast.Raise) for node in nodes) or "unittest" in source):
+        raise ValueError("`check` asserts nothing, so every program would pass: let it raise if a program is wrong")
 
 
 def read_tests(gold: str) -> dict:
