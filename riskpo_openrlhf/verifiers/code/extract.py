@@ -9,7 +9,7 @@ from riskpo_openrlhf.verifiers.response import after_thinking
 
 MOST = 4  # candidates that are tried
 
-_OPENING = re.compile(r"^(?:([^\n]*?)(`{3,})|([ \t]*)(~{3,}))[ \t]*([^`\n]*)\n", re.MULTILINE)
+_OPENING = re.compile(r"(?:(?<!`)(`{3,})(?!`)|^[ \t]*(~{3,})(?!~))([^`\n]*)\n", re.MULTILINE)
 _PYTHON = re.compile(r"\{?\s*\.?(?:python|py|pypy)(?:3(?:\.\d+)?)?(?![\w.+#-])", re.IGNORECASE)
 # What of Python may hold a fence without being one: strings and comments. An unfinished string is none.
 _LITERAL = (
@@ -39,28 +39,34 @@ def extract_programs(response: str) -> list[str]:
 
 def _blocks(text: str, aware: bool) -> list[tuple[str, str]]:
     """Return the tag and content of every fenced block that is closed and not empty."""
-    found, place = [], 0
+    found, place, unclosed = [], 0, set()
     while opening := _OPENING.search(text, place):
-        before, fence, tag = opening[1] or opening[3] or "", opening[2] or opening[4], opening[5].strip()
-        code = aware and (not tag or _PYTHON.match(tag))
-        end = _end(text, opening.end(), fence, code)
+        fence, tag = opening[1] or opening[2], opening[3].strip()
+        python = not tag or _PYTHON.match(tag)
+        end = _end(text, opening.end(), fence, aware and python, unclosed)
         if end is None:
             place = opening.end()
             continue
+        before = text[text.rfind("\n", 0, opening.start()) + 1 : opening.start()]
         content = text[opening.end() : end[0]]
-        indent = len(before) if not before.strip() else 0
-        content = textwrap.dedent(re.sub(rf"(?m)^[ \t]{{1,{indent}}}", "", content) if indent else content)
+        if before and not before.strip():
+            content = re.sub(rf"(?m)^[ \t]{{1,{len(before)}}}", "", content)
+        content = textwrap.dedent(content)
         if content.strip():
             found.append((tag, content))
         place = end[1]
     return found
 
 
-def _end(text: str, start: int, fence: str, code: bool) -> tuple[int, int] | None:
-    """Return where the block's content ends and where its closing fence ends."""
+def _end(text: str, start: int, fence: str, aware: bool, unclosed: set[str]) -> tuple[int, int] | None:
+    """Return where the block's content ends and where its closing fence ends. `unclosed`: patterns without a match."""
     closing = re.escape(fence[0]) + f"{{{len(fence)},}}"
-    pattern = rf"(?s:{_LITERAL})|({closing})" if code else rf"({closing})"
-    for match in re.compile(pattern).finditer(text, start):
-        if match[1]:
-            return match.span(1)
+    lines, anywhere = rf"(?m)^[ \t]*({closing})[ \t]*$", f"({closing})"
+    for pattern in (rf"(?s:{_LITERAL})|({closing})",) if aware else (lines, anywhere):
+        if pattern in unclosed:
+            continue
+        for match in re.compile(pattern).finditer(text, start):
+            if match[1]:
+                return match.span(1)
+        unclosed.add(pattern)
     return None

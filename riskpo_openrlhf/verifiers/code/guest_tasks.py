@@ -85,7 +85,7 @@ def load(config: dict, name: str) -> types.ModuleType:
 def is_idle(source: str) -> bool:
     """Tell whether a text that is Python does nothing, such as the printed line `3` or `yes, 7`."""
     body = ast.parse(source).body
-    bare = all(isinstance(statement, ast.Expr) for statement in body)
+    bare = all(isinstance(s, ast.Expr) or isinstance(s, ast.AnnAssign) and not s.value for s in body)
     return bare and not any(isinstance(node, (ast.Call, ast.Await)) for s in body for node in ast.walk(s))
 
 

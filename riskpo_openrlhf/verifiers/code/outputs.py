@@ -75,8 +75,12 @@ def same_result(output: bytes, expected: str, tolerance: float | None = None) ->
 
 
 def read_json(text: str | bytes):
-    """Read JSON with decimals in place of floats, and of whole numbers that are too long for `int`."""
-    return json.loads(text, parse_float=_real, parse_int=lambda digits: (int, Decimal)[len(digits) > 4000](digits))
+    """Read JSON with decimals in place of floats. Integers that are too long for `int` keep their digits."""
+    return json.loads(text, parse_float=_real, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | tuple[str]:
+    return int(digits) if len(digits) <= 4000 else (digits,)
 
 
 def _real(text: str) -> Decimal | float:
@@ -99,7 +103,7 @@ def _close(value: Decimal, expected: Decimal, tolerance: float) -> bool:
     """Tell whether a value is within the tolerance of a real number, or rounds to the decimals that it shows."""
     if not (value.is_finite() and expected.is_finite()):
         return False
-    allowed = Decimal(tolerance) * max(Decimal(1), abs(expected))
+    allowed = Decimal(str(tolerance)) * max(Decimal(1), abs(expected))
     if -expected.as_tuple().exponent >= PLACES:
         allowed = max(allowed, Decimal((0, (5,), expected.as_tuple().exponent - 1)))
     return abs(value - expected) <= allowed

@@ -21,6 +21,8 @@ import pickletools
 import zlib
 from pathlib import Path
 
+from riskpo_openrlhf.verifiers.code.outputs import read_json
+
 KINDS = ("stdin", "functional", "assert")
 MAX_DECODED_BYTES = 1 << 29
 
@@ -36,13 +38,16 @@ def check_tests(tests: dict) -> dict:
         raise ValueError(f"a test set is an object with `kind` one of {', '.join(KINDS)}, not {kind!r}")
     kind = tests["kind"]
     own = {"stdin": {"tests"}, "functional": {"tests", "function"}, "assert": {"check"}}[kind]
-    allowed = {"kind", "time_limit", "memory_mb", *own}
+    allowed = {"kind", "time_limit", "memory_mb", *own} | ({"tolerance"} if "tests" in own else set())
     if not own <= tests.keys() <= allowed:
         raise ValueError(f"a test set of kind {kind!r} has the fields {sorted(allowed)}, this one {sorted(tests)}")
     for name in ("time_limit", "memory_mb"):
         value = tests.get(name, 1)
         if type(value) not in (int, float) or not 0 < value < 1e6:
             raise ValueError(f"{name} {value!r} is not allowed: a number above 0")
+    tolerance = tests.get("tolerance", 0)
+    if type(tolerance) not in (int, float) or not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance {tolerance!r} is not allowed: a number from 0, exact, to below 1")
     if kind == "assert":
         _check_check(tests["check"])
         return tests
@@ -51,13 +56,14 @@ def check_tests(tests: dict) -> dict:
     if not isinstance(tests["tests"], list) or not tests["tests"]:
         raise ValueError("`tests` is a list of at least one test")
     for i, test in enumerate(tests["tests"]):
-        if not isinstance(test, dict) or {k: type(v) for k, v in test.items()} != {"input": str, "output": str}:
-            raise ValueError(f"test {i} must have the strings `input` and `output` and nothing else")
+        types = {k: type(v) for k, v in test.items() if k != "or"} if isinstance(test, dict) else None
+        if types != {"input": str, "output": str} or not isinstance(test.get("or", ""), str):
+            raise ValueError(f"test {i} must have the strings `input` and `output`, may have `or`, and nothing else")
         if kind == "functional":
             lines = [line for line in test["input"].split("\n") if line.strip()]
             try:
-                for text in (*lines, test["output"]):
-                    json.loads(text)
+                for text in (*lines, test["output"], test.get("or", "0")):
+                    read_json(text)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"test {i} of {tests['function']}: not JSON: {error}") from None
     return tests
