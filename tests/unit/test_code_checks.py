@@ -186,3 +186,13 @@ def test_a_check_reads_iterators_item_by_item(made):
 def test_an_endless_iterator_is_read_as_far_as_the_check_wants():
     check = "assert list(islice(f(), 3)) == [1, 2, 4]"
     assert graded("def f():\n    n = 1\n    while True:\n        yield n\n        n *= 2\n", check).correct
+
+
+@pytest.mark.parametrize("name", ["gcd", "add", "count", "search", "median", "pow", "copy", "f"])
+def test_a_check_calls_the_function_of_the_program_although_a_standard_module_has_one_of_its_name(name):
+    check = f"assert {name}(1, 2) == 'one of its own'"
+    right = f"def {name}(a, b):\n    return 'one of its own'\n"
+    if name == "pow":  # a builtin stays the builtin
+        check, right = "assert pow(g(), 2) == 9", "def g():\n    return 3\n"
+    assert graded(right, check).correct
+    assert not graded("def other(a, b):\n    return 'one of its own'\n", check).correct

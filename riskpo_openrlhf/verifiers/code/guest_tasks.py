@@ -35,6 +35,7 @@ import operator, io, sys, json
 """
 
 MODULE = types.ModuleType("__main__")  # what a program or a check becomes; a child changes its copy only
+USUAL: set[str] = set()  # the names of the prelude, which are builtins here
 END = os._exit
 
 
@@ -43,7 +44,8 @@ def add_usual_names() -> None:
     builtins.exit, builtins.quit = Quitter("exit", ""), Quitter("quit", "")  # as without python -S
     usual: dict = {}
     exec(PRELUDE, usual)
-    for name in usual.keys() - vars(builtins).keys():
+    USUAL.update(usual.keys() - vars(builtins).keys())
+    for name in USUAL:
         setattr(builtins, name, usual[name])
 
 
@@ -168,8 +170,10 @@ def check(config: dict) -> None:
     os._exit = exit
     sys.argv = ["check.py"]
     sys.modules["__main__"] = MODULE
-    names |= {"__builtins__": Builtins(vars(builtins)), "__assertions__": tally}
     tree = ast.parse(source, "check.py")
+    hidden = () if of_program(tree) else USUAL  # such as a check of the program's `gcd`
+    known = {name: value for name, value in vars(builtins).items() if name not in hidden}
+    names |= {"__builtins__": Builtins(known), "__assertions__": tally}
     counted = CountAssertions()
     code = compile(ast.fix_missing_locations(counted.visit(tree)), "check.py", "exec")
     if "unittest" in source:
@@ -188,6 +192,21 @@ def check(config: dict) -> None:
     held = ended and program.calls > 0 and tally.begun == tally.held >= counted.any
     json.dump({"calls": program.calls, "held": held, "error": error}, report)
     report.close()
+
+
+def of_program(tree: ast.Module) -> set[str]:
+    """Return the names that a check uses, and that neither it nor Python nor the prelude defines."""
+    used, given = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else given).add(node.id)
+        elif isinstance(node, ast.arg):
+            given.add(node.arg)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            given.add(node.name)
+        elif isinstance(node, ast.alias):
+            given.add((node.asname or node.name).partition(".")[0])
+    return used - given - vars(builtins).keys()
 
 
 class Tally:
