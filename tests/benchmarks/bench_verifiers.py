@@ -108,21 +108,23 @@ def run(name: str, kind: str, count: int) -> tuple[float, list[float], bool]:
 
 CODE = {"kind": "stdin", "tests": [{"input": f"{i} {i + 7}\n", "output": f"{2 * i + 7}\n"} for i in range(5)]}
 ADD = "a, b = map(int, input().split())\nprint(a + b)\n"
-ANSWERS = [ADD] * 7 + [ADD.replace("+", "-"), ADD + "1 / 0\n", "while True: pass\n"]
+ANSWERS = [ADD] * 7 + [ADD.replace("+", "-"), ADD + "1 / 0\n", ADD + "print()\nprint(1)\n"]
 
 
 def cpu_seconds() -> float:
     """Those of this process, of children that ended, and of the sandboxes."""
     from riskpo_openrlhf.verifiers.code import boxes
+    from riskpo_openrlhf.verifiers.code.sandbox import open_sandbox
 
+    for _ in range(2):  # the zygote counts an ended sandbox when it makes another
+        while boxes._idle:
+            boxes._idle.pop().close()
+        with open_sandbox("pass"):
+            pass
     times = os.times()
-    total = times.user + times.system + times.children_user + times.children_system
-    while boxes._idle:
-        boxes._idle.pop().close()
-    if boxes._zygote._process:
-        with open(f"/proc/{boxes._zygote._process.pid}/stat") as file:
-            total += sum(map(int, file.read().rpartition(")")[2].split()[11:15])) / os.sysconf("SC_CLK_TCK")
-    return total
+    with open(f"/proc/{boxes._zygote._process.pid}/stat") as file:
+        theirs = sum(map(int, file.read().rpartition(")")[2].split()[11:15])) / os.sysconf("SC_CLK_TCK")
+    return theirs + times.user + times.system + times.children_user + times.children_system
 
 
 def measure_code(count: int) -> None:
@@ -151,7 +153,8 @@ def measure_code(count: int) -> None:
     tests = json.dumps(CODE | {"time_limit": 1})
     cpu, start = cpu_seconds(), time.perf_counter()
     with ThreadPoolExecutor(16) as pool:
-        responses = [f"```python\n{program}```" for program in ANSWERS] * 512
+        programs = [*ANSWERS * 9, *ANSWERS[:9], "while True: pass\n"] * 52
+        responses = [f"```python\n{program}```" for program in programs[:5120]]
         right = sum(verdict.correct for verdict in pool.map(lambda r: verify(r, tests), responses))
     print(
         f"rollout     {right} of {len(responses)} right, {time.perf_counter() - start:.0f} s by the clock, "

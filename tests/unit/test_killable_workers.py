@@ -242,7 +242,7 @@ def test_no_file_is_left_open_after_timeouts(pool_of):
 PARENT = """
 import os, sys, threading, time
 from riskpo_openrlhf.verifiers.killable import WorkerPool
-pool = WorkerPool("time:sleep", (0,), size=2, seconds=1)
+pool = WorkerPool("time:sleep", (0,), size=2, seconds=0.5)
 threads = [threading.Thread(target=pool.call, args=(0.3,)) for _ in range(2)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
