@@ -1,4 +1,4 @@
-"""Report right answers that a verifier can't use, or uses only in part: `prepare_data --check` asks for every label."""
+"""Report right answers that a verifier can't use, or uses only in part. `prepare_data --check` asks for each label."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ def write_label(verifier: str, gold: str) -> str:
 def read_label(label: str) -> tuple[str, str]:
     """Return `(verifier, gold)`. A test set of any known shape is for `code`. Any other string is a `math` answer.
 
-    Raises `ValueError` for an empty label, a label that is no string, an unknown verifier, and a JSON object of another
-    kind, such as another framework's.
+    Raises `ValueError` for an empty label, a label that is no string, an unknown verifier, and any other JSON object,
+    such as another framework's.
     """
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"label {label!r} is not allowed: a string that is not empty (is --data.label_key set?)")

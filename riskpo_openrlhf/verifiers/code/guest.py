@@ -27,6 +27,7 @@ import signal
 import socket
 import sys
 import time
+from importlib import import_module
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import guest_tasks as tasks

@@ -9,7 +9,7 @@ The format is plain JSON, of three kinds:
 `functional` is LiveCodeBench's convention. `input` holds the positional arguments, one JSON value a line; `output` is
 one JSON value. The function is a method of a class `Solution`, or a plain function. `assert` is Archer's convention:
 Python source that raises if the program is wrong. Optional in each: `time_limit` (seconds a test) and `memory_mb`. In
-the first two `tolerance`, by how much real numbers may differ (`outputs.py`), and `or` in a test: another right output.
+the first two `tolerance`, by how much real numbers may differ (`outputs.py`); in a test `or`, another right output.
 """
 
 from __future__ import annotations
