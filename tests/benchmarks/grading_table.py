@@ -2,8 +2,8 @@
 
     python3 tests/benchmarks/grading_table.py CASES.jsonl [--verifier code]
 
-A case is a line `{"id", "kind", "verifier", "gold", "response", "expected"}`. Exit code 1 if a wrong answer is taken for
-right, or if fewer than 97 % of the verdicts are right.
+A case is a line `{"id", "kind", "verifier", "gold", "response", "expected"}`. The exit code is 1 if a wrong answer is
+taken for right, or if fewer than 97 % of the verdicts are right.
 """
 
 from __future__ import annotations

@@ -105,8 +105,8 @@ def test_a_block_that_is_no_python_gives_way_to_no_earlier_tagged_one():
     assert verify(response, json.dumps(SAYS)).status == "unparsable"
 
 
-@pytest.mark.parametrize("text", ["`" * 50_000, "```\n" * 20_000, "~~~a\n" * 20_000, '```py\n"""' * 8_000, "'" * 90_000,
-                                  "```python\n" + "\\\"'#`" * 20_000, "".join("`" * n + "\n" for n in range(400, 2, -1))])  # fmt: skip
+@pytest.mark.parametrize("text", ["`" * 50_000, "```\n" * 20_000, "~~~a\n" * 20_000, '```py\n"""' * 8_000, "'" * 90_000,  # noqa: E501
+                                  "```python\n" + "\\\"'#`" * 20_000, "".join("`" * n + "\n" for n in range(400, 2, -1))])  # fmt: skip  # noqa: E501
 def test_a_degenerate_response_is_searched_in_a_moment(text):
     import time
 
@@ -169,7 +169,7 @@ def test_a_set_is_no_list_because_its_order_is_not_defined():
 def test_integers_may_have_more_digits_than_python_prints(digits, change, negative):
     text = ("-" if negative else "") + "".join(random.Random(digits).choices("123456789", k=digits))
     wrong = text[:-3] + f"{(int(text[-3:]) + (change or 1)) % 1000:03}"
-    program = f"int({text[: digits // 2]!r}) * 10 ** {len(text) - digits // 2} + {'-' * negative}int({text[digits // 2 :]!r})"
+    program = f"int({text[: digits // 2]!r}) * 10 ** {len(text) - digits // 2} + {'-' * negative}int({text[digits // 2 :]!r})"  # noqa: E501
     assert returned(program, text) and not returned(program, wrong)
     stdin = {"kind": "stdin", "tests": [{"input": "", "output": text}]}
     for answer, right in ((text, True), (wrong, False)):

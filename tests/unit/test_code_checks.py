@@ -29,13 +29,13 @@ WRONG = {
         for name in ("StopIteration", "StopAsyncIteration", "AssertionError", "KeyboardInterrupt", "SystemExit",
                      "GeneratorExit", "Exception", "IndexError", "AttributeError", "BaseException")
     },
-    "an error by the name of StopIteration": "class StopIteration(Exception): pass\ndef f(x):\n    raise StopIteration\n",
+    "an error by the name of StopIteration": "class StopIteration(Exception): pass\ndef f(x):\n    raise StopIteration\n",  # noqa: E501
     "leaves": "import os\ndef f(x):\n    os._exit(0)\n",
     "leaves at its import": "import os\nos._exit(0)\n",
     "no function": "x = 1\n",
     "patches assertions": "import builtins, unittest\nbuiltins.AssertionError = SystemExit\n"
     "unittest.TestCase.assertEqual = lambda *a: None\ndef f(x):\n    return x + 2\n",
-    "writes the report": "import os\nfor file in range(3, 64):\n    try: os.write(file, b'{\"value\": 2}\\n{\"value\": 3}\\n' * 9)\n"
+    "writes the report": "import os\nfor file in range(3, 64):\n    try: os.write(file, b'{\"value\": 2}\\n{\"value\": 3}\\n' * 9)\n"  # noqa: E501
     "    except OSError: pass\nos._exit(0)\n",
 }  # fmt: skip
 
@@ -49,8 +49,8 @@ BODIES = {
     "a list of a map": "assert list(map(f, [1, 2])) == [2, 3]",
     "a zip of a map": "assert [a == b for a, b in zip(map(f, [1, 2]), [2, 3], strict=True)] == [True] * 2",
     "a loop": f"for a, b in {CASES}:\n    assert f(a) == b",
-    "a loop over a map": f"n = 0\nfor got, (a, b) in zip(map(f, [1, 2]), {CASES}):\n    assert got == b\n    n += 1\nassert n == 2",
-    "errors that are caught": f"for a, b in {CASES}:\n    try:\n        assert f(a) == b\n    except Exception as e:\n        print(e)",
+    "a loop over a map": f"n = 0\nfor got, (a, b) in zip(map(f, [1, 2]), {CASES}):\n    assert got == b\n    n += 1\nassert n == 2",  # noqa: E501
+    "errors that are caught": f"for a, b in {CASES}:\n    try:\n        assert f(a) == b\n    except Exception as e:\n        print(e)",  # noqa: E501
     "all errors caught": f"try:\n    for a, b in {CASES}:\n        assert f(a) == b\nexcept BaseException:\n    pass",
     "a message that leaves": "import sys\nassert f(1) == 2, sys.exit(0)\nassert f(2) == 3, exit()",
     "a message that ends the process": "import os\nassert f(1) == 2, os._exit(0)\nassert f(2) == 3, os._exit(0)",
@@ -60,7 +60,7 @@ BODIES = {
     "threading.Thread(target=work).start()",
     "raises": f"for a, b in {CASES}:\n    if f(a) != b:\n        raise ValueError(a)",
     "a failing exit": f"import sys\nfor a, b in {CASES}:\n    if f(a) != b:\n        sys.exit('wrong')",
-    "unittest": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(1), 2)\n"
+    "unittest": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(1), 2)\n"  # noqa: E501
     "    def test_more(self):\n        self.assertEqual(f(2), 3)\nunittest.main()",
     "unittest below a guard": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        for a, b in "
     f"{CASES}:\n            with self.subTest(a):\n                self.assertEqual(f(a), b)\n"
@@ -171,13 +171,13 @@ def test_a_check_sees_values_of_the_standard_library(value):
 
 
 ITERATORS = ["(i * i for i in range(n))", "map(lambda i: i * i, range(n))", "iter([i * i for i in range(n)])",
-             "(a * b for a, b in zip(range(n), range(n)))", "takewhile(lambda x: x < n * n - n, (i * i for i in count()))"]  # fmt: skip
+             "(a * b for a, b in zip(range(n), range(n)))", "takewhile(lambda x: x < n * n - n, (i * i for i in count()))"]  # fmt: skip  # noqa: E501
 
 
 @pytest.mark.parametrize("made", ITERATORS)
 def test_a_check_reads_iterators_item_by_item(made):
     right, short = f"def f(n):\n    return {made}\n", "def f(n):\n    return iter([0, 1])\n"
-    for check in ("assert list(f(4)) == [0, 1, 4, 9]", "it = f(4)\nassert [next(it) for _ in range(4)] == [0, 1, 4, 9]",
+    for check in ("assert list(f(4)) == [0, 1, 4, 9]", "it = f(4)\nassert [next(it) for _ in range(4)] == [0, 1, 4, 9]",  # noqa: E501
                   "assert sorted(f(4)) == [0, 1, 4, 9]"):  # fmt: skip
         assert graded(right, check).correct, check
         assert not graded(short, check).correct, check

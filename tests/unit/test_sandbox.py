@@ -398,7 +398,7 @@ print([name for name in seen if name.lower() == 'left'], '/left' in sys.path, os
       resource.getrlimit(resource.RLIMIT_NOFILE)[0], sys.getrecursionlimit(), signal.getsignal(signal.SIGTERM).name,
       len(signal.pthread_sigmask(signal.SIG_BLOCK, ())), os.listdir(), random.random() == random.Random(1).random(),
       socket.getdefaulttimeout(), threading.stack_size(), threading.active_count())
-"""
+"""  # noqa: E501
 
 
 def test_a_program_finds_nothing_of_the_one_before_it_in_the_same_sandbox(fresh):

@@ -38,27 +38,27 @@ def shaped(kind: str, pairs) -> tuple[object, str]:
     return {
         "apps, stdin": (stdin, ADD),
         "apps, a row": ({"question": "Add.", "input_output": json.dumps(stdin), "difficulty": "easy"}, ADD),
-        "taco, lists of lines": ({"inputs": [[f"{a}", f"{b}"] for a, b in pairs], "outputs": [[f"{s}"] for s in sums]}, TWO_LINES),
-        "apps, a function": ({"fn_name": "add", "inputs": [list(p) for p in pairs], "outputs": [[s] for s in sums]}, FUNCTION),
-        "apps, a function of a list": ({"fn_name": "add", "inputs": [list(p) for p in pairs], "outputs": [[s] for s in sums]}, LIST),
+        "taco, lists of lines": ({"inputs": [[f"{a}", f"{b}"] for a, b in pairs], "outputs": [[f"{s}"] for s in sums]}, TWO_LINES),  # noqa: E501
+        "apps, a function": ({"fn_name": "add", "inputs": [list(p) for p in pairs], "outputs": [[s] for s in sums]}, FUNCTION),  # noqa: E501
+        "apps, a function of a list": ({"fn_name": "add", "inputs": [list(p) for p in pairs], "outputs": [[s] for s in sums]}, LIST),  # noqa: E501
         "apps, plain results": ({"fn_name": "add", "inputs": [list(p) for p in pairs], "outputs": sums}, FUNCTION),
-        "prime and verl": ({"fn_name": "add", "inputs": [f"{a}\n{b}" for a, b in pairs], "outputs": [f"{s}" for s in sums]}, FUNCTION),
+        "prime and verl": ({"fn_name": "add", "inputs": [f"{a}\n{b}" for a, b in pairs], "outputs": [f"{s}" for s in sums]}, FUNCTION),  # noqa: E501
         "no function": (stdin | {"fn_name": None}, ADD),
-        "prime, assertions": ({"assert_case": [f"assert add({a}, {b}) == {a + b}" for a, b in pairs]}, LIST.replace("[a + b]", "a + b")),
+        "prime, assertions": ({"assert_case": [f"assert add({a}, {b}) == {a + b}" for a, b in pairs]}, LIST.replace("[a + b]", "a + b")),  # noqa: E501
         "mbpp": ([f"assert add({a}, {b}) == {a + b}" for a, b in pairs], LIST.replace("[a + b]", "a + b")),
         "livecodebench, decoded": (case, ADD),
         "livecodebench, a function": ([c | {"metadata": {"func_name": "add"}} for c in functional], FUNCTION),
-        "livecodebench, a row": ({"public_test_cases": json.dumps(case), "private_test_cases": "[]", "metadata": "{}"}, ADD),
+        "livecodebench, a row": ({"public_test_cases": json.dumps(case), "private_test_cases": "[]", "metadata": "{}"}, ADD),  # noqa: E501
         "livecodebench, a row of a function": (
             {"public_test_cases": json.dumps(functional), "private_test_cases": json.dumps(functional),
              "metadata": '{"func_name": "add"}'}, FUNCTION),
-        "archer": ({"functional": "\n".join(f"assert Solution().add({a}, {b}) == {a + b}" for a, b in pairs)}, FUNCTION),
+        "archer": ({"functional": "\n".join(f"assert Solution().add({a}, {b}) == {a + b}" for a, b in pairs)}, FUNCTION),  # noqa: E501
     }[kind]  # fmt: skip
 
 
 SHAPES = ["apps, stdin", "apps, a row", "taco, lists of lines", "apps, a function", "apps, a function of a list",
-          "apps, plain results", "prime and verl", "no function", "prime, assertions", "mbpp", "livecodebench, decoded",
-          "livecodebench, a function", "livecodebench, a row", "livecodebench, a row of a function", "archer"]  # fmt: skip
+          "apps, plain results", "prime and verl", "no function", "prime, assertions", "mbpp", "livecodebench, decoded",  # noqa: E501
+          "livecodebench, a function", "livecodebench, a row", "livecodebench, a row of a function", "archer"]  # fmt: skip  # noqa: E501
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -108,7 +108,7 @@ def test_a_label_names_regular_files_of_tests_only_and_nothing_is_read_of_others
     assert read_tests(str(good)) == read_tests(str(packed)) == json.loads(content)
     monkeypatch.setattr(testcases, "MAX_BYTES", 100_000)
     refused = ["/dev/zero", "/dev/stdin", "/etc/passwd", "/proc/self/environ", *map(str, (
-        tmp_path / "pipe.json", tmp_path / "zero.json", tmp_path / "folder.json", tmp_path / "text.txt", bomb))]  # fmt: skip
+        tmp_path / "pipe.json", tmp_path / "zero.json", tmp_path / "folder.json", tmp_path / "text.txt", bomb))]  # fmt: skip  # noqa: E501
     begin = time.monotonic()
     for name in refused:
         with pytest.raises((ValueError, OSError)) as error:
@@ -139,18 +139,18 @@ def levels(label) -> list[str]:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.one_of(st.integers(-999, 9999).map(str), st.builds(lambda a, b: f"\\frac{{{a}}}{{{b}}}", st.integers(1, 99), st.integers(2, 99)),
-                 st.sampled_from(["3\\sqrt{2}", "x^2+1", "(1, 2)", "[0, \\infty)", "0.25", "\\text{Monday}", "A", "x=3", "50\\%"])))  # fmt: skip
+@given(st.one_of(st.integers(-999, 9999).map(str), st.builds(lambda a, b: f"\\frac{{{a}}}{{{b}}}", st.integers(1, 99), st.integers(2, 99)),  # noqa: E501
+                 st.sampled_from(["3\\sqrt{2}", "x^2+1", "(1, 2)", "[0, \\infty)", "0.25", "\\text{Monday}", "A", "x=3", "50\\%"])))  # fmt: skip  # noqa: E501
 def test_a_right_answer_in_usual_notation_gets_no_complaint(gold):
     assert levels(gold) == levels(write_label("math", gold)) == []
 
 
-SOLUTION = "First we add the two numbers that the problem gives, then we double what we have, and so the total of all the apples in both of the baskets must be equal to "
+SOLUTION = "First we add the two numbers that the problem gives, then we double what we have, and so the total of all the apples in both of the baskets must be equal to "  # noqa: E501
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 999), st.sampled_from(["#### {}", "so #### {}", "\\boxed{{{}}}", "Thus $\\boxed{{{}}}$.", "Answer: {}",
-       "The answer is {}", '{{"ground_truth": "{}"}}', '{{"style": "rule", "answer": {}}}', '["{}"]', '{{"verifier": "math", "gold": "{}", "x": 1}}',
+@given(st.integers(1, 999), st.sampled_from(["#### {}", "so #### {}", "\\boxed{{{}}}", "Thus $\\boxed{{{}}}$.", "Answer: {}",  # noqa: E501
+       "The answer is {}", '{{"ground_truth": "{}"}}', '{{"style": "rule", "answer": {}}}', '["{}"]', '{{"verifier": "math", "gold": "{}", "x": 1}}',  # noqa: E501
        "\\frac{{{}}}{{", SOLUTION + "{}."]))  # fmt: skip
 def test_a_solution_another_frameworks_json_and_what_can_not_be_read_are_reported(number, form):
     assert levels(form.format(number)), form

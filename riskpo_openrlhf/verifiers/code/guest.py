@@ -30,7 +30,7 @@ import time
 from importlib import import_module
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import guest_tasks as tasks
+tasks = import_module("guest_tasks")
 
 del sys.path[0]
 
@@ -259,6 +259,9 @@ class Supervisor:
             limit(getattr(resource, f"RLIMIT_{name}"), most)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         self.fresh = self.folder()
+        # Made here, not by each child: they stand for the files 0, 1 and 2, whatever these are.
+        sys.stdin, sys.stdout, sys.stderr = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8"), open(2, "w")
+        sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
     def take(self, files: list[int]) -> None:
         """Take the next program: the files that hold its settings, its input and its output."""
@@ -335,8 +338,6 @@ class Supervisor:
         for target, file in enumerate([fcntl.fcntl(file, fcntl.F_DUPFD, 40) for file in files]):
             os.dup2(file, target)
         os.closerange(len(files), 64)
-        sys.stdin, sys.stdout, sys.stderr = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8"), open(2, "w")
-        sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         system("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         limit(resource.RLIMIT_CPU, math.ceil(order["cpu"]))
