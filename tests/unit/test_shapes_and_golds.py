@@ -116,6 +116,8 @@ def test_a_label_names_regular_files_of_tests_only_and_nothing_is_read_of_others
         assert "root:" not in str(error.value)
         assert verify("```python\nprint(1)\n```", name).status == "error"
     assert time.monotonic() - begin < 5
+    with pytest.raises(ValueError, match="no regular file"):
+        read_tests(str(tmp_path / "pipe.json"))
 
 
 def test_a_folder_can_be_named_below_which_files_of_tests_must_be(tmp_path, monkeypatch):
