@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -183,7 +184,7 @@ def _from_parquet(path: Path, columns: Sequence[str]) -> Iterator[dict]:
 
 
 def _from_lines(path: Path, columns: Sequence[str]) -> Iterator[dict]:
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:
         for line in file:
             if line.strip():
                 record = json.loads(line)
@@ -196,13 +197,17 @@ def _from_json(path: Path, columns: Sequence[str]) -> Iterator[dict]:
     import ijson
 
     with open(path, "rb") as file:
-        start = file.read(1000).lstrip()
+        start = file.read(1000)
+    mark = len(BOM_UTF8) if start.startswith(BOM_UTF8) else 0
+    start = start[mark:].lstrip()
     by_column = re.match(rb'\{\s*"[^"]+"\s*:\s*\{\s*"\d+"\s*:', start)
     if not start.startswith(b"[") and not by_column:
         yield from _from_lines(path, columns)
         return
     # By column: each column has its own reader at the same row, so the file is read several times and never held.
     handles = [open(path, "rb") for _ in (columns if by_column else "1")]
+    for file in handles:
+        file.seek(mark)
     try:
         if not by_column:
             for record in ijson.items(handles[0], "item", use_float=True):

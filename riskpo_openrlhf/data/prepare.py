@@ -33,7 +33,7 @@ from riskpo_openrlhf.verifiers.labels import read_label, write_label
 NO_ANSWER = "no answer can be read"
 MOST_WITHOUT_ANSWER = 0.05  # of a training set; more means that the source has changed
 EXAMPLES = 3
-FORMAT = 1  # raise it when the same source and settings give other rows than before
+FORMAT = 2  # raise it when the same source and settings give other rows than before
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def check_row(row: dict) -> None:
 
 
 def read_rows(path: Path) -> Iterator[dict]:
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:
         yield from map(json.loads, file)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from riskpo_openrlhf.data import answers
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS, code_prompt
-from riskpo_openrlhf.verifiers.code.testcases import decode_archer, decode_livecodebench
+from riskpo_openrlhf.verifiers.code.shapes import decode_archer, decode_livecodebench
+from riskpo_openrlhf.verifiers.code.testcases import check_tests
 
 REASONING_GYM = "reasoning-gym"  # a package in place of a repository
 
@@ -91,13 +92,22 @@ def _archer(record) -> Problem:
     text = "\n\n".join(turn["content"] for turn in record["prompt"]).strip()
     if "```python" not in text:  # it does not say yet how to answer
         text = code_prompt(text)
-    return Problem(text, tests=decode_archer(record["reward_model"]["ground_truth"]))
+    return Problem(text, tests=_with_tolerance(decode_archer(record["reward_model"]["ground_truth"]), text))
 
 
 def _livecodebench(record) -> Problem:
     tests = decode_livecodebench(record["public_test_cases"], record["private_test_cases"], record["metadata"])
     text = code_prompt(record["question_content"], record["starter_code"])
-    return Problem(text, tests=tests, key=record["question_id"])
+    return Problem(text, tests=_with_tolerance(tests, text), key=record["question_id"])
+
+
+def _with_tolerance(tests: dict, text: str) -> dict:
+    """Return the checked test set, with the error of real numbers that the problem's text allows, if it allows one."""
+    says = re.search(r"(?:absolute|relative) (?:or (?:absolute|relative) )?error\b(.{0,150})", text, re.DOTALL | re.I)
+    power = says and re.search(r"10\s*\^?\s*\{?\s*[-−]\s*\{?(\d{1,2})|\b1e-0?(\d{1,2})", says[1])
+    if power and tests.get("tests"):
+        tests = tests | {"tolerance": float(f"1e-{power[1] or power[2]}")}
+    return check_tests(tests)
 
 
 def _livecodebench_v5(record) -> Problem:

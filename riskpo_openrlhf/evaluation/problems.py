@@ -72,7 +72,7 @@ def read_problems(paths: Iterable[Path], input_key: str | None, label_key: str) 
     problems: dict[tuple[str, str], Problem] = {}
     for path in paths:
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")  # and not at U+2028 within a text
         except (OSError, UnicodeDecodeError) as error:
             raise EvaluationError(f"--data {path} can't be read: {error}") from error
         for number, line in enumerate(lines, 1):

@@ -13,6 +13,7 @@ from riskpo_openrlhf.evaluation.metrics import SHOWN_KS, correctness, source_met
 from riskpo_openrlhf.tables import aligned, plus_minus
 from riskpo_openrlhf.verifiers import STATUSES
 
+FEWER = "\n*: a mean over fewer problems, those with at least k verdicts; not to be compared with its neighbours"
 PLUS_MINUS = "±: half of the 95 % interval over problems"
 
 
@@ -44,7 +45,8 @@ def summarise(rows: Iterable[dict]) -> dict:
     """Compute the summary of an evaluation from its samples.
 
     Returns:
-        `sources`: for each data source its metrics, counts, the share of each status and `logprob_by_reward`.
+        `sources`: for each data source its metrics, counts, the share of each status, `logprob_by_reward`, and
+        `problems_at`: k -> of how many problems Pass@k is, those with at least k verdicts.
         `overall`: Pass@k and Avg@n as means over data sources. `logprob_by_reward`: of all problems together.
     """
     sources, problems = {}, []
@@ -59,7 +61,13 @@ def summarise(rows: Iterable[dict]) -> dict:
         pairs = np.nanmean(pairs[np.isfinite(pairs).any(axis=(1, 2))], axis=1)
         problems.append(pairs)
         counts = {"problems": len(arrays["ids"]), "n": there.shape[1], "samples": int(there.sum())}
-        sources[source] = {**counts, **metrics, "logprob_by_reward": logprob_by_reward(*pairs.T)}
+        verdicts = np.isfinite(arrays["score"]).sum(axis=1)
+        at = {
+            name[5:]: int((verdicts >= int(name[5:])).sum())
+            for name in metrics
+            if name[:5] == "pass@" and name[5:].isdigit()
+        }
+        sources[source] = {**counts, **metrics, "problems_at": at, "logprob_by_reward": logprob_by_reward(*pairs.T)}
     by_reward = logprob_by_reward(*np.concatenate(problems).T)
     return {"sources": sources, "overall": _overall(sources), "logprob_by_reward": by_reward}
 
@@ -119,7 +127,10 @@ def _overall(sources: dict[str, dict]) -> dict[str, float]:
 
 
 def as_table(summary: dict) -> str:
-    """Format the summary for people: a line a data source, Pass@k in per cent, ± half of its 95 % interval."""
+    """Format the summary for people: a line a data source, Pass@k in per cent, ± half of its 95 % interval.
+
+    A Pass@k that is of other problems than its neighbour is marked.
+    """
     sources = summary["sources"]
     ks = sorted({int(k) for m in sources.values() for k in (name[5:] for name in m if "pass@" in name) if k.isdigit()})
     ks = [k for k in ks if k in SHOWN_KS or k == ks[-1]]
@@ -128,11 +139,20 @@ def as_table(summary: dict) -> str:
         shares = (metrics[name] for name in ("truncated", "no_answer", "verifier_error"))
         counts = [source, str(metrics["problems"]), str(metrics["n"])]
         cells = [f"{metrics['response_length']:.0f}", *(f"{100 * share:.1f} %" for share in shares)]
-        rows.append([*counts, *(_percent(metrics, k) for k in ks), *cells])
+        rows.append([*counts, *(_percent(metrics, k) + _of_fewer(metrics, k) for k in ks), *cells])
     if len(sources) > 1:
         overall = summary["overall"]
-        rows.append(["mean of sources", "", "", *(_percent(overall, k) for k in ks), "", "", "", ""])
-    return aligned(rows)
+        marks = ["*" * any(_of_fewer(metrics, k) for metrics in sources.values()) for k in ks]
+        means = [_percent(overall, k) + mark * (f"pass@{k}" in overall) for k, mark in zip(ks, marks, strict=True)]
+        rows.append(["mean of sources", "", "", *means, "", "", "", ""])
+    fewer = any(_of_fewer(metrics, k) for metrics in sources.values() for k in ks)
+    return aligned(rows) + FEWER * fewer
+
+
+def _of_fewer(metrics: dict, k: int) -> str:
+    """Mark a Pass@k that is of fewer problems than the source has, with their number."""
+    problems = metrics["problems_at"].get(str(k), 0)
+    return f" * of {problems}" if 0 < problems < metrics["problems"] else ""
 
 
 def _percent(metrics: dict, k: int) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from riskpo_openrlhf.data.decontaminate import normalise
+from riskpo_openrlhf.data.golds import label_problems
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS, bare_problem
 from riskpo_openrlhf.data.schema import CALCULATOR, DOUBLE_BRACES
-from riskpo_openrlhf.verifiers.code.testcases import read_tests
 from riskpo_openrlhf.verifiers.labels import read_label
 
 NOTE, WARNING, ERROR = range(3)
@@ -49,7 +49,7 @@ class RowCheck:
             problems = (
                 *prompt_problems(prompt, written, label),
                 *self._length(prompt),
-                *label_problems(label),
+                *((LEVELS.index(level), what, cure) for level, what, cure in label_problems(label)),
                 *image_problems(written, images, reader.image_key),
             )
             for problem in problems:
@@ -59,7 +59,14 @@ class RowCheck:
         for (level, what, cure), places in found.items():
             reader.add(level, path, f"{what} ({len(places)} of {len(table)} rows, first: {places[0]})", cure)
         self._summary(path, read)
+        self._ids(path, table)
         return True
+
+    def _ids(self, path: Path, table) -> None:
+        times = Counter(table["id"] if "id" in table.column_names else ())
+        if repeated := [name for name, n in times.items() if n > 1 and name is not None]:
+            what = f"{len(repeated)} ids are there more than once, e.g. {str(repeated[0])[:80]!r}"
+            self.reader.add(WARNING, path, what, "Make ids unique: `evaluate` names problems by them")
 
     def report_shared(self) -> None:
         """Report problems that two files have in common."""
@@ -90,7 +97,7 @@ class RowCheck:
             cure = f"Set --data.max_images_per_prompt {most} or more"
             self.reader.add(NOTE, path, f"has up to {most} images a prompt", cure)
         sources = ", ".join(map(repr, Counter(read.datasources)))
-        example = f"the first prompt is {read.prompts[0][:300]!r}, its label {read.labels[0]!r}"
+        example = f"the first prompt is {read.prompts[0][:300]!r}, its label {str(read.labels[0])[:300]!r}"
         what = f"{len(read.prompts)} rows are read, of {sources}; {example}"
         self.reader.add(NOTE, path, what, "Is it what you expect")
 
@@ -115,26 +122,6 @@ def prompt_problems(prompt: str, written: str, label) -> Problems:
     if not any(sign in prompt for sign in HOW_TO_ANSWER[verifier]):
         signs = " nor ".join(HOW_TO_ANSWER[verifier])
         yield WARNING, f"neither {signs} is in the prompt, which the verifier {verifier!r} looks for", "Ask for it"
-
-
-def label_problems(label) -> Problems:
-    """Report a label that no verifier of this project can use."""
-    if not isinstance(label, str):
-        cure = "Write every label as a string that is no date; OpenRLHF's loader reads '033' beside a number as 33"
-        yield ERROR, f"the label is {type(label).__name__}, not a string", cure
-        return
-    try:
-        verifier, answer = read_label(label)
-    except ValueError as error:
-        yield ERROR, f"the label can't be used: {first_line(error)}", "See docs/data.md, A row"
-        return
-    if verifier == "code" and answer.startswith("/") and not os.path.exists(answer):
-        yield ERROR, "the label names a file of tests that is not there", "Prepare the set on this machine"
-    elif verifier == "code" and not answer.startswith("/"):
-        try:
-            read_tests(answer)
-        except (ValueError, OSError) as error:
-            yield ERROR, f"the tests in the label can't be used: {first_line(error)}", "See docs/data.md"
 
 
 def image_problems(written: str, images, image_key: str) -> Problems:

@@ -26,6 +26,7 @@ from riskpo_openrlhf.verifiers.worker import OUT_OF_MEMORY
 
 WORKERS_VARIABLE = "RISKPO_VERIFIER_WORKERS"
 SECONDS_VARIABLE = "RISKPO_VERIFIER_SECONDS"
+WALL = 10  # times the CPU time, that a call may take by the clock: on a machine under load, or if it waits
 MAX_REQUEST = 65_536  # bytes; fits into an empty pipe, so writing it does not block
 
 _INHERITED = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME")  # other variables may hold secrets
@@ -44,7 +45,8 @@ class WorkerPool:
         function: `package.module:function`. Arguments and result must be JSON.
         warm_up: arguments of a first call. The worker counts as started when it has returned.
         size: number of workers.
-        seconds: time limit of one call; a worker that takes longer is killed.
+        seconds: CPU time of one call; a worker that takes more is killed, as is one that takes `WALL` times this by
+            the clock.
         megabytes: limit of a worker's address space, and so of its memory.
         start_seconds: time limit of a worker's start, warm-up included.
         patience: seconds to wait for a free worker; None: without limit.
@@ -106,7 +108,7 @@ class WorkerPool:
                     self._replace(worker)
                     continue
                 worker.send(request)
-                reply = worker.receive(self.seconds)
+                reply = worker.receive(WALL * self.seconds)
             except TimeoutError:
                 self._replace(worker)
                 return "timeout", None
@@ -114,6 +116,8 @@ class WorkerPool:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     worker.process.wait(1)  # its own exit status says more than that of our kill
                 self._replace(worker)
+                if worker.process.returncode == -signal.SIGPROF:  # the limit of CPU time
+                    return "timeout", None
                 deaths.append(worker.process.returncode)
             except BaseException:
                 # Not started, or interrupted: a late reply must not go to another caller.
@@ -202,7 +206,7 @@ class _Worker:
         environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "riskpo_openrlhf.verifiers.worker", pool.function]
-            + [str(pool.seconds), str(pool.megabytes)],
+            + [str(pool.seconds), str(WALL * pool.seconds), str(pool.megabytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

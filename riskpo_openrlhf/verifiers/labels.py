@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 
+from riskpo_openrlhf.verifiers.code.shapes import is_test_set
+
 VERIFIERS = ("math", "geometry", "code")  # `reward_func.VERIFY` has the function of each
 DEFAULT_VERIFIER = "math"
 
@@ -25,18 +27,26 @@ def write_label(verifier: str, gold: str) -> str:
 
 
 def read_label(label: str) -> tuple[str, str]:
-    """Return `(verifier, gold)`. Any string that is no such object is the right answer of a `math` problem.
+    """Return `(verifier, gold)`. A test set of any known shape is for `code`. Any other string is a `math` answer.
 
-    Raises `ValueError` for an empty label, a label that is no string, and an unknown verifier.
+    Raises `ValueError` for an empty label, a label that is no string, an unknown verifier, and any other JSON object,
+    such as another framework's.
     """
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"label {label!r} is not allowed: a string that is not empty (is --data.label_key set?)")
-    if label.lstrip().startswith("{"):
+    if label.lstrip().startswith(("{", "[")):
         try:
             fields = json.loads(label)
-        except ValueError:
+        except (ValueError, RecursionError):
             fields = {}
         if isinstance(fields, dict) and fields.keys() == {"verifier", "gold"}:
             write_label(**fields)
             return fields["verifier"], fields["gold"]
+        if is_test_set(fields):
+            return "code", label
+        if isinstance(fields, dict) and fields:
+            raise ValueError(
+                f"the label is a JSON object with the fields {', '.join(map(repr, fields))}: write the right answer "
+                "itself, or `write_label(verifier, answer)` of riskpo_openrlhf.verifiers.labels"
+            )
     return DEFAULT_VERIFIER, label

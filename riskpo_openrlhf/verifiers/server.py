@@ -17,6 +17,9 @@ from riskpo_openrlhf import __version__
 from riskpo_openrlhf.verifiers.labels import write_label
 from riskpo_openrlhf.verifiers.reward_func import LOGGED, grade
 
+PATIENCE = 0.5  # seconds after which a response no longer counts as one of `threads`
+MOST_SLOW = 64  # responses that take longer, at once
+
 PROBE = ("1+1=\\boxed{2}", "1+1=", write_label("math", "2"))
 
 
@@ -37,25 +40,32 @@ def create_app(threads: int = 16, max_items: int = 1024, max_bytes: int = 64 * 2
     an easy answer: status 200, or 503 with the reason.
 
     Args:
-        threads: responses graded at once.
+        threads: responses graded at once, without those that take longer than `PATIENCE`: slow ones do not hold up
+            easy ones.
         max_items: limit of responses in a batch; more get status 413.
         max_bytes: limit of a request's size; more gets status 413, before it is read to the end.
     """
     app = FastAPI(title="RiskPO verifiers", version=__version__)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="verifier")
+    pool = ThreadPoolExecutor(threads + MOST_SLOW, thread_name_prefix="verifier")
+    turns = asyncio.Semaphore(threads)
+
+    async def in_turn(*item: str) -> dict:
+        async with turns:
+            grading = asyncio.get_running_loop().run_in_executor(pool, _graded, *item)
+            await asyncio.wait([grading], timeout=PATIENCE)
+        return await grading
 
     @app.post("/get_reward")
     async def get_reward(request: Request) -> Response:
         batch = _parsed(await _body(request, max_bytes), max_items)
-        loop = asyncio.get_running_loop()
         items = zip(batch.query, batch.prompts, batch.labels, strict=True)
-        graded = await asyncio.gather(*(loop.run_in_executor(pool, _graded, *item) for item in items))
+        graded = await asyncio.gather(*(in_turn(*item) for item in items))
         answer = graded[0] if len(graded) == 1 else _joined(graded)
         return Response(json.dumps(answer), media_type="application/json")
 
     @app.get("/health")
     async def health() -> dict:
-        graded = await asyncio.get_running_loop().run_in_executor(pool, _graded, *PROBE)
+        graded = await in_turn(*PROBE)
         if graded["scores"] != 1.0:
             raise HTTPException(503, graded["error"] or "an easy answer was not graded right")
         return {"status": "ok", "version": __version__}

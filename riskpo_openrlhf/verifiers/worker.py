@@ -1,6 +1,6 @@
 """The program of a worker process of `killable.py`: call one function for each request, until stdin ends.
 
-    python -P -m riskpo_openrlhf.verifiers.worker PACKAGE.MODULE:FUNCTION SECONDS MEGABYTES
+    python -P -m riskpo_openrlhf.verifiers.worker PACKAGE.MODULE:FUNCTION SECONDS WALL_SECONDS MEGABYTES
 
 A request is a line of JSON on stdin: the list of the function's arguments. The reply is a line of JSON on stdout:
 `["ok", value]` or `["error", text]`. The first request is the warm-up; its reply says that everything is loaded.
@@ -19,7 +19,7 @@ import sys
 OUT_OF_MEMORY = 77  # exit status
 
 
-def main(function: str, seconds: str, megabytes: str) -> None:
+def main(function: str, seconds: str, wall_seconds: str, megabytes: str) -> None:
     """Serve requests until stdin ends. A request that exceeds its memory or time ends the process."""
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # so that the function's own output is no reply
@@ -27,17 +27,20 @@ def main(function: str, seconds: str, megabytes: str) -> None:
     memory = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The caller kills this process at the deadline. The alarm is for a caller that is dead. The signal's default
-    # action ends the process even inside a long computation in C, where no Python handler would run.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    allowed = math.ceil(float(seconds)) + 1
+    # The kernel ends this process when a request has used its CPU time. The caller kills it at the limit by the clock;
+    # the alarm is for a caller that is dead. The signals' default action ends the process even inside a long
+    # computation in C, where no Python handler would run.
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    allowed, wall = float(seconds), math.ceil(float(wall_seconds)) + 1
     module, _, name = function.partition(":")
     call = getattr(importlib.import_module(module), name)
     for number, line in enumerate(sys.stdin.buffer):
         if number == 1:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # only errors of the start are read
-        signal.alarm(allowed if number else 0)
+        signal.alarm(wall if number else 0)
+        signal.setitimer(signal.ITIMER_PROF, allowed if number else 0)
         try:
             reply = json.dumps(["ok", call(*json.loads(line))])
         except MemoryError:
@@ -47,6 +50,7 @@ def main(function: str, seconds: str, megabytes: str) -> None:
                 raise
             reply = json.dumps(["error", f"{type(error).__name__}: {error}"[:200]])
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         replies.write(reply + "\n")
         replies.flush()
         if _resident() * 2 > memory:

@@ -106,11 +106,70 @@ def run(name: str, kind: str, count: int) -> tuple[float, list[float], bool]:
     return len(seconds) / total, seconds, cut
 
 
+CODE = {"kind": "stdin", "tests": [{"input": f"{i} {i + 7}\n", "output": f"{2 * i + 7}\n"} for i in range(5)]}
+ADD = "a, b = map(int, input().split())\nprint(a + b)\n"
+ANSWERS = [ADD] * 7 + [ADD.replace("+", "-"), ADD + "1 / 0\n", ADD + "print()\nprint(1)\n"]
+
+
+def cpu_seconds() -> float:
+    """Those of this process, of children that ended, and of the sandboxes."""
+    from riskpo_openrlhf.verifiers.code import boxes
+    from riskpo_openrlhf.verifiers.code.sandbox import open_sandbox
+
+    for _ in range(2):  # the zygote counts an ended sandbox when it makes another
+        while boxes._idle:
+            boxes._idle.pop().close()
+        with open_sandbox("pass"):
+            pass
+    times = os.times()
+    with open(f"/proc/{boxes._zygote._process.pid}/stat") as file:
+        theirs = sum(map(int, file.read().rpartition(")")[2].split()[11:15])) / os.sysconf("SC_CLK_TCK")
+    return theirs + times.user + times.system + times.children_user + times.children_system
+
+
+def measure_code(count: int) -> None:
+    """Print programs a second of our sandbox and of plain subprocesses, one after the other, then the rollout."""
+    from riskpo_openrlhf.verifiers.code import verify
+
+    def ours():
+        assert verify(f"```python\n{ADD}```", json.dumps(CODE)).correct
+
+    def plain():
+        for test in CODE["tests"]:
+            command = [sys.executable, "-c", ADD]
+            run = subprocess.run(command, input=test["input"], capture_output=True, text=True)
+            assert run.stdout == test["output"]
+
+    for _ in range(3):  # in turn, because the machine may be shared
+        for name, grade in (("ours", ours), ("subprocess", plain)):
+            grade()
+            cpu, start = cpu_seconds(), time.perf_counter()
+            for _ in range(count if name == "ours" else count // 5):
+                grade()
+            done = count if name == "ours" else count // 5
+            ours_too = cpu_seconds() - cpu
+            seconds = time.perf_counter() - start
+            print(f"{name:10}  {done / seconds:6.1f} programs/s  {done / ours_too:6.1f} programs/s of CPU", flush=True)
+    tests = json.dumps(CODE | {"time_limit": 1})
+    cpu, start = cpu_seconds(), time.perf_counter()
+    with ThreadPoolExecutor(16) as pool:
+        programs = [*ANSWERS * 9, *ANSWERS[:9], "while True: pass\n"] * 52
+        responses = [f"```python\n{program}```" for program in programs[:5120]]
+        right = sum(verdict.correct for verdict in pool.map(lambda r: verify(r, tests), responses))
+    print(
+        f"rollout     {right} of {len(responses)} right, {time.perf_counter() - start:.0f} s by the clock, "
+        f"{cpu_seconds() - cpu:.0f} s of CPU"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--count", type=int, default=600, help="answers in each set")
     parser.add_argument("--one", nargs=2, metavar=("GRADER", "SET"), help=argparse.SUPPRESS)
+    parser.add_argument("--code", action="store_true", help="programs instead of answers")
     args = parser.parse_args()
+    if args.code:
+        return measure_code(args.count)
     if args.one:
         return measure(*args.one, args.count)
     print(f"{'set':8} {'grader':16} {'answers/s':>10} {'ratio':>7} {'p50 ms':>8} {'p99 ms':>9} {'max ms':>9}")

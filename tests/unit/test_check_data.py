@@ -332,3 +332,22 @@ def test_a_folder_that_was_prepared_stands_for_its_files(tmp_path, capsys):
     assert main(["--check", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert all(f"8 rows are read, of {name!r}" in shown for name in names)
+
+
+def test_repeated_ids_are_reported(tmp_path):
+    found = complaints(check_paths([write(tmp_path / "a.jsonl", [row(0), row(1, id="s/0"), row(2)])]))
+    assert len(found) == 1 and "1 ids are there more than once, e.g. 's/0'" in found[0]
+
+
+def test_a_note_shows_the_beginning_of_a_label_of_megabytes(tmp_path):
+    tests = {"kind": "stdin", "tests": [{"input": "1" * 6_000_000, "output": "1"}]}
+    prompt = [{"role": "user", "content": "Print 1 in a ```python block."}]
+    label = write_label("code", json.dumps(tests))
+    findings = check_paths([write(tmp_path / "a.jsonl", [row(prompt=prompt, label=label)])])
+    assert complaints(findings) == [] and max(len(str(finding)) for finding in findings) < 2000
+
+
+def test_a_right_answer_that_the_verifier_can_not_read_is_an_error_of_the_check(tmp_path):
+    rows = [row(0), row(1, label="#### 5"), row(2, label=write_label("math", "\\frac{1}{"))]
+    found = complaints(check_paths([write(tmp_path / "a.jsonl", rows)]), ERROR)
+    assert any("####" in text for text in found) and any("can't read the gold" in text for text in found)

@@ -128,11 +128,11 @@ def test_every_source_has_an_instruction_that_its_verifier_reads():
 
 
 def test_an_answer_in_the_form_that_an_instruction_asks_for_is_one_that_the_verifier_reads():
-    from riskpo_openrlhf.verifiers.code.extract import extract_program
+    from riskpo_openrlhf.verifiers.code.extract import extract_programs
     from riskpo_openrlhf.verifiers.math.extract import extract_answer
 
     assert extract_answer("We add.\nAnswer: 7") == extract_answer(r"So it is $\boxed{7}$.") == "7"
-    assert "print(7)" in extract_program("Thought.\n```python\nprint(7)\n```\n")
+    assert extract_programs("Thought.\n```python\nprint(7)\n```\n") == ["print(7)\n"]
 
 
 def test_a_code_prompt_asks_for_the_starter_code_or_for_standard_input():

@@ -259,3 +259,13 @@ def test_a_file_without_a_column_or_cut_off_is_an_error(name, text, tmp_path):
     path.write_text(text)
     with pytest.raises(DataError):
         list(hub.records([path], ["a", "b"]))
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1}, {"a": 2}]', '{"a": 1}\n{"a": 2}\n', '{"a": {"0": 1, "1": 2}}'])
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_data(text, suffix, tmp_path):
+    if suffix == ".jsonl" and not text.startswith('{"a": 1}'):
+        pytest.skip("no JSON lines")
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert list(hub.records([path], ["a"])) == [{"a": 1}, {"a": 2}]

@@ -153,3 +153,11 @@ def test_a_missing_data_file_ends_with_code_1_before_anything_is_loaded(tmp_path
     assert evaluate.main(flags) == 1
     assert "no.jsonl can't be read" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\u0085", "\x0b", "\x1c"])
+def test_a_character_that_some_take_for_the_end_of_a_line_is_part_of_the_problem(character, tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [{"prompt": f"a{character}b{i}", "label": "1", "id": str(i)} for i in range(2)]
+    path.write_text("\ufeff" + "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows), newline="")
+    assert [problem.prompt for problem in read_problems([path], None, "label")] == [row["prompt"] for row in rows]

@@ -74,7 +74,7 @@ def test_a_partial_reward_counts_as_right_when_it_is_positive():
 
 def test_the_table_names_each_source_and_their_mean():
     lines = as_table(summarise(ROWS)).splitlines()
-    assert [line.split("  ")[0] for line in lines[1:]] == ["a", "b", "mean of sources"]
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["a", "b", "mean of sources"]
     assert "25.0 ± 49.0" in lines[1]  # 1.96 standard errors of 25
     assert lines[2].split()[3] == "100.0"  # one problem has no error
     assert "62.5" in lines[3]
@@ -101,3 +101,15 @@ def test_a_source_of_which_nothing_was_read_is_named_with_the_likely_cause_and_t
     assert list(found) == ["a"]
     assert found["a"].startswith("a: not one of 3 responses could be read (100% ")
     assert "Likely cause: " in found["a"] and cure in found["a"]
+
+
+def test_a_pass_at_k_of_fewer_problems_than_its_neighbour_is_marked_with_their_number():
+    summary = summarise(ROWS)
+    assert summary["sources"]["a"]["problems_at"] == {"1": 2, "2": 1}
+    table = as_table(summary)
+    assert "* of 1" in table and "* of 2" not in table and "fewer problems" in table
+    whole = [row("a", str(i), j, 1.0) for i in range(3) for j in range(2)]
+    assert "*" not in as_table(summarise(whole))
+    both = [*whole, *(row("b", str(i), j, None if i + j == 0 else 1.0) for i in range(2) for j in range(2))]
+    mean = next(line for line in as_table(summarise(both)).splitlines() if line.startswith("mean"))
+    assert mean.count("*") == 1  # Pass@2 of b is of one problem, so the mean of Pass@2 is too

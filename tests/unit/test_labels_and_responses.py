@@ -1,5 +1,7 @@
 """What a reward function is handed: the label that names its verifier, and the response inside the query."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +17,17 @@ def test_a_label_gives_back_its_verifier_and_gold(verifier, gold):
     assert read_label(write_label(verifier, gold)) == (verifier, gold)
 
 
-@pytest.mark.parametrize("label", ["42", "\\frac{1}{2}", '{"a": 1}', "{1, 2}", '{"verifier": "math"}'])
+@pytest.mark.parametrize("label", ["42", "\\frac{1}{2}", "{1, 2}", "{}", "[1, 2]", '["a"]', "{a: 1}"])
 def test_any_other_string_is_the_answer_of_a_math_problem(label):
     assert read_label(label) == ("math", label)
+
+
+@pytest.mark.parametrize("fields", [{"a": 1}, {"verifier": "math"}, {"ground_truth": "5", "style": "rule"}])
+def test_a_json_object_of_another_framework_is_refused_with_its_fields(fields):
+    with pytest.raises(ValueError, match=f"fields '{next(iter(fields))}'.*write_label"):
+        read_label(json.dumps(fields))
+    with pytest.raises(ValueError, match="fields"):
+        read_label(json.dumps({"verifier": "math", "gold": "5", "more": 1}))
 
 
 @pytest.mark.parametrize("label", ["", "  ", None, 42])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from riskpo_openrlhf.verifiers.code import sandbox
+from riskpo_openrlhf.verifiers.code import boxes, sandbox
 from riskpo_openrlhf.verifiers.code.sandbox import (
     DISK_BYTES,
     OUTPUT_BYTES,
@@ -251,19 +251,22 @@ for _ in range(1000):
         size = os.fstat(box._sink).st_size
         time.sleep(0.2)
         assert os.fstat(box._sink).st_size == size
-    assert box._process.poll() is not None
 
 
 def test_the_sandbox_dies_with_the_process_that_made_it(tmp_path):
-    code = "from riskpo_openrlhf.verifiers.code.sandbox import open_sandbox\n"
-    code += "with open_sandbox('import time; time.sleep(20)', weak=False) as box:\n"
-    code += "    print(box._process.pid, flush=True)\n"
+    code = "from riskpo_openrlhf.verifiers.code import boxes, sandbox\n"
+    code += "with sandbox.open_sandbox('import time; time.sleep(20)', weak=False) as box:\n"
+    code += "    print(boxes._zygote._process.pid, flush=True)\n"
     code += "    box.run(b'', cpu_seconds=1, wall_seconds=20)\n"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as maker:
-        launcher = Path(f"/proc/{int(maker.stdout.readline())}")
-        (first,) = (launcher / f"task/{launcher.name}/children").read_text().split()
+        zygote = Path(f"/proc/{int(maker.stdout.readline())}")
+        time.sleep(0.3)
+        processes = [zygote]
+        for process in processes:  # it grows: the launcher, PID 1 of the sandbox, the program
+            children = (process / f"task/{process.name}/children").read_text().split()
+            processes += [Path(f"/proc/{child}") for child in children]
+        assert len(processes) == 4
         maker.kill()
-    processes = [launcher, Path(f"/proc/{first}")]
 
     def alive():
         return [p for p in processes if p.exists() and "\nState:\tZ" not in (p / "status").read_text()]
@@ -361,6 +364,93 @@ def test_the_self_test_is_a_command_that_says_the_mode_and_nothing_else():
     command = [sys.executable, "-m", "riskpo_openrlhf.verifiers.code.sandbox"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "programs of the model run in: namespaces\n", "")
+
+
+# --- one sandbox, many programs ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh():
+    """No idle sandbox before the test; a function that runs a program and tells in which sandbox."""
+    while boxes._idle:
+        boxes._idle.pop().close()
+
+    def used(code: str, **options):
+        with open_sandbox(ATTEMPT + code) as box:
+            box.run(b"", cpu_seconds=1, wall_seconds=options.pop("wall", 5), **options)
+            return box._box
+
+    return used
+
+
+LEAVE = """
+import builtins, json, random, resource
+sys.left = builtins.left = os.environ['LEFT'] = 'left'
+sys.path.append('/left'); sys.modules['left'] = sys; json.left = print.__self__.left = 1
+os.umask(0o777); os.nice(5); resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10)); sys.setrecursionlimit(99)
+signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); os.chdir('/')
+random.seed(1); socket.setdefaulttimeout(1); threading.stack_size(1 << 16); builtins.print = builtins.open = None
+"""
+LOOK = """
+import json, random, resource
+seen = [name for where in (vars(sys), vars(__import__('builtins')), os.environ, sys.modules, vars(json)) for name in where]
+print([name for name in seen if name.lower() == 'left'], '/left' in sys.path, os.umask(0), os.nice(0), os.getcwd(),
+      resource.getrlimit(resource.RLIMIT_NOFILE)[0], sys.getrecursionlimit(), signal.getsignal(signal.SIGTERM).name,
+      len(signal.pthread_sigmask(signal.SIG_BLOCK, ())), os.listdir(), random.random() == random.Random(1).random(),
+      socket.getdefaulttimeout(), threading.stack_size(), threading.active_count())
+"""  # noqa: E501
+
+
+def test_a_program_finds_nothing_of_the_one_before_it_in_the_same_sandbox(fresh):
+    before = printed(LOOK)
+    box = fresh(LEAVE)
+    assert boxes._idle == [box]
+    assert printed(LOOK) == before and boxes._idle == [box]
+
+
+TRACES = {
+    "a file": "open('left', 'w').write('x')",
+    "a file that is gone": "open('left', 'w').close(); os.remove('left')",
+    "a file that is gone, the folder's times set back": "t = os.stat('.')\nopen('x', 'w').close()\nos.remove('x')\n"
+    "os.utime('.', ns=(t.st_atime_ns, t.st_mtime_ns))",
+    "a mode": "os.chmod('.', 0o500)",
+    "a mode that was set back": "os.chmod('.', 0); os.chmod('.', 0o700)",
+    "an attribute": "os.setxattr('.', 'user.left', b'x')",
+    "times": "os.utime('.')",
+    "a crash": "os.abort()",
+    "an end by its limit": "while True: pass",
+    "an end by the clock": "time.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("trace", TRACES)
+def test_no_other_program_gets_a_sandbox_in_which_a_trace_could_be(trace, fresh):
+    assert fresh("print(1)") in boxes._idle
+    box = fresh(TRACES[trace], wall=2)
+    assert box not in boxes._idle
+    assert fresh("print(1)") is not box
+
+
+def test_without_the_filter_a_sandbox_is_not_used_again(fresh):
+    assert fresh("print(1)", filtered=False) not in boxes._idle
+
+
+def test_a_sandbox_that_died_while_idle_is_replaced(fresh):
+    fresh("print(1)")
+    boxes._zygote._process.kill()
+    boxes._zygote._process.wait()
+    time.sleep(0.3)
+    assert printed("print(2)") == ["2"]
+
+
+def test_a_forked_child_has_sandboxes_of_its_own(fresh):
+    code = "import os\nfrom riskpo_openrlhf.verifiers.code import boxes, sandbox\n"
+    code += "def run(n):\n    with sandbox.open_sandbox(f'print({n})', weak=False) as b:\n"
+    code += "        return b.run(b'', cpu_seconds=5, wall_seconds=9).output\n"
+    code += "mine = run(1), boxes._zygote._process.pid\nchild = os.fork()\n"
+    code += "if not child:\n    assert run(2) == b'2\\n' and boxes._zygote._process.pid != mine[1]\n    os._exit(0)\n"
+    code += "assert os.waitpid(child, 0)[1] == 0 and run(3) == b'3\\n' and boxes._zygote._process.pid == mine[1]\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).returncode == 0
 
 
 # --- the sandbox itself ------------------------------------------------------------------------------------------

@@ -11,10 +11,12 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from riskpo_openrlhf.verifiers import server
 from riskpo_openrlhf.verifiers.labels import write_label
 from riskpo_openrlhf.verifiers.server import create_app
 
 PROMPT = "Q: "
+GRADED = {"rewards": 0.0, "scores": 0.0, "extra_logs": {}, "error": None}
 
 
 def batch(*pairs: tuple[str, str]) -> dict:
@@ -72,6 +74,17 @@ def test_a_request_without_a_length_is_cut_off_at_the_limit(client):
             yield b"x" * 1000
 
     assert client.post("/get_reward", content=endless()).status_code == 413
+
+
+def test_slow_answers_do_not_hold_up_easy_ones(client, monkeypatch):
+    monkeypatch.setattr(server, "_graded", lambda query, *_: time.sleep(4 * ("slow" in query)) or GRADED)
+    with ThreadPoolExecutor(20) as threads:
+        slow = [threads.submit(client.post, "/get_reward", json=batch(("slow", "2"))) for _ in range(8)]
+        time.sleep(0.2)
+        begin = time.monotonic()
+        easy = [threads.submit(client.post, "/get_reward", json=batch(("easy", "2"))) for _ in range(8)]
+        assert all(call.result().status_code == 200 for call in easy)
+        assert time.monotonic() - begin < 3 and not any(call.done() for call in slow)
 
 
 def test_health_grades_an_answer_and_says_when_it_can_not(client, monkeypatch):

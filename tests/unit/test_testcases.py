@@ -8,8 +8,9 @@ import zlib
 
 import pytest
 
-from riskpo_openrlhf.verifiers.code import testcases
-from riskpo_openrlhf.verifiers.code.testcases import check_tests, decode_archer, decode_livecodebench
+from riskpo_openrlhf.verifiers.code import shapes
+from riskpo_openrlhf.verifiers.code.shapes import decode_archer, decode_livecodebench
+from riskpo_openrlhf.verifiers.code.testcases import check_tests
 
 ADD = {"kind": "stdin", "tests": [{"input": "1 2\n", "output": "3\n"}]}
 PAIR = {"kind": "functional", "function": "pair", "tests": [{"input": '[3]\n"a"', "output": '[[3, "a"]]'}]}
@@ -51,7 +52,7 @@ def test_a_pickle_of_anything_but_one_string_is_refused_and_runs_nothing(value, 
 
 
 def test_a_zip_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr(testcases, "MAX_DECODED_BYTES", 1000)
+    monkeypatch.setattr(shapes, "MAX_DECODED_BYTES", 1000)
     with pytest.raises(ValueError, match="more than 1,000 bytes"):
         decode_livecodebench("[]", packed(" " * 2000), "{}")
 
@@ -61,7 +62,7 @@ def test_a_zip_bomb_is_refused(monkeypatch):
 )
 def test_private_tests_that_can_not_be_read_are_an_error(private):
     with pytest.raises(ValueError):
-        decode_livecodebench(json.dumps(CASES), private, "{}")
+        check_tests(decode_livecodebench(json.dumps(CASES), private, "{}"))
 
 
 def test_archers_three_shapes_are_read():
@@ -78,7 +79,7 @@ def test_archers_three_shapes_are_read():
 )
 def test_an_archer_row_of_another_shape_is_an_error(truth):
     with pytest.raises(ValueError):
-        decode_archer(truth)
+        check_tests(decode_archer(truth))
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,18 @@
 
 The way of a program, one file a step (docs/sandbox.md says what is covered):
 
-    extract.py      find the program in the response: the last Python block
+    extract.py      find the program in the response: the last block that is Python
     testcases.py    read the test set that the label names
     run_tests.py    run the program on the tests, in order, until one fails
-    sandbox.py      keep the program from everything but its input and output; guest.py is the part inside
+    sandbox.py      keep the program from everything but its input and output; guest.py is the part inside, boxes.py
+                    lends sandboxes to one program after the other
     outputs.py      compare an output with the expected one
 """
 
 from __future__ import annotations
 
 from riskpo_openrlhf.verifiers import Verdict
-from riskpo_openrlhf.verifiers.code.extract import extract_program
+from riskpo_openrlhf.verifiers.code.extract import extract_programs
 from riskpo_openrlhf.verifiers.code.testcases import read_tests
 from riskpo_openrlhf.verifiers.environment import number_from
 
@@ -35,7 +36,7 @@ def verify(response: str, gold: str) -> Verdict:
         ValueError: a RISKPO_… environment variable has a value that is not allowed.
     """
     # Only here: whoever grades mathematics needs no sandbox, and `-m …code.sandbox` must not find it loaded already.
-    from riskpo_openrlhf.verifiers.code.run_tests import run_tests
+    from riskpo_openrlhf.verifiers.code.run_tests import CheckError, run_tests
     from riskpo_openrlhf.verifiers.code.sandbox import SandboxError, mode
 
     seconds = number_from("RISKPO_CODE_WALL_SECONDS", float, 30.0)
@@ -43,14 +44,19 @@ def verify(response: str, gold: str) -> Verdict:
         tests = read_tests(gold)
     except (OSError, ValueError, RecursionError) as error:
         return Verdict(False, "error", f"the test set can't be read: {error}")
-    program = extract_program(response)
-    if program is None:
+    programs = extract_programs(response)
+    if not programs:
         return Verdict(False, "no_answer")
     mode()  # raises if no sandbox works here
-    try:
-        correct, status = run_tests(program, tests, seconds)
-    except TimeoutError as error:
-        return Verdict(False, "timeout", f"the sandbox failed: {error}")
-    except (OSError, SandboxError) as error:
-        return Verdict(False, "error", f"the sandbox failed: {error}")
-    return Verdict(correct, status, program)
+    for program in programs:
+        try:
+            correct, status = run_tests(program, tests, seconds, must_do=len(programs) > 1)
+        except TimeoutError as error:
+            return Verdict(False, "timeout", f"the sandbox failed: {error}")
+        except (OSError, SandboxError) as error:
+            return Verdict(False, "error", f"the sandbox failed: {error}")
+        except CheckError as error:
+            return Verdict(False, "error", f"the test set can't be used: {error}")
+        if status != "unparsable":
+            return Verdict(correct, status, program)
+    return Verdict(False, "unparsable", programs[0])

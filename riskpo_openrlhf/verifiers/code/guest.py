@@ -1,15 +1,19 @@
-"""The script that `sandbox.py` starts: it makes the sandbox and runs programs in it. It imports no file of ours.
+"""The script that `sandbox.py` starts: it makes sandboxes and runs programs in them.
 
-Three roles, each a process. The launcher leaves the host's namespaces and forks. The supervisor, PID 1 in the new
-namespaces, gives up all privileges and waits for orders. An order is one run: the supervisor forks a child with limits
-and the system call filter, in which the program runs, waits for its end, and kills what is left. No expected output
-gets here, except in a `check`, which runs in a child of its own. Program and check share no memory; only plain values
-pass between them.
+Four roles, each a process. The zygote is started once: an interpreter with the usual modules loaded, which holds no
+program and no secret. For each sandbox it forks a launcher. The launcher leaves the host's namespaces, forks the
+supervisor, and kills it as soon as the host lets go of the sandbox. The supervisor, PID 1 in the new namespaces, gives
+up all privileges and waits for orders. An order is one run: the supervisor forks a child with limits and the system
+call filter, in which the program runs, waits for its end, and kills what is left. The supervisor runs no line of a
+program. It tells the host after each run whether a trace could be left; then no other program gets this sandbox.
+
+No expected output gets here, except in a `check`, which runs in a child of its own. Program and check share no memory;
+only plain values pass between them. `guest_tasks.py` is what a child does; no other file of ours is imported here.
 """
 
 from __future__ import annotations
 
-import builtins
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -17,25 +21,20 @@ import json
 import math
 import os
 import resource
+import select
 import shutil
 import signal
 import socket
 import sys
 import time
-import types
-from _sitebuiltins import Quitter
+from importlib import import_module
 
-UNPARSABLE = 65  # exit code of a child whose program is not Python
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+tasks = import_module("guest_tasks")
 
-# LiveCodeBench's checker puts this in front of every program. Names of builtins stay the builtins.
-PRELUDE = """
-from string import *; from re import *; from datetime import *; from collections import *; from heapq import *
-from bisect import *; from copy import *; from math import *; from random import *; from statistics import *
-from itertools import *; from functools import *; from operator import *; from io import *; from json import *
-from typing import *
-import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools
-import operator, io, sys, json
-"""
+del sys.path[0]
+
+CONTROL, SOURCE, SINK = 3, 4, 5  # files of a launcher and a supervisor
 
 # System calls that a computing program does not need: name, number on x86_64, on aarch64 (-: not there).
 DENIED = """
@@ -54,7 +53,7 @@ ARCHITECTURES = {"x86_64": (0xC000003E, 1, 56), "aarch64": (0xC00000B7, 2, 220)}
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_THREAD = 0x20000, 0x10000000, 0x10000
 # mount, cgroup, uts, ipc, pid and net
 NAMESPACES = CLONE_NEWNS | 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
-MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 2, 4, 4096, 16384, 1 << 18, 2
+MS_NOSUID, MS_NODEV, MS_NOATIME, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 2, 4, 1024, 4096, 16384, 1 << 18, 2
 READ_ONLY, NOSUID, NODEV, AT_FDCWD, AT_RECURSIVE, MOUNT_SETATTR = 1, 2, 4, -100, 0x8000, 442
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 
@@ -85,35 +84,85 @@ def restrict(target: str, attributes: int, recursive: bool = True) -> None:
 # --- leaving the host -------------------------------------------------------------------------------------------
 
 
-def leave_host(config: dict) -> None:
-    """Enter new namespaces, a root folder of libraries only, and another user. Returns in the new PID 1 only."""
-    uid = 60000 + os.getpid() % 5000  # a user that runs nothing else: the limit of processes counts by user
-    root = os.geteuid() == 0 and is_mapped(uid)
-    if root:
+def launch(files: list[int]) -> None:
+    """Make one sandbox: enter new namespaces, a root folder of libraries only, and another user, and serve there.
+
+    Args:
+        files: the socket to the host, and the file that holds the sandbox's settings.
+    """
+    null = os.open("/dev/null", os.O_RDWR)
+    for target, file in enumerate([fcntl.fcntl(file, fcntl.F_DUPFD, 40) for file in (null, null, 2, *files, null)]):
+        os.dup2(file, target)
+    os.closerange(SINK + 1, 256)
+    try:
+        config = json.loads(os.pread(SOURCE, os.fstat(SOURCE).st_size, 0))
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")  # if memory runs out, this is killed first
+        uid = 60000 + os.getpid() % 5000  # a user that runs nothing else: the limit of processes counts by user
+        root = config["isolated"] and leave_host(uid)
+        system("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        child = os.fork()
+        if child:
+            keep(child)
+        if config["isolated"]:
+            new_root(config, uid)
+            socket.sethostname("sandbox")
+            if root:
+                become(uid)
+        else:
+            os.chdir(config["folder"])
+        drop_privileges()
+        sys.path.extend(config["packages"])
+        supervisor = Supervisor(config)
+        os.dup2(0, 2)
+    except (OSError, KeyError) as error:
+        answer({"failed": str(error)})
+        os._exit(1)
+    answer({"ready": True})
+    host = socket.socket(fileno=CONTROL)
+    while True:
+        message, files, _, _ = socket.recv_fds(host, 1 << 16, 3)
+        if not message:
+            os._exit(0)
+        if files:
+            supervisor.take(files)
+            continue
+        try:
+            code, clean = supervisor.run(json.loads(message))
+        except (OSError, RecursionError):  # the program left a folder that can't be emptied
+            code, clean = 1, False
+        answer({"code": code, "clean": clean})
+
+
+def answer(message: dict) -> None:
+    os.write(CONTROL, json.dumps(message).encode())
+
+
+def keep(child: int) -> None:
+    """Wait until PID 1 ends or the host lets go of the sandbox, then end both."""
+    events = select.poll()
+    events.register(CONTROL, select.POLLRDHUP)
+    events.register(os.pidfd_open(child), select.POLLIN)
+    events.poll()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os._exit(0)
+
+
+def leave_host(uid: int) -> bool:
+    """Enter new namespaces, but for the PID namespace, which children enter. Tells whether root's power is left."""
+    if os.geteuid() == 0 and is_mapped(uid):
         try:
             system("unshare", NAMESPACES)
+            return True
         except PermissionError:
             become(uid)
-            root = False
-    if not root:
-        owner, group = os.geteuid(), os.getegid()
-        system("unshare", NAMESPACES | CLONE_NEWUSER)
-        for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {owner} 1"), ("gid_map", f"{uid} {group} 1")):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(line)
-    child = 0
-    signal.signal(signal.SIGTERM, lambda *_: child and os.kill(child, signal.SIGKILL))
-    child = os.fork()
-    if child:
-        os.close(0)
-        os.close(1)
-        os._exit(os.waitpid(child, 0)[1] and 1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 gets no signal from its children without a handler
-    new_root(config, uid)
-    socket.sethostname("sandbox")
-    if root:
-        become(uid)
+    owner, group = os.geteuid(), os.getegid()
+    system("unshare", NAMESPACES | CLONE_NEWUSER)
+    for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {owner} 1"), ("gid_map", f"{uid} {group} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(line)
+    return False
 
 
 def is_mapped(uid: int) -> bool:
@@ -148,7 +197,7 @@ def new_root(config: dict, uid: int) -> None:
     mount("/dev/null", "./dev/null", None, MS_BIND)
     os.mkdir("./tmp")
     size = f"size={config['disk_bytes']},nr_inodes=4096,mode=700,uid={uid},gid={uid}"
-    mount("tmpfs", "./tmp", "tmpfs", MS_NOSUID | MS_NODEV, size)
+    mount("tmpfs", "./tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, size)
     system("pivot_root", b".", b".")
     system("umount2", b".", MNT_DETACH)
     restrict("/", READ_ONLY | NOSUID | NODEV, recursive=False)
@@ -192,39 +241,58 @@ def system_call_filter() -> ctypes.Structure:
 
 
 class Supervisor:
-    """Run one program, once for each order `{"cpu", "wall", "filtered"}`; each is answered by `{"code"}`.
+    """Run one program after the other, each once for each order `{"cpu", "wall", "filtered"}`.
 
-    The code is the program's exit code; minus the signal's number if a signal ended it; None at the wall-clock limit.
+    An order is answered by `{"code", "clean"}`. The code is the program's exit code; minus the signal's number if a
+    signal ended it; None at the wall-clock limit. `clean`: the program ended by itself and never changed its folder,
+    the only thing that outlives a run.
     """
 
-    def __init__(self, config: dict, source: int, sink: int):
+    def __init__(self, config: dict):
         self.config = config
-        self.source, self.sink = source, sink  # input and output of a run
-        self.null = os.open("/dev/null", os.O_RDWR)
         self.filter = system_call_filter()
-        builtins.exit, builtins.quit = Quitter("exit", ""), Quitter("quit", "")  # as without python -S
-        self.prelude: dict = {}
-        exec(PRELUDE, self.prelude)
-        for name in dir(builtins):
-            self.prelude.pop(name, None)
+        limits = {"CORE": 0, "NOFILE": 64, "STACK": 64 << 20, "MEMLOCK": 0, "MSGQUEUE": 0}
+        limits["FSIZE"] = config["output_bytes"]
+        if config["isolated"]:
+            limits["NPROC"] = config["processes"]  # on the host this counts all processes of the user
+        for name, most in limits.items():
+            limit(getattr(resource, f"RLIMIT_{name}"), most)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        gc.freeze()  # a child's garbage collector must not touch, and so copy, what is here now
+        self.fresh = self.folder()
+        # Made here, not by each child: they stand for the files 0, 1 and 2, whatever these are.
+        sys.stdin, sys.stdout, sys.stderr = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8"), open(2, "w")
+        sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
-    def run(self, order: dict) -> int | None:
+    def take(self, files: list[int]) -> None:
+        """Take the next program: the files that hold its settings, its input and its output."""
+        settings = os.pread(files[0], os.fstat(files[0]).st_size, 0)
+        self.config |= json.loads(settings)
+        for target, file in zip((SOURCE, SINK), files[1:], strict=True):
+            os.dup2(file, target)
+        for file in files:
+            os.close(file)
+
+    def folder(self) -> tuple:
+        """Return the state of the folder. Whatever is done to it, or in it, changes the time in it."""
+        state = os.stat(".")
+        return state.st_ctime_ns, state.st_mode, os.listdir(), os.listxattr(".")
+
+    def run(self, order: dict) -> tuple[int | None, bool]:
         for entry in os.scandir("."):
             shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
-        os.lseek(self.source, 0, os.SEEK_SET)
+        os.lseek(SOURCE, 0, os.SEEK_SET)
         if self.config["kind"] == "stdin":
-            children = [self.start(order, self.run_program, [self.source, self.sink, self.null])]
+            children = [self.start(order, tasks.run_program, [SOURCE, SINK, 0])]
         elif self.config["kind"] == "functional":
-            children = [self.start(order, self.call_function, [self.source, self.null, self.null, self.sink])]
+            children = [self.start(order, tasks.call_function, [SOURCE, 0, 0, SINK])]
         else:
             ours, theirs = socket.socketpair()
-            children = [self.start(order, self.serve, [self.null, self.null, self.null, theirs.fileno()])]
-            children += [self.start(order, self.check, [self.source, self.null, self.null, ours.fileno()])]
+            children = [self.start(order, tasks.serve, [0, 0, 0, theirs.fileno()])]
+            children += [self.start(order, tasks.check, [SOURCE, 0, 0, ours.fileno(), SINK])]
             ours.close()
             theirs.close()
-        return self.wait(children, order["wall"])
+        code = self.wait(children, order["wall"])
+        return code, order["filtered"] and code is not None and code >= 0 and self.folder() == self.fresh
 
     def wait(self, children: list[int], seconds: float) -> int | None:
         """Wait for the last of the children. Returns its exit code; no child, nor a child's child, is left then."""
@@ -248,7 +316,7 @@ class Supervisor:
                 pid, status = os.wait()
                 codes[pid] = os.waitstatus_to_exitcode(status)
         except ChildProcessError:
-            return UNPARSABLE if UNPARSABLE in map(codes.get, children) else code
+            return tasks.UNPARSABLE if tasks.UNPARSABLE in map(codes.get, children) else code
 
     def start(self, order: dict, task, files: list[int]) -> int:
         """Fork a child that runs the task with limits, the filter, and these files as 0, 1, 2, …"""
@@ -258,192 +326,62 @@ class Supervisor:
         code = 1  # no exception may reach the loop of the supervisor, whose copy this is
         try:
             self.confine(order, files)
-            task()
+            task(self.config)
             code = 0
         except SystemExit:
             code = 0
         except BaseException:
             pass
-        raise SystemExit(code)  # the interpreter's own end: waits for threads, runs atexit, flushes all files
+        tasks.leave(code)
 
     def confine(self, order: dict, files: list[int]) -> None:
-        for target, file in enumerate([fcntl.fcntl(file, fcntl.F_DUPFD, 100) for file in files]):
+        for target, file in enumerate([fcntl.fcntl(file, fcntl.F_DUPFD, 40) for file in files]):
             os.dup2(file, target)
-        os.closerange(len(files), 256)
-        sys.stdin, sys.stdout, sys.stderr = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8"), open(2, "w")
-        sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+        os.closerange(len(files), 64)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         system("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        limits = {"CPU": math.ceil(order["cpu"]), "AS": self.config["memory_bytes"], "CORE": 0, "NOFILE": 64}
-        limits |= {"FSIZE": self.config["output_bytes"], "STACK": 64 << 20, "MEMLOCK": 0, "MSGQUEUE": 0}
-        if self.config["isolated"]:
-            limits["NPROC"] = self.config["processes"]  # on the host this counts all processes of the user
-        for name, limit in limits.items():
-            kind = getattr(resource, f"RLIMIT_{name}")
-            hard = resource.getrlimit(kind)[1]
-            limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-            resource.setrlimit(kind, (limit, limit))
+        limit(resource.RLIMIT_CPU, math.ceil(order["cpu"]))
+        limit(resource.RLIMIT_AS, self.config["memory_bytes"])
         sys.setrecursionlimit(50000)
+        sys.set_int_max_str_digits(0)  # the limit of CPU time is enough
         if order["filtered"]:
             system("prctl", PR_SET_SECCOMP, 2, ctypes.byref(self.filter), 0, 0)
 
-    # --- in a child ---------------------------------------------------------------------------------------------
 
-    def load(self, name: str) -> types.ModuleType:
-        """Run the program as a module of this name."""
-        try:
-            code = compile(self.config["code"], "answer.py", "exec")
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            os._exit(UNPARSABLE)
-        sys.argv = ["answer.py"]
-        module = sys.modules[name] = types.ModuleType(name)
-        vars(module).update(self.prelude)
-        exec(code, vars(module))
-        return module
-
-    def run_program(self) -> None:
-        self.load("__main__")
-
-    def call_function(self) -> None:
-        values = [json.loads(line) for line in sys.stdin.read().split("\n") if line.strip()]
-        module, name = self.load("answer"), self.config["function"]
-        owner = module.Solution() if hasattr(getattr(module, "Solution", None), name) else module
-        result = json.dumps(plain(getattr(owner, name)(*values)))
-        with open(3, "w") as file:
-            file.write(result)
-
-    def serve(self) -> None:
-        """Serve the program's side of a check: call what is asked for and reply with the result."""
-        objects: list = []
-        stream = socket.socket(fileno=3).makefile("rw")
-        module = self.load("answer")
-        for line in stream:
-            path, positional, named = decode(json.loads(line), objects.__getitem__)
-            try:
-                target = objects[path[0]] if isinstance(path[0], int) else getattr(module, path[0])
-                for name in path[1:]:
-                    target = getattr(target, name)
-                reply = {"value": encode(target(*positional, **named), objects)}
-            except Exception as error:
-                reply = {"error": type(error).__name__}
-            stream.write(json.dumps(reply) + "\n")
-            stream.flush()
-
-    def check(self) -> None:
-        """Run the check's side: names that it does not define are the program's."""
-        source, stream = sys.stdin.read(), socket.socket(fileno=3).makefile("rw")
-
-        class Names(dict):
-            def __missing__(self, name):
-                if hasattr(builtins, name) or name.startswith("__"):
-                    raise KeyError(name)
-                return Remote(stream, [name])
-
-        exec(compile(source, "check.py", "exec"), Names(self.prelude, __name__="__main__"))
+def limit(kind: int, most: int) -> None:
+    """Set a limit of this process and of those that it forks."""
+    hard = resource.getrlimit(kind)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (most, most))
 
 
-class Remote:
-    """A function, class or object in the program's process."""
-
-    def __init__(self, stream, path: list):
-        self._stream, self._path = stream, path
-
-    def __getattr__(self, name: str):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Remote(self._stream, [*self._path, name])
-
-    def __call__(self, *positional, **named):
-        request = [self._path, list(positional), named]
-        self._stream.write(json.dumps(encode(request, None)) + "\n")
-        self._stream.flush()
-        line = self._stream.readline()
-        if not line.endswith("\n"):
-            os._exit(1)  # the program's process ended; not an exception, which the check might catch
-        reply = json.loads(line)
-        if "error" in reply:
-            kind = getattr(builtins, str(reply["error"]), None)
-            raise (kind if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError)("in the program")
-        return decode(reply["value"], lambda index: Remote(self._stream, [int(index)]))
-
-
-def encode(value, objects: list | None):
-    """Return `value` as JSON that keeps exact types. No plain value: it stays here, in `objects`; its number goes."""
-    kind = type(value)
-    if value is None or kind in (bool, int, float, str):
-        return value
-    if kind is list:
-        return [encode(item, objects) for item in value]
-    if kind in (tuple, set, frozenset):
-        return {kind.__name__: [encode(item, objects) for item in value]}
-    if kind is dict:
-        return {"dict": [[encode(k, objects), encode(v, objects)] for k, v in value.items()]}
-    if kind is Remote and len(value._path) == 1 and isinstance(value._path[0], int):
-        return {"object": value._path[0]}
-    if objects is None:
-        raise TypeError(f"a {kind.__name__} can't be handed to the program")
-    objects.append(value)
-    return {"object": len(objects) - 1}
-
-
-def decode(value, find):
-    """Undo `encode`; `find` returns the object of a number. Raises for anything else."""
-    if isinstance(value, list):
-        return [decode(item, find) for item in value]
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    if kind == "object":
-        return find(content)
-    return {"tuple": tuple, "set": set, "frozenset": frozenset, "dict": dict}[kind](decode(i, find) for i in content)
-
-
-def plain(value):
-    """Return a value of JSON's own types, exactly; tuples become lists. Raises `TypeError` for any other."""
-    kind = type(value)
-    if value is None or kind in (bool, int, float, str):
-        return value
-    if kind in (list, tuple):
-        return [plain(item) for item in value]
-    if kind is dict and all(type(key) is str for key in value):
-        return {key: plain(item) for key, item in value.items()}
-    raise TypeError(f"a {kind.__name__} is no JSON value")
+# --- the zygote -------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
+    """Fork a launcher for every message on the socket that is file 0, with the two files that come with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 gets no signal from its children without a handler
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, which is inherited, children can't be waited for
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    system("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    control = open(0, "rb", closefd=False)
-    config = json.loads(control.readline())
-
-    def answer(message: dict) -> None:
-        os.write(1, json.dumps(message).encode() + b"\n")
-
-    try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")  # if memory runs out, this is killed first
-        if config["isolated"]:
-            leave_host(config)
-        else:
-            os.chdir(config["folder"])
-        drop_privileges()
-        sys.path.extend(config["packages"])
-        files = [os.dup(int(number)) for number in sys.argv[1:]]  # low numbers, which each child closes
-        os.closerange(int(sys.argv[1]), int(sys.argv[2]) + 1)
-        supervisor = Supervisor(config, *files)
-        os.dup2(supervisor.null, 2)
-    except (OSError, KeyError) as error:
-        answer({"failed": str(error)})
-        os._exit(1)
-    answer({"ready": True})
-    for line in control:
-        try:
-            code = supervisor.run(json.loads(line))
-        except (OSError, RecursionError):  # the program left a folder that can't be emptied
-            code = 1
-        answer({"code": code})
-    os._exit(0)
+    tasks.add_usual_names()
+    gc.collect()
+    gc.freeze()  # a child's garbage collector must not touch, and so copy, what is here now
+    host = socket.socket(fileno=0)
+    while True:
+        message, files, _, _ = socket.recv_fds(host, 1, 2)
+        if not message:
+            os._exit(0)
+        if not os.fork():
+            try:
+                launch(files)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        for file in files:
+            os.close(file)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 if __name__ == "__main__":

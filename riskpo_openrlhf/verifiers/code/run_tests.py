@@ -10,30 +10,39 @@ Not covered: a program that knows the tests' outputs from its training, and what
 
 from __future__ import annotations
 
+import json
 import time
 
-from riskpo_openrlhf.verifiers.code.guest import UNPARSABLE
-from riskpo_openrlhf.verifiers.code.outputs import same_output, same_result
-from riskpo_openrlhf.verifiers.code.sandbox import open_sandbox
+from riskpo_openrlhf.verifiers.code.guest_tasks import UNPARSABLE
+from riskpo_openrlhf.verifiers.code.outputs import same_output, same_result, tolerance_of
+from riskpo_openrlhf.verifiers.code.sandbox import Run, open_sandbox
 
 TIME_LIMIT = 6.0  # seconds a test: LiveCodeBench's
 MEMORY_MB = 1024
 
 
-def run_tests(program: str, tests: dict, seconds: float) -> tuple[bool, str]:
+class CheckError(Exception):
+    """The check of a test set can't judge a program; the message says why."""
+
+
+def run_tests(program: str, tests: dict, seconds: float, must_do: bool = False) -> tuple[bool, str]:
     """Run the tests in order until one fails. Returns whether all pass, and the verdict's status.
 
     Args:
         program: Python source.
         tests: a test set that `testcases.check_tests` accepts.
         seconds: for all tests together; a program that has not passed them by then is wrong.
+        must_do: a program that does nothing is no program.
 
-    Raises `SandboxError` or `OSError` if the sandbox fails, `TimeoutError` if it does not end a run in time.
+    Raises:
+        SandboxError, OSError: the sandbox fails.
+        TimeoutError: it does not end a run in time.
+        CheckError: the check of the test set failed before it called the program, or never called it.
     """
-    kind, limit = tests["kind"], tests.get("time_limit", TIME_LIMIT)
-    cases = tests.get("tests", [{"input": tests.get("check"), "output": ""}])
+    kind, limit, tolerance = tests["kind"], tests.get("time_limit", TIME_LIMIT), tolerance_of(tests)
+    cases = tests.get("tests", [{"input": tests.get("check")}])
     options = {"function": tests.get("function", ""), "memory_mb": tests.get("memory_mb", MEMORY_MB)}
-    with open_sandbox(program, kind, **options) as sandbox:
+    with open_sandbox(program, kind, must_do=must_do, **options) as sandbox:
         deadline = time.monotonic() + seconds
         for case in cases:
             left = deadline - time.monotonic()
@@ -44,10 +53,19 @@ def run_tests(program: str, tests: dict, seconds: float) -> tuple[bool, str]:
             run = sandbox.run(case["input"].encode(), cpu_seconds=cpu, wall_seconds=wall)
             if run.code == UNPARSABLE:
                 return False, "unparsable"
-            if run.code != 0:
-                return False, "ok"
-            if kind == "functional" and not same_result(run.output, case["output"]):
-                return False, "ok"
-            if kind == "stdin" and not same_output(run.output.decode(errors="replace"), case["output"]):
+            if run.code != 0 or not _passes(run, kind, case, tolerance):
                 return False, "ok"
     return True, "ok"
+
+
+def _passes(run: Run, kind: str, case: dict, tolerance: float | None) -> bool:
+    if kind == "stdin":
+        return same_output(run.output.decode(errors="replace"), case["output"], tolerance)
+    if kind == "functional":
+        expected = [case[key] for key in ("output", "or") if key in case]
+        return any(same_result(run.output, text, tolerance) for text in expected)
+    report = json.loads(run.output)
+    if not report["calls"]:
+        why = report["error"] or "it ended without a call"
+        raise CheckError(f"`check` can't judge a program, because it never calls one: {why}")
+    return report["held"]

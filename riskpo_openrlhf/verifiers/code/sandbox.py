@@ -20,25 +20,21 @@ import contextlib
 import functools
 import json
 import os
-import select
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from riskpo_openrlhf.verifiers.code.boxes import GRACE_SECONDS, Box, SandboxError, fill, in_memory, lend_box
 from riskpo_openrlhf.verifiers.environment import number_from
 
 MODES = ("auto", "namespaces", "weak")
 OUTPUT_BYTES = 32 << 20  # of standard output, and of any file
 DISK_BYTES = 64 << 20
 PROCESSES = 64  # threads, in fact
-START_SECONDS = 30
-GRACE_SECONDS = 10
 
 # A program that tries what must fail and what must work. It prints the tries that went wrong.
 _PROBE = """
@@ -78,17 +74,12 @@ done.set()
 print(json.dumps(wrong))
 """
 _LOCK = threading.RLock()
-_SCRIPT = Path(__file__).with_name("guest.py")
 _CURE = """the sandbox for programs does not work on this machine: {cause}.
 It needs Linux 5.14 or newer on x86_64 or aarch64, and one of these: root with CAP_SYS_ADMIN (in a container:
 --privileged, or --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined); or user
 namespaces for this user (sysctl user.max_user_namespaces > 0, kernel.unprivileged_userns_clone=1, and on Ubuntu
 kernel.apparmor_restrict_unprivileged_userns=0). RISKPO_SANDBOX=weak runs programs without isolation: they can then
 read this user's files. See docs/sandbox.md; check with `python3 -m riskpo_openrlhf.verifiers.code.sandbox`"""
-
-
-class SandboxError(RuntimeError):
-    """The sandbox failed, not the program in it."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +98,8 @@ class Run:
 class Sandbox:
     """A program in its sandbox, made by `open_sandbox`."""
 
-    def __init__(self, process: subprocess.Popen, source: int, sink: int):
-        self._process, self._source, self._sink = process, source, sink
+    def __init__(self, box: Box, source: int, sink: int):
+        self._box, self._source, self._sink = box, source, sink
 
     def run(self, input: bytes, *, cpu_seconds: float, wall_seconds: float, filtered: bool = True) -> Run:
         """Run the program once, in a new process and an empty folder. Nothing of the run is left afterwards.
@@ -121,87 +112,61 @@ class Sandbox:
 
         Raises `SandboxError` if the sandbox ended, `TimeoutError` if it did not end the run in time.
         """
-        for file in (self._source, self._sink):
-            os.ftruncate(file, 0)
-            os.lseek(file, 0, os.SEEK_SET)
-        _write(self._source, input)
+        fill(self._source, input)
+        fill(self._sink, b"")
         order = {"cpu": cpu_seconds, "wall": wall_seconds, "filtered": filtered}
-        code = self.ask(order, wall_seconds + GRACE_SECONDS)["code"]
-        return Run(code, os.pread(self._sink, OUTPUT_BYTES, 0))
-
-    def ask(self, message: dict, seconds: float) -> dict:
-        """Send the supervisor a line of JSON and read its reply, over pipes that the program does not have."""
-        deadline, reply, pipe = time.monotonic() + seconds, b"", self._process.stdout.fileno()
-        try:
-            _write(self._process.stdin.fileno(), json.dumps(message).encode() + b"\n")
-        except BrokenPipeError:
-            pass  # it ended; the reason is read below
-        while not reply.endswith(b"\n"):
-            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError(f"the sandbox gave no answer within {seconds:.0f} s")
-            part = os.read(pipe, 4096)
-            if not part:
-                raise SandboxError(f"the sandbox ended: {os.read(self._process.stderr.fileno(), 4096).decode()}")
-            reply += part
-        return json.loads(reply)
+        self._box.send(order)
+        answer = self._box.receive(wall_seconds + GRACE_SECONDS)
+        self._box.clean &= answer["clean"]
+        return Run(answer["code"], os.pread(self._sink, min(OUTPUT_BYTES, os.fstat(self._sink).st_size), 0))
 
 
 @contextlib.contextmanager
-def open_sandbox(code: str, kind: str = "stdin", *, function: str = "", memory_mb: float = 1024, weak=None):
+def open_sandbox(
+    code: str, kind: str = "stdin", *, function: str = "", memory_mb: float = 1024, must_do: bool = False, weak=None
+):
     """Open a `Sandbox` for one program, as a context manager. Waits while the allowed number are in use.
 
     Args:
         code: the program's source.
         kind: what a run does. `stdin`: the program reads the input and writes the output. `functional`: it calls
             `function` with the JSON values of the input, one a line; the output is the result as JSON. `assert`: the
-            input is the source of a check, which runs in a process beside the program's and fails by raising.
+            input is the source of a check, which runs in a process beside the program's; the output is its report.
         function: the function's name, for `functional`.
         memory_mb: limit of a process's address space, in MiB.
+        must_do: a text that is Python but does nothing, such as `3`, counts as no Python.
         weak: without namespaces; default: as `mode()` says.
 
     Raises `SandboxError` if the sandbox does not start.
     """
     weak = mode() == "weak" if weak is None else weak
     packages = os.environ.get("RISKPO_CODE_PACKAGES", "")
+    program = {
+        "code": code,
+        "kind": kind,
+        "function": function,
+        "must_do": must_do,
+        "memory_bytes": int(memory_mb * (1 << 20)),
+    }
+    config = {
+        "output_bytes": OUTPUT_BYTES,
+        "disk_bytes": DISK_BYTES,
+        "processes": PROCESSES,
+        "isolated": not weak,
+        "visible": _visible() + ([(packages, "/packages")] if packages else []),
+        "packages": [packages if weak else "/packages"] if packages else [],
+        "folder": "/tmp",  # inside the sandbox
+    }
     with contextlib.ExitStack() as stack:
         stack.enter_context(_slots())
-        folder = "/tmp"  # inside the sandbox
         if weak:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="riskpo-", ignore_cleanup_errors=True))
-        files = [os.memfd_create(name) for name in ("input", "output")]
-        for file in files:
-            stack.callback(os.close, file)
-        libraries = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(_SCRIPT), *map(str, files)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            pass_fds=files,
-            env={"HOME": "/tmp", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", **libraries},
-            cwd="/",
-            start_new_session=True,
-        )
-        stack.callback(_end, process)
-        sandbox = Sandbox(process, *files)
-        config = {
-            "code": code,
-            "kind": kind,
-            "function": function,
-            "memory_bytes": int(memory_mb * (1 << 20)),
-            "output_bytes": OUTPUT_BYTES,
-            "disk_bytes": DISK_BYTES,
-            "processes": PROCESSES,
-            "isolated": not weak,
-            "visible": _visible() + ([(packages, "/packages")] if packages else []),
-            "packages": [packages if weak else "/packages"] if packages else [],
-            "folder": folder,
-        }
-        reply = sandbox.ask(config, START_SECONDS)
-        if "failed" in reply:
-            raise SandboxError(reply["failed"])
-        yield sandbox
+            made = tempfile.TemporaryDirectory(prefix="riskpo-", ignore_cleanup_errors=True)
+            config["folder"] = stack.enter_context(made)
+        source, sink = (stack.enter_context(in_memory(name)) for name in ("input", "output"))
+        box = stack.enter_context(lend_box(config))
+        with in_memory("program", json.dumps(program).encode()) as settings:
+            box.send({}, [settings, source, sink])
+        yield Sandbox(box, source, sink)
 
 
 def mode() -> str:
@@ -267,23 +232,6 @@ def _visible() -> list[tuple[str, str]]:
         if os.path.isdir(folder) and not any(Path(folder).is_relative_to(known) for known in folders):
             folders.append(folder)
     return [(folder, folder) for folder in folders]
-
-
-def _write(file: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(file, content) :]
-
-
-def _end(process: subprocess.Popen) -> None:
-    """Terminate the launcher, which kills the sandbox's PID 1 and so everything in it."""
-    process.terminate()
-    try:
-        process.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        pipe.close()
-    process.wait()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,353 @@
+"""What a child in the sandbox does: run a program, call a function of it, or serve it to a check, and the check.
+
+`guest.py` imports this file before it leaves the host. It imports no other file of ours.
+"""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import builtins
+import collections
+import contextlib
+import decimal
+import fractions
+import gc
+import io
+import json
+import os
+import socket
+import sys
+import threading
+import types
+from _sitebuiltins import Quitter
+
+UNPARSABLE = 65  # exit code of a child whose program is not Python
+
+# LiveCodeBench's checker puts this in front of every program. Here these names are builtins, unless they are already.
+PRELUDE = """
+from string import *; from re import *; from datetime import *; from collections import *; from heapq import *
+from bisect import *; from copy import *; from math import *; from random import *; from statistics import *
+from itertools import *; from functools import *; from operator import *; from io import *; from json import *
+from typing import *
+import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools, functools
+import operator, io, sys, json
+"""
+
+MODULE = types.ModuleType("__main__")  # what a program or a check becomes; a child changes its copy only
+USUAL: set[str] = set()  # the names of the prelude, which are builtins here
+END = os._exit
+
+
+def add_usual_names() -> None:
+    """Add to the builtins what programs take for granted."""
+    builtins.exit, builtins.quit = Quitter("exit", ""), Quitter("quit", "")  # as without python -S
+    usual: dict = {}
+    exec(PRELUDE, usual)
+    USUAL.update(usual.keys() - vars(builtins).keys())
+    for name in USUAL:
+        setattr(builtins, name, usual[name])
+
+
+def leave(code: int) -> None:
+    """End a child as the interpreter ends, without its work of freeing every object that the zygote made."""
+    try:
+        threading._shutdown()  # waits for threads
+        atexit._run_exitfuncs()
+        if sys.stdout and not getattr(sys.stdout, "closed", False):
+            sys.stdout.flush()
+        vars(MODULE).clear()  # closes files and finalizes objects
+        for file in filter(is_file, gc.get_objects()):  # without those that the zygote froze
+            with contextlib.suppress(Exception):
+                file.flush()
+    except BaseException:
+        code = 120  # as the interpreter does
+    END(code)
+
+
+def is_file(value) -> bool:
+    return isinstance(value, (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
+
+
+def load(config: dict, name: str) -> types.ModuleType:
+    """Run the program as a module of this name."""
+    try:
+        code = compile(config["code"], "answer.py", "exec")
+        if config["must_do"] and is_idle(config["code"]):
+            END(UNPARSABLE)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        END(UNPARSABLE)
+    sys.argv = ["answer.py"]
+    MODULE.__name__ = name
+    sys.modules[name] = MODULE
+    exec(code, vars(MODULE))
+    return MODULE
+
+
+def is_idle(source: str) -> bool:
+    """Tell whether a text that is Python does nothing, such as the printed line `3` or `yes, 7`."""
+    body = ast.parse(source).body
+    bare = all(isinstance(s, ast.Expr) or isinstance(s, ast.AnnAssign) and not s.value for s in body)
+    return bare and not any(isinstance(node, (ast.Call, ast.Await)) for s in body for node in ast.walk(s))
+
+
+def run_program(config: dict) -> None:
+    load(config, "__main__")
+
+
+def call_function(config: dict) -> None:
+    values = [json.loads(line) for line in sys.stdin.read().split("\n") if line.strip()]
+    module, name = load(config, "answer"), config["function"]
+    owner = module.Solution() if hasattr(getattr(module, "Solution", None), name) else module
+    result = json.dumps(getattr(owner, name)(*values), default=plain)
+    with open(3, "w") as file:
+        file.write(result)
+
+
+def plain(value):
+    """Return what JSON has in place of a value that is not JSON's. Raises `TypeError` if there is no such thing."""
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode()
+    if is_iterator(value) or isinstance(value, (collections.deque, range, *VIEWS)):
+        return list(value)
+    if isinstance(value, (decimal.Decimal, fractions.Fraction)):
+        return int(value) if value == int(value) else float(value)
+    if hasattr(value, "tolist"):  # arrays
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} is no JSON value")
+
+
+VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+
+
+def is_iterator(value) -> bool:
+    """Tell whether a value is an iterator of Python's own: a generator, `map`, `zip`, those of itertools."""
+    return isinstance(value, collections.abc.Iterator) and type(value).__module__ in ("builtins", "itertools")
+
+
+# --- a check, and the program that it calls ---------------------------------------------------------------------
+
+
+def serve(config: dict) -> None:
+    """Serve the program's side of a check: call what is asked for and reply with the result."""
+    objects: list = []
+    stream = socket.socket(fileno=3).makefile("rw")
+    module = load(config, "answer")
+    for line in stream:
+        path, positional, named = decode(json.loads(line), lambda index, _: objects[index])
+        try:
+            target = objects[path[0]] if isinstance(path[0], int) else getattr(module, path[0])
+            for name in path[1:]:
+                target = getattr(target, name)
+            reply = {"value": encode(target(*positional, **named), objects)}
+        except Exception as error:
+            reply = {"error": type(error).__name__}
+        stream.write(json.dumps(reply) + "\n")
+        stream.flush()
+
+
+def check(config: dict) -> None:
+    """Run the check's side, then report `{"calls", "held", "error"}`. Names that it does not define are the program's.
+
+    A check holds if it ran to its end, called the program, and every assertion that it began was true. An assertion
+    that fails counts even if the check catches its error. Leaving by `sys.exit(0)`, as `unittest.main` does, is an end
+    if it happens in the last statement.
+    """
+    source, program = sys.stdin.read(), Program(socket.socket(fileno=3))
+    report = os.fdopen(os.dup(4), "w")
+    os.close(4)
+    tally, names = Tally(), vars(MODULE)
+
+    class Builtins(dict):
+        def __missing__(self, name):
+            if name.startswith("__"):
+                raise KeyError(name)
+            return Remote(program, [name])
+
+    def exit(code=None):
+        raise SystemExit(code)
+
+    os._exit = exit
+    sys.argv = ["check.py"]
+    sys.modules["__main__"] = MODULE
+    tree = ast.parse(source, "check.py")
+    hidden = () if of_program(tree) else USUAL  # such as a check of the program's `gcd`
+    known = {name: value for name, value in vars(builtins).items() if name not in hidden}
+    names |= {"__builtins__": Builtins(known), "__assertions__": tally}
+    counted = CountAssertions()
+    code = compile(ast.fix_missing_locations(counted.visit(tree)), "check.py", "exec")
+    if "unittest" in source:
+        tally.count_unittest()
+        counted.any = True
+    ended, error = True, ""
+    try:
+        exec(code, names)
+    except SystemExit as leaving:
+        step, last = leaving.__traceback__.tb_next, tree.body[-1]
+        line, _, column, _ = list(code.co_positions())[step.tb_lasti // 2]
+        ended = leaving.code in (None, 0) and (line, column) >= (last.lineno, last.col_offset)
+    except BaseException as failure:
+        ended, error = False, f"{type(failure).__name__}: {failure}"[:200]
+    threading._shutdown()  # assertions in threads count as well
+    held = ended and program.calls > 0 and tally.begun == tally.held >= counted.any
+    json.dump({"calls": program.calls, "held": held, "error": error}, report)
+    report.close()
+
+
+def of_program(tree: ast.Module) -> set[str]:
+    """Return the names that a check uses, and that neither it nor Python nor the prelude defines."""
+    used, given = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else given).add(node.id)
+        elif isinstance(node, ast.arg):
+            given.add(node.arg)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            given.add(node.name)
+        elif isinstance(node, ast.alias):
+            given.add((node.asname or node.name).partition(".")[0])
+    return used - given - vars(builtins).keys()
+
+
+class Tally:
+    """The assertions that a check began, and those that were true."""
+
+    def __init__(self):
+        self.begun = self.held = 0
+
+    def count_unittest(self) -> None:
+        """Count each test of unittest as an assertion, also if the check ignores the result."""
+        from unittest import TestResult
+
+        def wrap(name: str, held: bool) -> None:
+            method = getattr(TestResult, name)
+
+            def counting(result, test, *rest):
+                if name != "addSubTest" or rest[1] is not None:
+                    self.begun += 1
+                    self.held += held
+                return method(result, test, *rest)
+
+            setattr(TestResult, name, counting)
+
+        wrap("addSuccess", True)
+        for name in ("addFailure", "addError", "addUnexpectedSuccess", "addSubTest"):
+            wrap(name, False)
+
+
+class CountAssertions(ast.NodeTransformer):
+    """Rewrite `assert a, b` so that the tally knows of it before `b`, which may leave, is evaluated."""
+
+    any = False
+
+    def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
+        if isinstance(node.test, ast.Constant) and node.test.value:
+            return [node]  # it asserts nothing
+        self.any = True
+        begin, hold, fail = ast.parse(
+            "__assertions__.begun += 1\n__assertions__.held += 1\nraise AssertionError(0)"
+        ).body
+        fail.exc.args = [node.msg] if node.msg else []
+        branch = ast.If(node.test, [hold], [fail])
+        return [ast.copy_location(statement, node) for statement in (begin, branch)]
+
+
+class Program:
+    """The way to the program's process."""
+
+    def __init__(self, connection: socket.socket):
+        self.calls, self._stream = 0, connection.makefile("rw")
+
+    def ask(self, path: list, positional: tuple, named: dict):
+        """Call what the path names, and return the result. Raises the program's exception."""
+        request = encode([path, list(positional), named], None)
+        self.calls += 1
+        self._stream.write(json.dumps(request) + "\n")
+        self._stream.flush()
+        line = self._stream.readline()
+        if not line.endswith("\n"):
+            END(1)  # the program's process ended; not an exception, which the check might catch
+        reply = json.loads(line)
+        if "error" not in reply:
+            return decode(reply["value"], lambda index, kind: kind(self, [int(index)]))
+        name = str(reply["error"])
+        if name == "StopIteration" and path[-1] == "__next__":
+            raise StopIteration
+        kind = getattr(builtins, name, None)
+        known = isinstance(kind, type) and issubclass(kind, Exception)
+        if not known or issubclass(kind, (StopIteration, StopAsyncIteration)):
+            kind = RuntimeError  # the two would end a loop of the check as if all were well
+        raise kind("in the program")
+
+
+class Remote:
+    """A function, class or object in the program's process."""
+
+    def __init__(self, program: Program, path: list):
+        self._program, self._path = program, path
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Remote(self._program, [*self._path, name])
+
+    def __call__(self, *positional, **named):
+        return self._program.ask(self._path, positional, named)
+
+
+class RemoteIterator(Remote):
+    """A generator, or another iterator of Python's own, in the program's process."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self._program.ask([*self._path, "__next__"], (), {})
+
+
+def pairs(value: dict) -> list:
+    return [list(pair) for pair in value.items()]
+
+
+# Types that pass between program and check: what they consist of, and how they are made of it.
+KINDS = {
+    **{kind: (list, kind) for kind in (tuple, set, frozenset, collections.deque, bytes, bytearray)},
+    dict: (pairs, dict),
+    collections.OrderedDict: (pairs, collections.OrderedDict),
+    collections.defaultdict: (pairs, dict),
+    collections.Counter: (pairs, lambda parts: collections.Counter(dict(parts))),
+    range: (lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
+    complex: (lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
+    fractions.Fraction: (lambda value: [value.numerator, value.denominator], lambda parts: fractions.Fraction(*parts)),
+    decimal.Decimal: (lambda value: [str(value)], lambda parts: decimal.Decimal(*parts)),
+}
+MAKERS = {kind.__name__: make for kind, (_, make) in KINDS.items()}
+
+
+def encode(value, objects: list | None):
+    """Return `value` as JSON that keeps exact types. No plain value: it stays here, in `objects`; its number goes."""
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind is list:
+        return [encode(item, objects) for item in value]
+    if kind in KINDS:
+        return {kind.__name__: [encode(item, objects) for item in KINDS[kind][0](value)]}
+    if kind in (Remote, RemoteIterator) and len(value._path) == 1 and isinstance(value._path[0], int):
+        return {"object": value._path[0]}
+    if objects is None:
+        raise TypeError(f"a {kind.__name__} can't be handed to the program")
+    objects.append(value)
+    return {"iterator" if is_iterator(value) else "object": len(objects) - 1}
+
+
+def decode(value, find):
+    """Undo `encode`; `find` returns the object of a number. Raises for anything else."""
+    if isinstance(value, list):
+        return [decode(item, find) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind in ("object", "iterator"):
+        return find(content, Remote if kind == "object" else RemoteIterator)
+    return MAKERS[kind]([decode(item, find) for item in content])

@@ -1,0 +1,198 @@
+"""Checks that a program passes although it is wrong: a check passes if it ran to its end and its assertions held."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from riskpo_openrlhf.verifiers.code import sandbox, verify
+from riskpo_openrlhf.verifiers.code.testcases import check_tests
+
+
+@pytest.fixture(scope="module", autouse=True)
+def works():
+    try:
+        sandbox.mode()
+    except sandbox.SandboxError as error:
+        pytest.skip(str(error))
+
+
+RIGHT = "def f(x):\n    return x + 1\n"
+WRONG = {
+    "another number": "def f(x):\n    return x + 2\n",
+    "wrong for one input": "def f(x):\n    return x + (x != 2)\n",
+    "nothing": "def f(x):\n    pass\n",
+    **{
+        f"raises {name}": f"def f(x):\n    raise {name}\n"
+        for name in ("StopIteration", "StopAsyncIteration", "AssertionError", "KeyboardInterrupt", "SystemExit",
+                     "GeneratorExit", "Exception", "IndexError", "AttributeError", "BaseException")
+    },
+    "an error by the name of StopIteration": "class StopIteration(Exception): pass\ndef f(x):\n    raise StopIteration\n",  # noqa: E501
+    "leaves": "import os\ndef f(x):\n    os._exit(0)\n",
+    "leaves at its import": "import os\nos._exit(0)\n",
+    "no function": "x = 1\n",
+    "patches assertions": "import builtins, unittest\nbuiltins.AssertionError = SystemExit\n"
+    "unittest.TestCase.assertEqual = lambda *a: None\ndef f(x):\n    return x + 2\n",
+    "writes the report": "import os\nfor file in range(3, 64):\n    try: os.write(file, b'{\"value\": 2}\\n{\"value\": 3}\\n' * 9)\n"  # noqa: E501
+    "    except OSError: pass\nos._exit(0)\n",
+}  # fmt: skip
+
+# Each tests f(1) == 2 and f(2) == 3.
+CASES = "[(1, 2), (2, 3)]"
+BODIES = {
+    "assertions": "assert f(1) == 2\nassert f(2) == 3, f'{f(2)} is not 3'",
+    "all of a map": f"assert all(map(lambda t: f(t[0]) == t[1], {CASES}))",
+    "all of a generator": f"assert all(f(a) == b for a, b in {CASES})",
+    "a list": "assert [f(x) for x in (1, 2)] == [2, 3]",
+    "a list of a map": "assert list(map(f, [1, 2])) == [2, 3]",
+    "a zip of a map": "assert [a == b for a, b in zip(map(f, [1, 2]), [2, 3], strict=True)] == [True] * 2",
+    "a loop": f"for a, b in {CASES}:\n    assert f(a) == b",
+    "a loop over a map": f"n = 0\nfor got, (a, b) in zip(map(f, [1, 2]), {CASES}):\n    assert got == b\n    n += 1\nassert n == 2",  # noqa: E501
+    "errors that are caught": f"for a, b in {CASES}:\n    try:\n        assert f(a) == b\n    except Exception as e:\n        print(e)",  # noqa: E501
+    "all errors caught": f"try:\n    for a, b in {CASES}:\n        assert f(a) == b\nexcept BaseException:\n    pass",
+    "a message that leaves": "import sys\nassert f(1) == 2, sys.exit(0)\nassert f(2) == 3, exit()",
+    "a message that ends the process": "import os\nassert f(1) == 2, os._exit(0)\nassert f(2) == 3, os._exit(0)",
+    "an exit after a failure": f"import sys\ntry:\n    for a, b in {CASES}:\n        assert f(a) == b\n"
+    "except AssertionError:\n    sys.exit(0)",
+    "a thread": f"import threading\ndef work():\n    for a, b in {CASES}:\n        assert f(a) == b\n"
+    "threading.Thread(target=work).start()",
+    "raises": f"for a, b in {CASES}:\n    if f(a) != b:\n        raise ValueError(a)",
+    "a failing exit": f"import sys\nfor a, b in {CASES}:\n    if f(a) != b:\n        sys.exit('wrong')",
+    "unittest": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(1), 2)\n"  # noqa: E501
+    "    def test_more(self):\n        self.assertEqual(f(2), 3)\nunittest.main()",
+    "unittest below a guard": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        for a, b in "
+    f"{CASES}:\n            with self.subTest(a):\n                self.assertEqual(f(a), b)\n"
+    "if __name__ == '__main__':\n    unittest.main(verbosity=2)",
+    "unittest whose result is ignored": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n"
+    f"        for a, b in {CASES}:\n            self.assertEqual(f(a), b)\nunittest.main(exit=False)",
+    "a runner whose result is ignored": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n"
+    f"        for a, b in {CASES}:\n            self.assertEqual(f(a), b)\n"
+    "unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(T))",
+}
+ENDINGS = {
+    "": "",
+    "exit": "\nimport sys\nsys.exit(0)",
+    "leave": "\nimport os\nos._exit(0)",
+    "raise": "\nraise SystemExit",
+    "print": "\nprint('All tests passed')",
+}
+EARLY = ("import sys\nsys.exit(0)\n", "import os\nos._exit(0)\n", "raise SystemExit\n", "exit()\n", "quit(0)\n")
+
+
+def graded(program: str, check: str):
+    return verify(f"```python\n{program}```", json.dumps({"kind": "assert", "check": check}))
+
+
+def together(calls):
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(lambda call: graded(*call), calls))
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_every_form_of_check_passes_the_right_program_and_no_wrong_one(body):
+    right, *wrong = together((program, BODIES[body]) for program in (RIGHT, *WRONG.values()))
+    assert (right.correct, right.status) == (True, "ok")
+    assert [name for name, verdict in zip(WRONG, wrong, strict=True) if verdict.correct] == []
+    assert {verdict.status for verdict in wrong} == {"ok"}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(sorted(BODIES)), st.sampled_from(sorted(ENDINGS)), st.sampled_from(sorted(WRONG)))
+def test_a_check_may_leave_at_its_end_and_still_judges(body, ending, wrong):
+    check = BODIES[body] + ENDINGS[ending]
+    if body.startswith("unittest") and "exit=False" not in check:
+        check = BODIES[body]  # it leaves by itself
+    assert graded(RIGHT, check).correct
+    assert not graded(WRONG[wrong], check).correct
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(sorted(BODIES)), st.sampled_from(EARLY), st.integers(0, 1))
+def test_a_check_that_leaves_before_its_end_passes_nothing(body, early, calls):
+    check = "f(1)\n" * calls + early + BODIES[body]
+    verdict = graded(RIGHT, check)
+    assert not verdict.correct and verdict.status == ("ok" if calls else "error")
+
+
+@pytest.mark.parametrize(
+    "check", ["", "pass", "# nothing", "f(1)", "def check(c):\n    c(1)\ncheck(f)", "print(f(1) == 2)", "f(1) == 2",
+              "assert True", "f(1)\nassert 'yes'", "assert (f(1) == 2, 'wrong')", "import doctest\ndoctest.testmod()"]
+)  # fmt: skip
+def test_a_check_that_asserts_nothing_is_refused(check):
+    with pytest.raises(ValueError, match="asserts nothing|always true"):
+        check_tests({"kind": "assert", "check": check})
+    assert graded(RIGHT, check).status == "error"
+
+
+@pytest.mark.parametrize(
+    ("check", "why"),
+    [
+        ("def test():\n    assert f(1) == 2", "it ended without a call"),
+        ("import a_package_that_is_not_there\nassert f(1) == 2", "ModuleNotFoundError"),
+        ("assert undefined.__name__ == f(1)", "AttributeError"),
+        ("import unittest\nclass T(unittest.TestCase):\n    pass\nunittest.main()", "it ended without a call"),
+    ],
+)
+def test_a_check_that_never_calls_the_program_gives_no_verdict_and_says_why(check, why):
+    verdict = graded(RIGHT, check)
+    assert (verdict.correct, verdict.status) == (False, "error") and why in verdict.extracted
+
+
+def test_an_assertion_that_no_input_reaches_does_not_count_as_held():
+    check = "for x in g(3):\n    assert x < 3"
+    assert graded("def g(n): return range(n)\n", check).correct
+    assert not graded("def g(n): return []\n", check).correct
+    assert not graded("def g(n):\n    return iter(())\n", check).correct
+
+
+VALUES = {
+    "Counter('aab')": "{'a': 2, 'b': 1}",
+    "Counter([1, 1])": "Counter([1, 1])",
+    "OrderedDict(a=1)": "{'a': 1}",
+    "defaultdict(list, {1: [2]})": "{1: [2]}",
+    "deque([1, 2])": "deque([1, 2])",
+    "b'ab'": "b'ab'",
+    "bytearray(b'ab')": "b'ab'",
+    "range(3)": "range(3)",
+    "{1: {2, 3}}": "{1: {3, 2}}",
+    "1 + 2j": "1 + 2j",
+    "10 ** 5000": "10 ** 5000",
+    "__import__('fractions').Fraction(1, 3)": "__import__('fractions').Fraction(2, 6)",
+}
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_check_sees_values_of_the_standard_library(value):
+    good, bad = f"def f():\n    return {value}\n", "def f():\n    return None\n"
+    check = f"assert f() == {VALUES[value]}"
+    assert graded(good, check).correct and not graded(bad, check).correct
+
+
+ITERATORS = ["(i * i for i in range(n))", "map(lambda i: i * i, range(n))", "iter([i * i for i in range(n)])",
+             "(a * b for a, b in zip(range(n), range(n)))", "takewhile(lambda x: x < n * n - n, (i * i for i in count()))"]  # fmt: skip  # noqa: E501
+
+
+@pytest.mark.parametrize("made", ITERATORS)
+def test_a_check_reads_iterators_item_by_item(made):
+    right, short = f"def f(n):\n    return {made}\n", "def f(n):\n    return iter([0, 1])\n"
+    for check in ("assert list(f(4)) == [0, 1, 4, 9]", "it = f(4)\nassert [next(it) for _ in range(4)] == [0, 1, 4, 9]",  # noqa: E501
+                  "assert sorted(f(4)) == [0, 1, 4, 9]"):  # fmt: skip
+        assert graded(right, check).correct, check
+        assert not graded(short, check).correct, check
+
+
+def test_an_endless_iterator_is_read_as_far_as_the_check_wants():
+    check = "assert list(islice(f(), 3)) == [1, 2, 4]"
+    assert graded("def f():\n    n = 1\n    while True:\n        yield n\n        n *= 2\n", check).correct
+
+
+@pytest.mark.parametrize("name", ["gcd", "add", "count", "search", "median", "pow", "copy", "f"])
+def test_a_check_calls_the_function_of_the_program_although_a_standard_module_has_one_of_its_name(name):
+    check = f"assert {name}(1, 2) == 'one of its own'"
+    right = f"def {name}(a, b):\n    return 'one of its own'\n"
+    if name == "pow":  # a builtin stays the builtin
+        check, right = "assert pow(g(), 2) == 9", "def g():\n    return 3\n"
+    assert graded(right, check).correct
+    assert not graded("def other(a, b):\n    return 'one of its own'\n", check).correct
