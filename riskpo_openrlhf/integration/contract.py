@@ -119,6 +119,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
     },
     "openrlhf.utils.utils": {"get_strategy": "args", "get_tokenizer": "pretrain model padding_side strategy use_fast"},
     "openrlhf.utils.agent": {
+        "AgentExecutorBase": None,
         "SingleTurnAgentExecutor.execute": "self prompt label sampling_params max_length hf_tokenizer llm_engine "
         "images",
         "SingleTurnAgentExecutor._fetch_rewards_via_func": "self queries_list prompts_list labels_list",
@@ -188,8 +189,8 @@ ckpt.save_steps
 critic.freezing_steps critic.lr_scheduler critic.model_name_or_path critic.num_gpus_per_node critic.num_nodes
 data.apply_chat_template data.image_key data.input_key data.label_key data.max_images_per_prompt data.max_len
 data.max_samples data.prompt_dataset data.prompt_probs data.prompt_split
-ds.attn_implementation ds.enable_sleep ds.lora.rank ds.packing_samples ds.param_dtype ds.ring_attn_size
-ds.tensor_parallel_size ds.use_universal_ckpt ds.zero_stage
+ds.adam_offload ds.attn_implementation ds.enable_sleep ds.grad_accum_dtype ds.lora.rank ds.packing_samples
+ds.param_dtype ds.ring_attn_size ds.tensor_parallel_size ds.use_universal_ckpt ds.zero_stage
 eval.dataset eval.n_samples_per_prompt eval.split eval.steps eval.temperature
 logger.logging_steps logger.tensorboard_dir logger.wandb.key logger.wandb.run_name
 ref.num_gpus_per_node ref.num_nodes

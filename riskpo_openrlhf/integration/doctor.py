@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -61,7 +62,7 @@ def facts() -> dict:
         pass
     if found["packages"]["flash-attn"]:
         try:
-            import flash_attn  # noqa: F401
+            import_module("flash_attn")
         except Exception as error:  # built against another torch: an undefined symbol, an OSError
             found["flash_attn"] = f"{type(error).__name__}: {error}"[:200]
     return found

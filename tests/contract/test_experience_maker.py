@@ -24,19 +24,22 @@ GROUP, PROMPTS, TOKENS = 4, 12, 7
 
 def make_args(**changes):
     args = SimpleNamespace(
-        train=SimpleNamespace(seed=3, dynamic_batch_enable=False, agent_func_path=None),
-        riskpo=SimpleNamespace(reward_timeout=600.0),
-        rollout=SimpleNamespace(n_samples_per_prompt=GROUP, batch_size=PROMPTS, max_new_tokens=TOKENS),
+        train=SimpleNamespace(seed=3, dynamic_batch_enable=False, agent_func_path=None, full_determinism_enable=False),
+        riskpo=SimpleNamespace(reward_timeout=600.0, max_steps=None, eval_max_new_tokens=None),
+        rollout=SimpleNamespace(
+            n_samples_per_prompt=GROUP, batch_size=PROMPTS, max_new_tokens=TOKENS, micro_batch_size=2,
+        ),
         reward=SimpleNamespace(
             remote_url=["reward.py"], clip_range=(-10, 10), overlong_buffer_len=None, overlong_penalty_factor=1.0,
             stop_properly_penalty_coef=None,
         ),
         algo=SimpleNamespace(
             advantage=SimpleNamespace(estimator="riskpo", gamma=1.0, no_std_norm=False, is_correction_level="off"),
-            kl=SimpleNamespace(use_loss=False), dynamic_filtering_enable=False, dynamic_filtering_range=(0, 1),
+            kl=SimpleNamespace(use_loss=False, init_coef=0.0), dynamic_filtering_enable=False,
+            dynamic_filtering_range=(0, 1),
         ),
         actor=SimpleNamespace(num_nodes=1, num_gpus_per_node=2, policy_loss_type="riskpo"),
-        ds=SimpleNamespace(ring_attn_size=1, tensor_parallel_size=1),
+        ds=SimpleNamespace(ring_attn_size=1, tensor_parallel_size=1, zero_stage=3),
         data=SimpleNamespace(max_len=64),
     )  # fmt: skip
     for path, value in changes.items():
@@ -398,7 +401,6 @@ def make_generator(monkeypatch=None, responses=(), **changes):
     """A generator; its parent's vLLM part, if asked for, yields these responses as one rollout."""
     args = make_args(**changes)
     args.algo.riskpo = flags_of(RiskPOConfig())
-    args.riskpo = SimpleNamespace(max_steps=None, eval_max_new_tokens=None)
     generator = RiskPOSamplesGenerator(SimpleNamespace(args=args), None, None, None, [Engine()])
     if monkeypatch is not None:
         monkeypatch.setattr("ray.get", lambda refs: refs)

@@ -36,8 +36,8 @@ def flags(tmp_path):
     """A command line whose files are there."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text("{}")
-    (tmp_path / "rows.jsonl").write_text('{"input": "1+1=", "label": "2", "datasource": "sums"}\n' * 8)
-    (tmp_path / "reward.py").write_text("def reward_func(queries, prompts, labels): ...\n")
+    (tmp_path / "rows.jsonl").write_text('{"input": "1+1=", "label": "2", "datasource": "sums"}\n' * 1024)
+    (tmp_path / "reward.py").write_text("def reward_func(queries, prompts, labels): return 1.0\n")
     return [
         "--riskpo.runtime", "cpu", "--algo.advantage.estimator", "riskpo", "--rollout.n_samples_per_prompt", "4",
         "--actor.model_name_or_path", f"{tmp_path}/model", "--data.prompt_dataset", f"{tmp_path}/rows.jsonl",
@@ -166,7 +166,10 @@ def test_openrlhfs_driver_makes_our_experience_maker_from_its_own_arguments(name
 
     flags = ("--algo.advantage.estimator", estimator, "--rollout.n_samples_per_prompt", "8", "--train.seed", "7")
     actor, critic, reward, reference = (object() for _ in range(4))
-    driver = Driver(SimpleNamespace(args=final(*flags)), actor, critic, reward, reference, [], "tokenizer")
+    driver = Driver(
+        strategy=SimpleNamespace(args=final(*flags)), actor_model_group=actor, critic_model_group=critic,
+        reward_model_group=reward, reference_model_group=reference, vllm_engines=[], tokenizer="tokenizer",
+    )  # fmt: skip
     maker = driver.experience_maker
     assert type(maker) is RiskPOExperienceMaker and maker.kl_ctl is driver.kl_ctl
     groups = (maker.actor_model_group, maker.critic_model_group, maker.reward_model_group, maker.initial_model_group)

@@ -93,6 +93,8 @@ def files(tmp_path_factory) -> dict:
     """Local files in the place of the scripts' models, data and reward files."""
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(shipped(MODELS["mixed"]), folder / "model")
+    config = folder / "model/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": 131_072}))
     settings = folder / "model/tokenizer_config.json"
     template = "{% for turn in messages %}{{ turn.content }}{% endfor %}"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": template}))
@@ -108,7 +110,10 @@ def files(tmp_path_factory) -> dict:
     (folder / "reward.py").write_text(
         "import torch\n\ndef reward_func(queries, prompts, labels):\n    return torch.ones(len(queries))\n"
     )
-    (folder / "agent.py").write_text("class AgentExecutor: ...\n")
+    (folder / "agent.py").write_text(
+        "from openrlhf.utils.agent import AgentExecutorBase\n\n"
+        "class AgentExecutor(AgentExecutorBase):\n    async def execute(self, *args, **kwargs): ...\n"
+    )
     return {"model": folder / "model", "reward": folder / "reward.py", "agent": folder / "agent.py",
             "out": folder / "out", "rows": folder / "rows.jsonl", "shown": folder / "shown.jsonl"}  # fmt: skip
 

@@ -25,7 +25,7 @@ def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for task in TASKS:
         for name in sets(task):
-            (folder / f"{name}.jsonl").write_text(json.dumps(ROW) + "\n")
+            (folder / f"{name}.jsonl").write_text((json.dumps(ROW) + "\n") * 1024)
     return folder
 
 
@@ -95,7 +95,7 @@ def test_a_dry_run_names_every_problem_and_ends_with_2(data, dry_run, tmp_path):
     for problem in (
         "no config.json there", "odd.jsonl: has no column 'prompt', but question, label. Set --data.input_key",
         "none.jsonl: no such file", "reward.py: no such file", "--train.colocate_all shares the actor's 8 GPUs",
-        "leaves no room for a prompt", "5120 responses is not a multiple of --train.batch_size 1000",
+        "leaves no room for a prompt", "5120 responses are not a multiple of --train.batch_size 1000",
         "--reward.overlong_buffer_len 4000 is longer than a response", "8 problems",
     ):  # fmt: skip
         assert problem in output, output[-3000:]
@@ -306,7 +306,7 @@ def test_rows_that_fill_no_rollout_are_left_out(tmp_path):
 
 def test_data_of_ones_own_needs_no_prepared_sets(data, tmp_path):
     own = tmp_path / "own.jsonl"
-    own.write_text(json.dumps(ROW) + "\n")
+    own.write_text((json.dumps(ROW) + "\n") * 512)
     options = ["--data", tmp_path, "--out", tmp_path / "run", "--"]
     run = recipe("math_easy", *options, "--data.prompt_dataset", own, "--eval.dataset", own, CUDA_VISIBLE_DEVICES="")
     assert "GPUs are needed" in run.stderr

@@ -22,9 +22,11 @@ def make_args(max_steps=None, **riskpo):
             riskpo=SimpleNamespace(preset="paper", **RiskPOConfig().to_dict()),
             dynamic_filtering_enable=False,
         ),
-        riskpo=SimpleNamespace(max_steps=max_steps, eval_at_start=False, **{"eval_max_new_tokens": None, **riskpo}),
-        train=SimpleNamespace(num_episodes=4),
-        eval=SimpleNamespace(steps=float("inf")),
+        riskpo=SimpleNamespace(
+            max_steps=max_steps, eval_at_start=False, reward_timeout=600.0, **{"eval_max_new_tokens": None, **riskpo}
+        ),
+        train=SimpleNamespace(num_episodes=4, full_determinism_enable=False),
+        eval=SimpleNamespace(steps=float("inf"), dataset=None),
         ckpt=SimpleNamespace(load_enable=False, path="nowhere"),
         rollout=SimpleNamespace(batch_size=1, n_samples_per_prompt=1),
     )
@@ -52,7 +54,8 @@ def driver_parts(monkeypatch):
     )
     shared = dict(
         _riskpo=False, wandb_logger=None, tensorboard_logger=None, generate_kwargs={}, eval_dataloader=None,
-        broadcast_to_vllm=lambda: None, restore_best_checkpoint_state=lambda states: None,
+        _guard=SimpleNamespace(require_trained=lambda *faults: None), broadcast_to_vllm=lambda: None,
+        restore_best_checkpoint_state=lambda states: None,
     )  # fmt: skip
     return steps, shared
 

@@ -287,7 +287,6 @@ def test_a_parquet_file_without_rows_is_an_error(tmp_path):
         ({"data__prompt_split": "test"}, "has no split 'test', and OpenRLHF stops there"),
         ({"data__prompt_dataset": "/not/there.jsonl"}, "/not/there.jsonl: no such file"),
         ({"data__prompt_dataset": "/not@there.jsonl"}, "has a comma or an @"),
-        ({"data__max_samples": 0}, "has no rows"),
         ({"data__prompt_probs": "0.5,0.5"}, "--data.prompt_probs 0.5,0.5: is not one number for each file"),
     ],
 )

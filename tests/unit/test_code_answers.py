@@ -199,7 +199,7 @@ def test_real_numbers_are_right_within_1e_6_and_wrong_beyond(real, shown, writte
     set_ = {"kind": "stdin", "tests": [{"input": "", "output": expected}, {"input": "", "output": "0.333333333"}]}
     tolerance = tolerance_of(set_)
     allowed = 1e-6 * max(1.0, abs(real))
-    close, far = written.format(real + inside * allowed), written.format(real + sign * 5 * allowed)
+    close, far = written.format(real + inside * allowed), written.format(real + sign * 20 * allowed)
     assert tolerance == 1e-6
     assert same_output(close, expected, tolerance) and not same_output(far, expected, tolerance)
     assert same_output(f"Case #1: {close} YES", f"Case #1: {expected} YES", tolerance)

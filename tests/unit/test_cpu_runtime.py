@@ -18,6 +18,7 @@ def flags(**changes):
         "vllm.num_engines": 2, "vllm.tensor_parallel_size": 1, "algo.kl.init_coef": 0.0,
         "algo.advantage.estimator": "riskpo", "reward.remote_url": "reward.py", "train.agent_func_path": None,
         "train.colocate_all": False, "train.colocate_actor_ref": False, "train.async_enable": False,
+        "train.colocate_critic_reward": False,
     }  # fmt: skip
     return argparse.Namespace(**{**given, **{name.replace("__", "."): value for name, value in changes.items()}})
 

@@ -72,7 +72,8 @@ GPU, CPU = file_names("gpu.txt"), file_names("cpu.txt") | file_names("openrlhf.t
 def needs(path: Path) -> dict[str, set[str]]:
     """What a user must have installed to run a file: one set of distributions for each way to install."""
     part, name = path.relative_to(PRODUCT).parts[0], path.name
-    training = part in ("integration", "runtime", "evaluation") or name in ("train.py", "evaluate.py", "progress.py")
+    commands = ("train.py", "evaluate.py", "progress.py", "doctor.py")
+    training = part in ("integration", "runtime", "evaluation") or name in commands
     ways = {"gpu": BASE | GPU, "cpu": BASE | CPU}
     if not training:
         drawing = part == "analysis" or name in ("plot.py", "report.py")
