@@ -1,6 +1,6 @@
 """The samples of an evaluation on disk, appended line by line, so that a killed run loses no finished sample.
 
-A folder holds `settings.json`, `samples.jsonl` and, in the end, `summary.json`. A sample is `{"datasource", "id",
+A folder holds `evaluation.json`, `samples.jsonl` and, in the end, `summary.json`. A sample is `{"datasource", "id",
 "sample", "response", "score", "status", "tokens", "truncated", "logprob", "extra_logs"}`. `sample` counts from 0,
 `score` is null without a verdict, `status` is one of `verifiers.STATUSES`, `tokens` is the response's length, and
 `logprob` the mean log-probability of its tokens under the model (temperature 1). Status `error` comes with the reason,
@@ -18,7 +18,7 @@ from pathlib import Path
 from riskpo_openrlhf.evaluation.problems import EvaluationError
 from riskpo_openrlhf.files import in_one_step, write_json
 
-SETTINGS, SAMPLES, SUMMARY = "settings.json", "samples.jsonl", "summary.json"
+SETTINGS, SAMPLES, SUMMARY = "evaluation.json", "samples.jsonl", "summary.json"
 FIELDS = "datasource id sample response score status tokens truncated logprob extra_logs".split()
 Key = tuple[str, str, int]
 

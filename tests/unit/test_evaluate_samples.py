@@ -87,7 +87,7 @@ def test_other_settings_are_refused_and_each_difference_is_named(opened):
 def test_samples_without_settings_are_not_resumed(tmp_path, opened):
     opened().add([sample()])
     (tmp_path / SETTINGS).unlink()
-    with pytest.raises(EvaluationError, match="no settings.json"):
+    with pytest.raises(EvaluationError, match="no evaluation.json"):
         opened()
 
 

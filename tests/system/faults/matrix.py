@@ -219,7 +219,7 @@ def run(row: Row, out: Path, limit: float, resume: bool) -> dict:
     whole = job.process.returncode == row.code and not left
     result["ok"] = whole and (row.code != 1 or last[-1].startswith("[riskpo] cure: "))
     if resume and row.resumable and not row.disk:
-        again = Job(jobs.command(where, folder, "--ckpt.load_enable", "--data.max_samples", 60), folder, "resumed")
+        again = Job(jobs.command(where, folder, *row.flags, "--ckpt.load_enable"), folder, "resumed")
         again.end(420)
         found = re.search(r"\[riskpo\] resumed at step (\d+)", again.text())
         result["resumed"] = int(found[1]) if found and again.process.returncode == 0 else again.text()[-300:]
