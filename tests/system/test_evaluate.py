@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -154,7 +155,7 @@ def test_problems_with_pictures_are_evaluated_on_a_cluster_that_is_joined(cluste
         list(map(str, command)), env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=SECONDS
     )
     assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-6000:]
-    assert f"Using address {cluster}" in job.stderr
+    assert re.search(rf"existing Ray cluster at address: \S+:{cluster.rpartition(':')[2]}\b", job.stderr), job.stderr
     rows = list(map(json.loads, lines_of(tmp_path / "out/samples.jsonl")))
     assert len(rows) == 4 * len(lines_of(tmp_path / "geometry3k_test.jsonl"))
     metrics = json.loads((tmp_path / "out/summary.json").read_text())["sources"]
