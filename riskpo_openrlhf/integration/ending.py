@@ -34,10 +34,15 @@ def note(**fields) -> None:
         write_json(_record["path"], _fields)
 
 
+_ending = threading.Lock()  # taken for good by the thread that ends this process
+
+
 def last_words(kind, error, trace) -> None:
     """End this process by `fail` after an error that nothing caught, with its traceback before the last lines."""
     if issubclass(kind, KeyboardInterrupt):
         return sys.__excepthook__(kind, error, trace)
+    if _ending.locked():  # the watcher ends the run: what Ray raises here meanwhile is a consequence
+        threading.Event().wait()
     traceback.print_exception(kind, error, trace)
     fault = explain(error, _folders)
     if fault.kind == INFRASTRUCTURE:
@@ -58,7 +63,11 @@ def watch_run(args: SimpleNamespace) -> None:
 
 
 def fail(fault: Fault) -> None:
-    """End this process with exit code 1. Without a supervisor, end Ray and print the last lines first."""
+    """End this process with exit code 1. Without a supervisor, end Ray and print the last lines first.
+
+    The first call wins: a later one, from another thread, waits for the end.
+    """
+    _ending.acquire()
     note(fault=fault.to_dict())
     if not _record["path"]:
         _shut_down_ray()

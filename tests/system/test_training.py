@@ -191,8 +191,11 @@ def test_a_dead_engine_ends_an_asynchronous_job_within_a_minute_with_the_cause_l
 
     def kill_the_actor(process, log):
         wait_for(log, process, r"\[riskpo\] step 2")
-        processes.extend(psutil.Process(process.pid).children(recursive=True))
-        (actor,) = [each for each in processes if "RiskPORolloutActor" in " ".join(each.cmdline())]
+        until, actors = time.monotonic() + 20, []
+        while not actors and time.monotonic() < until:  # Ray gives an actor its title while it runs a method
+            processes[:] = psutil.Process(process.pid).children(recursive=True)
+            actors = [each for each in processes if "RiskPORolloutActor" in " ".join(each.cmdline())]
+        (actor,) = actors
         at.append(time.monotonic())
         actor.kill()
 
