@@ -101,7 +101,8 @@ ROWS = [
     Row("engine process killed in the weight sync", kill(ENGINE_CORE, during=SYNC_WEIGHTS)),
     Row("engine actor killed in its start", kill(ENGINE_ACTOR, step=0), resumable=False),
     Row("engine process killed in its start", kill(ENGINE_CORE, step=0), resumable=False),
-    Row("engine fails in its own start", None, ("--data.max_len", 100000), resumable=False),
+    # Refused before it starts: the model has 64 positions.
+    Row("engine that would fail in its own start", None, ("--data.max_len", 100000), code=2, resumable=False),
     Row("policy worker killed in generation", kill(POLICY), reward="slow"),
     Row("policy worker killed in the weight sync", kill(POLICY, during=SYNC_WEIGHTS)),
     Row("policy worker killed in a save", kill(POLICY, during=SAVES), owner="ckpt"),
@@ -110,11 +111,11 @@ ROWS = [
     Row("one of two policy workers stopped", kill(POLICY, signal.SIGSTOP, which=1), (*TWO, *STALL)),
     Row("engine process stopped", kill(ENGINE_CORE, signal.SIGSTOP), STALL),
     Row("driver killed", kill(DRIVER)),
-    Row("generator killed, asynchronous", kill(GENERATOR), ASYNC),
+    Row("generator killed, asynchronous", kill(GENERATOR), (*ASYNC, "--data.max_samples", 240)),
     Row("training driver killed, asynchronous", kill(TRAINING_DRIVER), ASYNC),
     Row("launcher killed, asynchronous", kill(LAUNCHER), ASYNC),
     Row("generator stopped, asynchronous", kill(GENERATOR, signal.SIGSTOP), (*ASYNC, *STALL)),
-    Row("reward function hangs", None, STALL, "hangs", owner="guards", resumable=False),
+    Row("reward function hangs", None, ("--riskpo.reward_timeout", 10), "hangs", owner="guards", resumable=False),
     Row("reward function raises", None, (), "raises", owner="guards", resumable=False),
     Row("reward function answers late", None, (*STALL, "--data.max_samples", 24), "late", code=0),
     Row("reward server down", None, STALL, owner="guards", server="down", resumable=False),
@@ -147,7 +148,7 @@ def small_disk(folder: Path, wanted: str):
         return
     place = folder / wanted
     place.mkdir(parents=True)
-    size = "16m" if wanted == "checkpoints" else "4k"
+    size = "2m" if wanted == "checkpoints" else "4k"
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
     try:
         yield
