@@ -106,14 +106,19 @@ def policy_worker(checks: Checks, device: str, stage: int, fp32_sums: bool) -> N
     tokens = TOKENS[device]
     flags = ["--ds.zero_stage", stage, "--train.batch_size", RESPONSES, "--train.micro_batch_size", 1]
     flags += ["--rollout.batch_size", RESPONSES // 2, "--rollout.n_samples_per_prompt", 2, "--actor.adam.lr", 0.01]
+    flags += ["--actor.lr_warmup_ratio", 0]  # the first step of a warm-up has a rate of 0
     if fp32_sums:
         flags += ["--ds.grad_accum_dtype", "fp32"]
     if dynamic:
         flags += ["--train.dynamic_batch_enable", "--train.max_tokens_per_gpu", tokens]
     args = final_flags(folder, device, flags)
+    import openrlhf.utils.deepspeed
     from openrlhf.utils import get_strategy
 
     from riskpo_openrlhf.integration.policy_loss import RiskPOPolicyActor
+    from riskpo_openrlhf.integration.strategy import RiskPOStrategy
+
+    openrlhf.utils.deepspeed.DeepspeedStrategy = RiskPOStrategy  # as `launch.REPLACED` does
 
     name = f"ZeRO {stage}{', sums in fp32' if fp32_sums else ''}"
     worker = RiskPOPolicyActor(1, 0, None, None)
