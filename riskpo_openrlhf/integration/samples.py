@@ -99,7 +99,6 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         if self.step_limit.reached():
             return [], None, 0, True  # as at the end of the data
         samples, *rest = super().generate_samples(**generate_kwargs)
-        self.step_limit.steps += bool(samples)
         if self.args.train.full_determinism_enable:
             samples = determinism.in_one_order(samples)
         self._check_verdicts()
@@ -110,6 +109,7 @@ class RiskPOSamplesGenerator(SamplesGenerator):
                 left_out = f"{len(samples) - kept} of the last rollout's {len(samples)} responses"
                 say(f"leaves out {left_out}: ranks need equal shares")
                 samples = samples[:kept]
+        self.step_limit.steps += bool(samples)
         # OpenRLHF merges `info` key by key across ranks, so every sample must carry the same keys, in one order.
         keys = sorted(set().union(*(sample.info for sample in samples)))
         for sample in samples:

@@ -549,3 +549,11 @@ def test_the_papers_formula_warns_at_a_weak_start(caplog):
         assert not caplog.records
         make_maker().compute_advantages_and_returns(make_experiences(scores))
     assert "preset recommended" in caplog.text
+
+
+@pytest.mark.parametrize(("micro", "kept"), [(2, 4), (4, 0)])
+def test_a_last_rollout_that_ranks_can_not_share_is_left_out_and_is_no_step(micro, kept, monkeypatch):
+    changes = {"algo__dynamic_filtering_enable": True, "rollout__micro_batch_size": micro}
+    generator = make_generator(monkeypatch, [response()] * GROUP, **changes)
+    samples, *_ = generator.generate_samples()
+    assert len(samples) == kept and generator.step_limit.steps == bool(kept)

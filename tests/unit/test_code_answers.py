@@ -8,17 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riskpo_openrlhf.verifiers.code import sandbox, verify
+from riskpo_openrlhf.verifiers.code import verify
 from riskpo_openrlhf.verifiers.code.extract import extract_programs
 from riskpo_openrlhf.verifiers.code.outputs import same_output, same_result, tolerance_of
 
-
-@pytest.fixture(scope="module", autouse=True)
-def works():
-    try:
-        sandbox.mode()
-    except sandbox.SandboxError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("working_sandbox")
 
 
 SAYS = {"kind": "stdin", "tests": [{"input": "", "output": "right"}]}

@@ -7,16 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riskpo_openrlhf.verifiers.code import sandbox, verify
+from riskpo_openrlhf.verifiers.code import verify
 from riskpo_openrlhf.verifiers.code.testcases import check_tests
 
-
-@pytest.fixture(scope="module", autouse=True)
-def works():
-    try:
-        sandbox.mode()
-    except sandbox.SandboxError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("working_sandbox")
 
 
 RIGHT = "def f(x):\n    return x + 1\n"

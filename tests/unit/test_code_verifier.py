@@ -34,12 +34,7 @@ check(Solution().pick)""",
 KINDS = {"stdin": ADD, "functional": PAIR, "assert": LARGEST}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def works():
-    try:
-        sandbox.mode()
-    except sandbox.SandboxError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("working_sandbox")
 
 
 def graded(program: str, tests: dict, **limits):
