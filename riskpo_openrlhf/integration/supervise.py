@@ -8,6 +8,7 @@ Ray ends those when the job's process ends, and vLLM's processes end with their 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -149,7 +150,8 @@ class Supervisor:
         self.signal = number
         if self.child is not None and self.child.returncode is None:
             # Not politely: in its main thread Ray would answer SIGTERM with a native stack trace.
-            os.kill(self.child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended; `_wait` has yet to say so
+                os.kill(self.child.pid, signal.SIGKILL)
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
