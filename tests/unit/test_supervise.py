@@ -187,7 +187,7 @@ def test_a_signal_while_a_restart_waits_ends_the_run(run):
 
 
 def test_a_signal_to_a_job_that_has_just_ended_raises_nothing():
-    supervisor = Supervisor([], {})
+    supervisor = Supervisor([], {"ckpt.load_enable": True})
     supervisor.child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitpid(supervisor.child.pid, 0)  # as `_wait` does, before it notes the exit code
     supervisor._on_signal(signal.SIGTERM, None)

@@ -47,7 +47,7 @@ REWARDS = {
 }
 ASYNC = ("--train.async_enable",)
 TWO = ("--actor.num_gpus_per_node", 2)
-STALL = ("--riskpo.stall_timeout", 20)
+STALL = ("--riskpo.stall_timeout", 60)
 
 
 @dataclass
@@ -335,7 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="rows whose name holds one of these words")
     parser.add_argument("--resume", action="store_true", help="resume from each row's last checkpoint")
-    parser.add_argument("--limit", type=float, default=120, help="seconds from the fault to the end, at most")
+    parser.add_argument("--limit", type=float, default=150, help="seconds from the fault to the end, at most")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "riskpo-faults")
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
