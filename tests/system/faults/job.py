@@ -13,10 +13,6 @@ from pathlib import Path
 
 import psutil
 
-from riskpo_openrlhf.files import write_jsonl
-from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, as_data, problems
-from riskpo_openrlhf.lab.tiny_model import MODELS, shipped
-
 ENGINE_CORE, ENGINE_ACTOR, POLICY = "VLLM::EngineCore", "ray::RiskPORolloutActor", "ray::RiskPOPolicyActor"
 DRIVER, TRAINING_DRIVER = "ray::RiskPOTrainer", "ray::RiskPOTrainingActor"
 GENERATOR, LAUNCHER = "ray::RiskPOGenerateSamplesActor", "ray::RiskPOTrainerAsync"
@@ -25,6 +21,10 @@ GENERATOR, LAUNCHER = "ray::RiskPOGenerateSamplesActor", "ray::RiskPOTrainerAsyn
 def material(folder: Path) -> Path:
     """Put the model and the problems there, once."""
     if not (folder / "train.jsonl").exists():
+        from riskpo_openrlhf.files import write_jsonl
+        from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, as_data, problems
+        from riskpo_openrlhf.lab.tiny_model import MODELS, shipped
+
         shutil.copytree(shipped(MODELS["mixed"]), folder / "model", dirs_exist_ok=True)
         write_jsonl(folder / "train.jsonl", as_data(problems(CHARACTER_KINDS, 240, 0)))
     return folder
