@@ -66,15 +66,14 @@ class Row:
     known: list = field(default_factory=list)
 
 
-def kill(title: str, number: int = signal.SIGKILL, step: int = 1, during: str = "", which: int = 0):
-    """Return what sends a signal to a part after a step, or while it runs the method `during`."""
+def kill(title: tuple[str, ...], number: int = signal.SIGKILL, step: int = 1, during: str = "", which: int = 0):
+    """Return what sends a signal to a part after a step, or while a policy worker runs the method `during`."""
 
     def breaks(job: Job) -> None:
         if step:
             job.until_step(step)
         if during:
-            owner, _, method = during.rpartition(".")
-            job.during(owner or title, method)
+            job.during(POLICY, during)
         victims = job.wait_for(lambda: job.find(title)[which:], 300, 0.01)
         job.processes()
         os.kill(victims[0].pid, number)
@@ -95,7 +94,7 @@ def send(number: int, step: int = 1, seconds: float = 0):
     return breaks
 
 
-SYNC_WEIGHTS, SAVES = f"{POLICY}.broadcast_to_vllm", f"{POLICY}.save_checkpoint"
+SYNC_WEIGHTS, SAVES = "broadcast_to_vllm", "save_checkpoint"  # methods of a policy worker
 ROWS = [
     Row("engine process killed in generation", kill(ENGINE_CORE)),
     Row("engine actor killed in generation", kill(ENGINE_ACTOR)),
