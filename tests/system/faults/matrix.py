@@ -273,10 +273,9 @@ def ray_job_stop(out: Path) -> dict:
                     raise
                 time.sleep(3)
         head.wait_for(lambda: "[riskpo] step 1" in call("logs", "job"), 420, 2)
-        cluster = {process.pid for process in head.processes() if "ray::RiskPO" not in jobs._title(process.pid)}
         start = time.monotonic()
         call("stop", "job", check=False)
-        titles = ("ray::RiskPO", "VLLM", f"{sys.executable} -m riskpo_openrlhf")
+        titles = (*ENGINE_CORE, *ENGINE_ACTOR, *POLICY, *DRIVER, f"{sys.executable} -m riskpo_openrlhf")
 
         def left() -> list[str]:
             return [t for p in head.processes() if (t := jobs._title(p.pid)).startswith(titles)]
@@ -286,7 +285,7 @@ def ray_job_stop(out: Path) -> dict:
         seconds = time.monotonic() - start
         status, last = call("status", "job"), call("logs", "job").splitlines()[-2:]
         return {"row": "ray job stop", "seconds": round(seconds, 1), "left": left(), "last": last,
-                "status": "STOPPED" in status, "cluster": len(cluster), "owner": "watch",
+                "status": "STOPPED" in status, "owner": "watch",
                 "ok": "STOPPED" in status and not left()}  # fmt: skip
     finally:
         head.processes()
