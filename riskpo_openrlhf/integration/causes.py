@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 from riskpo_openrlhf.integration.faults import RunFault
 
-# Class of a Ray actor -> the part of a run that it is.
+# Class of a Ray actor -> the part of a run that it is. Ray may name OpenRLHF's class where ours adds no method.
 PARTS = {
     "RiskPORolloutActor": "vLLM engine", "RolloutRayActor": "vLLM engine",
     "RiskPOPolicyActor": "policy worker", "PolicyModelActor": "policy worker",
     "ReferenceModelActor": "reference worker", "RewardModelActor": "reward worker",
     "CriticModelActor": "critic worker",
     "RiskPOTrainer": "driver", "RiskPOTrainingActor": "training driver", "RiskPOTrainerAsync": "asynchronous launcher",
-    "RiskPOGenerateSamplesActor": "generator", "VLLMLock": "lock of the engines", "_QueueActor": "rollout queue",
+    "PPOTrainer": "driver", "TrainingActor": "training driver", "PPOTrainerAsync": "asynchronous launcher",
+    "RiskPOGenerateSamplesActor": "generator", "GenerateSamplesActor": "generator", "VLLMLock": "lock of the engines", "_QueueActor": "rollout queue",
 }  # fmt: skip
 
 RUN_FAULT, INFRASTRUCTURE, START = "run", "infrastructure", "start"
