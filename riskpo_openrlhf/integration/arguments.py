@@ -217,12 +217,10 @@ def check_combination(config: RiskPOConfig, values: dict, kl_given: bool = False
             "belongs to the whole response; use 1"
         )
     # Whoever gives 0 beside --algo.kl.use_loss, as OpenRLHF's example for images does, knows that there is no KL.
-    kl_flags = ["--algo.kl.use_loss"] if values["algo.kl.use_loss"] and not kl_given else []
-    kl_flags += ["--algo.kl.target"] if values["algo.kl.target"] is not None else []
-    if kl_flags and values["algo.kl.init_coef"] == 0:
+    if values["algo.kl.use_loss"] and not kl_given and values["algo.kl.init_coef"] == 0:
         raise ValueError(
-            f"{kl_flags[0]} has no effect with --algo.kl.init_coef 0, the value of every preset: give a coefficient "
-            "above 0 (OpenRLHF's default without RiskPO is 0.01), or leave it out"
+            "--algo.kl.use_loss has no effect with --algo.kl.init_coef 0, the value of every preset: give a "
+            "coefficient above 0 (OpenRLHF's default without RiskPO is 0.01), or leave it out"
         )
     penalties = [
         f"--{name}"

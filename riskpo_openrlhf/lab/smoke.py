@@ -21,6 +21,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, set_seed
 from riskpo_openrlhf.files import write_jsonl
 from riskpo_openrlhf.lab.build_once import build_once
 from riskpo_openrlhf.lab.character_tokenizer import build_tokenizer
+from riskpo_openrlhf.lab.save_model import save_model
 from riskpo_openrlhf.verifiers.labels import write_label
 
 # task -> the data sets of its recipe, and for recipes/paper.sh those of its table and figures
@@ -50,8 +51,7 @@ def save_smoke(task: str, folder: str | os.PathLike, final: str | os.PathLike | 
         write_jsonl(folder / f"{name}.jsonl", rows)
     model, encode = _vision_language_model() if task == "geometry" else _language_model()
     _warm_up(model, encode, task, rows, folder / "images")
-    model.to(torch.bfloat16).save_pretrained(folder / "model")
-    encode.save_pretrained(folder / "model")
+    save_model(folder / "model", model, encode)
 
 
 def problems(task: str, name: str, seed: int) -> list[dict]:

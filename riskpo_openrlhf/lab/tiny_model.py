@@ -29,6 +29,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM,
 from riskpo_openrlhf.files import write_json
 from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, Kind, problems
 from riskpo_openrlhf.lab.character_tokenizer import EOS, build_tokenizer
+from riskpo_openrlhf.lab.save_model import save_model
 from riskpo_openrlhf.lab.slips import with_slips
 
 CHARACTERS, WORDS = "0123456789+-*=", (r"\boxed{", "}")
@@ -207,8 +208,7 @@ def save_tiny_model(folder: str | os.PathLike, settings: TinySettings) -> None:
     tokenizer = build_tiny_tokenizer()
     model = build_model(settings, tokenizer)
     warm_start(model, tokenizer, settings)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(folder, model, tokenizer)
     write_json(Path(folder) / START, {"digest": settings.digest(), "settings": asdict(settings)})
 
 

@@ -58,7 +58,7 @@ def test_a_good_command_has_no_problem_and_no_note(values):
         ({"data__prompt_dataset": ""}, "--data.prompt_dataset", "is missing"),
         ({"actor__model_name_or_path": "/no/model"}, "--actor.model_name_or_path", "no config.json"),
         ({"data__max_len": 100_000}, "--data.max_len 100000", "the 64 positions"),
-        ({"algo__kl__target": 0.1}, "--algo.kl.target 0.1", "is 0 and stays 0"),
+        ({"algo__kl__target": 0.1}, "--algo.kl.target 0.1", "is 0 (as in every preset) and stays 0"),
         ({**ADAPTIVE, "algo__kl__horizon": 0}, "--algo.kl.horizon 0", "above 0"),
         ({"rollout__temperature": 0}, "--rollout.temperature 0", "above 0"),
         ({"vllm__num_engines": None}, "--vllm.num_engines", "1 or more"),
