@@ -133,7 +133,7 @@ def _evaluate(args) -> int:
     if args.parquet:
         print(f"Samples: {samples.write_parquet(args.out)}")
     if failed:
-        print(f"{len(failed)} samples have no verdict, e.g. {failed[0]}. The same command makes them again.")
+        print(f"{len(failed)} samples have no verdict, e.g. {failed[0]}. To sample these again, run the same command.")
     print(f"Summary: {args.out / samples.SUMMARY}")
     unreadable = summary.unreadable(result)
     for explanation in unreadable.values():
