@@ -102,6 +102,11 @@ _ELSE = "the traceback above shows where; docs/reliability.md and docs/troublesh
 _DIED_IN_START = re.compile(r"error raised in its creation task|creation_task_failure|failed in its start")
 _RUN_FAULT = re.compile(r"^(?:[\w.]+\.)?\w*Fault: (.+)$", re.MULTILINE)
 _ACTOR = re.compile(r"class_name: (\w+)")
+# Errors that the same code with the same flags and data would raise again: a restart would not help.
+_OF_CODE = re.compile(
+    r"(Value|Validation|Type|Key|Index|Attribute|Name|UnboundLocal|Assertion|Import|ModuleNotFound|NotImplemented|"
+    r"ZeroDivision|Unicode\w*)Error\b"
+)
 _LAST = re.compile(r"^(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning))(?:: (.*))?$", re.MULTILINE)
 
 
@@ -124,11 +129,13 @@ def explain_text(text: str, folders: Sequence[str] = ()) -> Fault:
     if known:
         cause = known.cause.format(disks=full_disks(folders), engine=_root(text))
         return Fault(f"{cause} ({name})" if name and name not in cause else cause, known.cure, known.kind)
+    last = last_error(text)
+    kind = RUN_FAULT if _OF_CODE.match(last) else INFRASTRUCTURE
     if _DIED_IN_START.search(text):
-        return Fault(f"a {name or 'part of the run'} failed in its start: {last_error(text)}", _ELSE)
+        return Fault(f"a {name or 'part of the run'} failed in its start: {last}", _ELSE, kind)
     if part and re.search(r"ActorDiedError|ActorUnavailableError|actor died|actor is dead|Worker exit", text):
         return Fault(f"a {name} died{_how(text)}", _MEMORY)
-    return Fault(last_error(text), _ELSE)
+    return Fault(last, _ELSE, kind)
 
 
 def died(code: int) -> Fault:

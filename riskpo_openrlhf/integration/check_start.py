@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +50,7 @@ def check(values: dict, call_reward: bool = False) -> Checked:
     if too_much:
         ranks = values["actor.num_gpus_per_node"]
         problems.append(Problem("--actor.num_gpus_per_node", f" {ranks}: a card {too_much}"))
+    problems += disk_problems(values, needs)
     return Checked(problems, [*notes, *flag_notes(values, data.evaluated)], needs)
 
 
@@ -154,6 +156,21 @@ def folder_problems(values: dict) -> Iterator[Problem]:
             yield Problem(f"--{flag}", f" {folder}: {there} is a file")
         elif not os.access(there, os.W_OK | os.X_OK):
             yield Problem(f"--{flag}", f" {folder}: this user may not write into {there}")
+
+
+def disk_problems(values: dict, needs: memory.Estimate | None) -> Iterator[Problem]:
+    """Find a disk that is smaller than one checkpoint, as far as this machine sees it."""
+    if not needs or values["ckpt.disable_ds"] or max(values["ckpt.save_steps"], values["eval.steps"]) <= 0:
+        return
+    folder = Path(values["ckpt.path"]).absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    if free < needs.checkpoint:
+        yield Problem(
+            "--ckpt.path",
+            f" {folder} has {free:.3g} GB free, and a checkpoint takes {needs.checkpoint:.3g} GB (computed). Take a "
+            "larger disk, or --ckpt.save_steps -1 and --eval.steps -1 to save none",
+        )
 
 
 def reward_problems(values: dict, row: dict | None) -> Iterator[Problem]:

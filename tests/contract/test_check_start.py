@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from riskpo_openrlhf.integration import check_start
+from riskpo_openrlhf.integration import check_start, memory
 from riskpo_openrlhf.integration.parser import openrlhf_parser
 from riskpo_openrlhf.integration.placement import gpus_needed
 from riskpo_openrlhf.integration.try_reward import find_fault
@@ -171,6 +171,19 @@ def test_a_good_reward_file_passes_whatever_it_prints_and_starts_and_a_hanging_o
     assert find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2"}, seconds=60) == ""
     file.write_text("import time\ntime.sleep(600)\n")
     assert "did not load within 3 s" in find_fault(str(file), "reward", seconds=3)
+
+
+def test_a_disk_that_is_smaller_than_one_checkpoint_is_refused_if_checkpoints_are_written(values, monkeypatch):
+    needs = memory.Estimate(30.0, 20.0, {}, 0.0, checkpoint=25.0)
+    usage = check_start.shutil.disk_usage
+    monkeypatch.setattr(check_start.shutil, "disk_usage", lambda path: usage(path)._replace(free=24_000_000_000))
+    (problem,) = check_start.disk_problems(values(ckpt__save_steps=5), needs)
+    assert str(problem).startswith("--ckpt.path") and "24 GB free, and a checkpoint takes 25 GB" in str(problem)
+    assert list(check_start.disk_problems(values(eval__steps=5), needs))  # the best one
+    for fits in ({"ckpt__save_steps": -1, "eval__steps": -1}, {"ckpt__save_steps": 5, "ckpt__disable_ds": True}):
+        assert not list(check_start.disk_problems(values(**fits), needs))
+    assert not list(check_start.disk_problems(values(ckpt__save_steps=5), needs._replace(checkpoint=23.0)))
+    assert not list(check_start.disk_problems(values(ckpt__save_steps=5), None))  # no model to estimate by
 
 
 def test_an_agent_file_needs_an_executor_of_openrlhfs(values, tmp_path):

@@ -116,9 +116,12 @@ def test_flags_and_files_alone_tell_a_resume_that_makes_no_sense(files, tmp_path
     checkpoints.seal(folder, 2, fingerprints.of(args))
     checkpoints.finish(tmp_path / "checkpoints", False, 1, 1.0)
     fingerprints.check_resume(args)
-    with pytest.raises(RunFault, match="2 ranks wrote it, and this run has 4"):
-        fingerprints.check_resume(flags(files, "--ckpt.path", args.ckpt.path, "--ckpt.load_enable",
-                                        "--actor.num_nodes", 2))  # fmt: skip
+    four = flags(files, "--ckpt.path", args.ckpt.path, "--ckpt.load_enable", "--actor.num_nodes", 2)
+    with pytest.raises(RunFault, match="2 ranks wrote it, and this run has 4.*this is 2"):
+        fingerprints.check_resume(four)
+    four.ds.zero_stage = 3  # whose checkpoints are converted; but another stage is another optimizer
+    with pytest.raises(RunFault, match="--ds.zero_stage 3 .checkpoint 2."):
+        fingerprints.check_resume(four)
     files["data"].write_text("")
     resumed = ("--ckpt.path", args.ckpt.path, "--ckpt.load_enable")
     with pytest.raises(RunFault, match="--data.prompt_dataset has other content"):

@@ -50,11 +50,12 @@ def command(where: Path, folder: Path, *flags) -> list[str]:
 class Job:
     """A running job. Its output is in `log`."""
 
-    def __init__(self, words: list[str], folder: Path, name: str = "job"):
+    def __init__(self, words: list[str], folder: Path, name: str = "job", address: str = ""):
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"{name}.log"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "WANDB_MODE": "offline"}
         environment.pop("RAY_ADDRESS", None)
+        environment |= {"RAY_ADDRESS": address} if address else {}
         with open(self.log, "wb") as output:
             self.process = subprocess.Popen(
                 words, stdout=output, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True

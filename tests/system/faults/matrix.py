@@ -26,8 +26,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parents[1]))
 import job as jobs
+from cluster import cluster
 from job import DRIVER, ENGINE_ACTOR, ENGINE_CORE, GENERATOR, LAUNCHER, POLICY, TRAINING_DRIVER, Job
 
 SLOW = "import time\ndef reward_func(queries, prompts, labels):\n    time.sleep(.3)\n    return [{}]\n"
@@ -43,7 +47,7 @@ REWARDS = {
 }
 ASYNC = ("--train.async_enable",)
 TWO = ("--actor.num_gpus_per_node", 2)
-STALL = ("--riskpo.stall_timeout", 20)
+STALL = ("--riskpo.stall_timeout", 60)
 
 
 @dataclass
@@ -111,7 +115,8 @@ ROWS = [
     Row("one of two policy workers stopped", kill(POLICY, signal.SIGSTOP, which=1), (*TWO, *STALL)),
     Row("engine process stopped", kill(ENGINE_CORE, signal.SIGSTOP), STALL),
     Row("driver killed", kill(DRIVER)),
-    Row("generator killed, asynchronous", kill(GENERATOR), (*ASYNC, "--data.max_samples", 240)),
+    Row("driver killed in a save", kill(DRIVER, during=SAVES)),
+    Row("generator killed, asynchronous", kill(GENERATOR), ASYNC, "slow"),
     Row("training driver killed, asynchronous", kill(TRAINING_DRIVER), ASYNC),
     Row("launcher killed, asynchronous", kill(LAUNCHER), ASYNC),
     Row("generator stopped, asynchronous", kill(GENERATOR, signal.SIGSTOP), (*ASYNC, *STALL)),
@@ -136,6 +141,8 @@ ROWS = [
     Row("SIGTERM in the first second", send(signal.SIGTERM, 0, 1), code=143, resumable=False),
     Row("SIGKILL of the submitting process", send(signal.SIGKILL), code=-9),
     Row("ray job stop"),
+    Row("node lost"),
+    Row("node cut off"),
     Row("SIGKILL of the submitting process in the start", send(signal.SIGKILL, 0, 15), code=-9, resumable=False),
 ]  # fmt: skip
 
@@ -289,6 +296,32 @@ def ray_job_stop(out: Path) -> dict:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def node(out: Path, number: int, limit: float) -> dict:
+    """Train on a cluster of two nodes. End the node that has the engine, or let it freeze as one that is cut off."""
+    name = "node lost" if number == signal.SIGKILL else "node cut off"
+    folder = out / name.replace(" ", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    with cluster(2, 1, folder, environment) as (address, nodes):
+        flags = ("--riskpo.wait_for_gpus", 90)
+        job = Job(jobs.command(jobs.material(out / "material"), folder, *flags), folder, address=address)
+        job.until_step(1)
+        second = psutil.Process(nodes[1].pid)
+        family = [second, *second.children(recursive=True)]
+        engine = any(jobs._title(process.pid).startswith(ENGINE_ACTOR) for process in family)
+        if not engine:  # then it has the policy worker
+            assert any(jobs._title(process.pid).startswith(POLICY) for process in family)
+        for process in family:
+            process.send_signal(number)
+        seconds = job.end(limit)
+        left = job.leftovers()
+    last = [line[:400] for line in job.text().splitlines() if line.strip()][-2:]
+    ok = job.process.returncode == 1 and "node" in last[0] and last[1].startswith("[riskpo] cure: ") and not left
+    return {"row": name, "seconds": round(seconds, 1), "code": job.process.returncode, "left": left, "last": last,
+            "had": "engine" if engine else "policy worker", "owner": "watch", "ok": ok}  # fmt: skip
+
+
 def job_end_watched(job: Job, limit: float) -> float:
     """Wait for the end, and remember the processes meanwhile."""
     start = time.monotonic()
@@ -302,18 +335,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="rows whose name holds one of these words")
     parser.add_argument("--resume", action="store_true", help="resume from each row's last checkpoint")
-    parser.add_argument("--limit", type=float, default=120, help="seconds from the fault to the end, at most")
+    parser.add_argument("--limit", type=float, default=150, help="seconds from the fault to the end, at most")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "riskpo-faults")
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
-    rows = [row for row in ROWS if not args.only or any(word in row.name for word in args.only)]
+    rows = [row for row in ROWS if row.name in args.only]  # one whole name, or words
+    rows = rows or [row for row in ROWS if not args.only or any(word in row.name for word in args.only)]
     if args.list:
         print("\n".join(f"{row.name} ({row.owner})" for row in rows))
         return
+    out = args.out.absolute()
+    special = {
+        "ray job stop": lambda: ray_job_stop(out),
+        "node lost": lambda: node(out, signal.SIGKILL, args.limit),
+        "node cut off": lambda: node(out, signal.SIGSTOP, args.limit),
+    }
     results = []
     for row in rows:
-        out = args.out.absolute()
-        result = ray_job_stop(out) if row.name == "ray job stop" else run(row, out, args.limit, args.resume)
+        result = special[row.name]() if row.name in special else run(row, out, args.limit, args.resume)
         results.append(result)
         print(json.dumps(result), flush=True)
         with open(args.out / "results.jsonl", "a", encoding="utf-8") as file:
