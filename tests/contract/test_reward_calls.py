@@ -341,6 +341,7 @@ def run_agent(steps, reset=None, seconds=600.0):
 
     tokenizer, executor = build_tiny_tokenizer(), MultiTurnAgentExecutor(Agent)
     calls = RewardCalls(executor)
+    assert executor.agent_instance_cls is not Agent and executor.agent_instance_cls.__name__ == "Agent"
     calls.seconds = seconds
     params = SimpleNamespace(max_tokens=8, logprobs=None)
     return asyncio.run(executor.execute("1+1=", "2", params, 64, tokenizer, Engine())), calls.last_error
