@@ -34,6 +34,7 @@ NO_NUMBER = [
     "yes",
     b"1",
     1j,
+    torch.tensor(1j),
     object(),
     [],
     [1.0, 0.0],
@@ -48,7 +49,7 @@ NO_NUMBER = [
 @pytest.mark.parametrize("one", ONE)
 @pytest.mark.parametrize(
     "shape", [lambda x: x, lambda x: {"scores": x}, lambda x: {"score": x}, lambda x: {"rewards": x},
-              lambda x: {"reward": x}, lambda x: [{"score": x}],
+              lambda x: {"reward": x}, lambda x: [{"score": x}], lambda x: ({"score": x},),
               lambda x: {"rewards": x, "scores": x, "extra_logs": None}],
 )  # fmt: skip
 def test_every_shape_with_one_clear_meaning_is_taken(one, shape):
