@@ -353,7 +353,7 @@ def step(**changes):
         "rewards": torch.tensor(1.0),
         "environment_feedback": "1",
         "done": False,
-        "extra_logs": {"a": 1},
+        "extra_logs": {"a": [1], "b": "no number"},
         **changes,
     }
 
@@ -362,7 +362,7 @@ def test_the_steps_of_an_agent_add_up_whatever_the_shape_of_their_rewards():
     response, error = run_agent([step(rewards=0.5), step(rewards=[0.25]), step(rewards=np.float32(1), done=True)])
     assert (response["reward"], response["scores"], error) == (1.75, 1.75, "")
     assert response["extra_logs"] == {"a": 1.0}
-    response, _ = run_agent([step(scores=torch.tensor([0.0]), done=True, environment_feedback=None)])
+    response, _ = run_agent([step(scores=[0.0], done=True, environment_feedback=None)])
     assert (response["reward"], response["scores"]) == (1.0, 0.0)
 
 
