@@ -213,6 +213,8 @@ MODELS = {
     [  # the placements of openrlhf.cli.train_ppo_ray.train, by hand
         ({}, 4 + 4 + 4 + 2 + 2),
         ({"train.colocate_actor_ref": True}, 4 + 4 + 2 + 2),
+        ({"train.agent_func_path": "agent.py"}, 4 + 4 + 4 + 2),
+        ({"vllm.tensor_parallel_size": 2}, 4 + 8 + 4 + 2 + 2),
         ({"train.colocate_critic_reward": True}, 4 + 4 + 4 + 2),
         ({"train.colocate_all": True}, 4),
         ({"train.colocate_all": True, "train.async_enable": True}, 4 + 4),

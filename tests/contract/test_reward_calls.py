@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
 
 ONE = [
     lambda x: x, float, np.float32, np.float64, np.array, torch.tensor, lambda x: [x], lambda x: (x,),
-    lambda x: np.array([x]), lambda x: torch.tensor([[x]]),
+    lambda x: np.array([x]), lambda x: torch.tensor([[x]]), lambda x: Decimal(str(x)),
 ]  # fmt: skip
 NO_NUMBER = [
     None,
@@ -35,6 +36,7 @@ NO_NUMBER = [
     b"1",
     1j,
     torch.tensor(1j),
+    10**400,
     object(),
     [],
     [1.0, 0.0],
