@@ -60,6 +60,7 @@ _MEMORY = (
     "if the machine ran out of memory (`dmesg | grep -i oom`), use fewer or smaller processes a node; else look above "
     "for the part's own last lines, or for who killed it; --riskpo.max_restarts N goes on from the last checkpoint"
 )
+LOST_CONNECTION = "the connection between two processes of the run was lost, or never came about"
 # The first row that matches counts: exact causes stand before their consequences.
 TABLE = (
     Row(r"No space left on device|\bENOSPC\b|OutOfDiskError|PytorchStreamWriter failed|"
@@ -94,7 +95,7 @@ TABLE = (
         "mend what vLLM names; its lines above are marked with (EngineCore"),
     Row(r"NCCL error|ncclRemoteError|ncclInternalError|Connection closed by peer|Connection reset by peer|"
         r"Watchdog caught collective|Timed out waiting for clients|timed out after \d+ms waiting|clients joined",
-        "the connection between two processes of the run was lost, or never came about",
+        LOST_CONNECTION,
         "look above for the process that ended first; check the network between the nodes (NCCL_DEBUG=INFO)"),
 )  # fmt: skip
 

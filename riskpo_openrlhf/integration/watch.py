@@ -255,8 +255,8 @@ def dead_actors(job: str) -> list[str]:
     return [text for *_, text in sorted(found)]
 
 
-def death(folders=(), seconds: float = 3) -> Fault | None:
-    """Return the cause of the first death of a part, if one died. Ray may take a few seconds to learn of it."""
+def death(folders, seconds: float) -> Fault | None:
+    """Return the cause of the first death of a part, if one is known within `seconds`."""
     import ray
 
     if not ray.is_initialized():

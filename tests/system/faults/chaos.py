@@ -94,9 +94,9 @@ def run(where: Path, folder: Path, args, kills: int) -> dict:
             victim = draw.choice(job.wait_for(lambda title=title: job.find(title), 300))
             os.kill(victim.pid, signal.SIGKILL)
         except (TimeoutError, ProcessLookupError):
-            print(f"no {title} to kill", flush=True)
+            print(f"no {title[0]} to kill", flush=True)
             continue
-        faults.append({"part": title, "step": reader.last(), "at": time.monotonic()})
+        faults.append({"part": title[0], "step": reader.last(), "at": time.monotonic()})
     job.process.wait()
     wall = time.monotonic() - start
     reader.join(5)

@@ -66,15 +66,14 @@ class Row:
     known: list = field(default_factory=list)
 
 
-def kill(title: str, number: int = signal.SIGKILL, step: int = 1, during: str = "", which: int = 0):
-    """Return what sends a signal to a part after a step, or while it runs the method `during`."""
+def kill(title: tuple[str, ...], number: int = signal.SIGKILL, step: int = 1, during: str = "", which: int = 0):
+    """Return what sends a signal to a part after a step, or while a policy worker runs the method `during`."""
 
     def breaks(job: Job) -> None:
         if step:
             job.until_step(step)
         if during:
-            owner, _, method = during.rpartition(".")
-            job.during(owner or title, method)
+            job.during(POLICY, during)
         victims = job.wait_for(lambda: job.find(title)[which:], 300, 0.01)
         job.processes()
         os.kill(victims[0].pid, number)
@@ -95,19 +94,19 @@ def send(number: int, step: int = 1, seconds: float = 0):
     return breaks
 
 
-SYNC_WEIGHTS, SAVES = f"{POLICY}.broadcast_to_vllm", f"{POLICY}.save_checkpoint"
+SYNC_WEIGHTS, SAVES = "broadcast_to_vllm", "save_checkpoint"  # methods of a policy worker
 ROWS = [
-    Row("engine process killed in generation", kill(ENGINE_CORE), reward="slow"),
-    Row("engine actor killed in generation", kill(ENGINE_ACTOR), reward="slow"),
-    Row("engine actor killed in generation, asynchronous", kill(ENGINE_ACTOR), ASYNC, "slow"),
-    Row("engine process killed in generation, asynchronous", kill(ENGINE_CORE), ASYNC, "slow"),
+    Row("engine process killed in generation", kill(ENGINE_CORE)),
+    Row("engine actor killed in generation", kill(ENGINE_ACTOR)),
+    Row("engine actor killed in generation, asynchronous", kill(ENGINE_ACTOR), ASYNC),
+    Row("engine process killed in generation, asynchronous", kill(ENGINE_CORE), ASYNC),
     Row("engine actor killed in the weight sync", kill(ENGINE_ACTOR, during=SYNC_WEIGHTS)),
     Row("engine process killed in the weight sync", kill(ENGINE_CORE, during=SYNC_WEIGHTS)),
     Row("engine actor killed in its start", kill(ENGINE_ACTOR, step=0), resumable=False),
     Row("engine process killed in its start", kill(ENGINE_CORE, step=0), resumable=False),
     # Refused before it starts: the model has 64 positions.
     Row("engine that would fail in its own start", None, ("--data.max_len", 100000), code=2, resumable=False),
-    Row("policy worker killed in generation", kill(POLICY), reward="slow"),
+    Row("policy worker killed in generation", kill(POLICY)),
     Row("policy worker killed in the weight sync", kill(POLICY, during=SYNC_WEIGHTS)),
     Row("policy worker killed in a save", kill(POLICY, during=SAVES), owner="ckpt"),
     Row("policy worker killed in its start", kill(POLICY, step=0), resumable=False),
@@ -116,7 +115,7 @@ ROWS = [
     Row("engine process stopped", kill(ENGINE_CORE, signal.SIGSTOP), STALL),
     Row("driver killed", kill(DRIVER)),
     Row("driver killed in a save", kill(DRIVER, during=SAVES)),
-    Row("generator killed, asynchronous", kill(GENERATOR), ASYNC, "slow"),
+    Row("generator killed, asynchronous", kill(GENERATOR), ASYNC),
     Row("training driver killed, asynchronous", kill(TRAINING_DRIVER), ASYNC),
     Row("launcher killed, asynchronous", kill(LAUNCHER), ASYNC),
     Row("generator stopped, asynchronous", kill(GENERATOR, signal.SIGSTOP), (*ASYNC, *STALL)),
@@ -197,8 +196,9 @@ def run(row: Row, out: Path, limit: float, resume: bool) -> dict:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     flags = list(row.flags)
-    if row.reward:
-        (folder / "reward.py").write_text(REWARDS[row.reward])
+    # Steps that are long enough to be broken: the step's line reaches this script a moment later.
+    if reward := row.reward or ("slow" if row.breaks else ""):
+        (folder / "reward.py").write_text(REWARDS[reward])
         flags += ["--reward.remote_url", folder / "reward.py"]
     where = jobs.material(out / "material")
     with small_disk(folder, row.disk), reward_server(row.server) as url:
@@ -227,7 +227,7 @@ def run(row: Row, out: Path, limit: float, resume: bool) -> dict:
     whole = job.process.returncode == row.code and not left
     result["ok"] = whole and (row.code != 1 or last[-1].startswith("[riskpo] cure: "))
     if resume and row.resumable and not row.disk:
-        again = Job(jobs.command(where, folder, *row.flags, "--ckpt.load_enable"), folder, "resumed")
+        again = Job(jobs.command(where, folder, *flags, "--ckpt.load_enable"), folder, "resumed")
         again.end(420)
         found = re.search(r"\[riskpo\] resumed at step (\d+)", again.text())
         result["resumed"] = int(found[1]) if found and again.process.returncode == 0 else again.text()[-300:]
@@ -273,10 +273,9 @@ def ray_job_stop(out: Path) -> dict:
                     raise
                 time.sleep(3)
         head.wait_for(lambda: "[riskpo] step 1" in call("logs", "job"), 420, 2)
-        cluster = {process.pid for process in head.processes() if "ray::RiskPO" not in jobs._title(process.pid)}
         start = time.monotonic()
         call("stop", "job", check=False)
-        titles = ("ray::RiskPO", "VLLM", f"{sys.executable} -m riskpo_openrlhf")
+        titles = (*ENGINE_CORE, *ENGINE_ACTOR, *POLICY, *DRIVER, f"{sys.executable} -m riskpo_openrlhf")
 
         def left() -> list[str]:
             return [t for p in head.processes() if (t := jobs._title(p.pid)).startswith(titles)]
@@ -286,7 +285,7 @@ def ray_job_stop(out: Path) -> dict:
         seconds = time.monotonic() - start
         status, last = call("status", "job"), call("logs", "job").splitlines()[-2:]
         return {"row": "ray job stop", "seconds": round(seconds, 1), "left": left(), "last": last,
-                "status": "STOPPED" in status, "cluster": len(cluster), "owner": "watch",
+                "status": "STOPPED" in status, "owner": "watch",
                 "ok": "STOPPED" in status and not left()}  # fmt: skip
     finally:
         head.processes()
@@ -302,7 +301,11 @@ def node(out: Path, number: int, limit: float) -> dict:
     folder = out / name.replace(" ", "-")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0",
+        # As docs/clusters.md has it: a node that does not answer counts as lost after 30 s, not after 65.
+        "RAY_health_check_timeout_ms": "3000", "RAY_health_check_failure_threshold": "5",
+    }  # fmt: skip
     with cluster(2, 1, folder, environment) as (address, nodes):
         flags = ("--riskpo.wait_for_gpus", 90)
         job = Job(jobs.command(jobs.material(out / "material"), folder, *flags), folder, address=address)
