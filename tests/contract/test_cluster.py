@@ -136,7 +136,8 @@ def test_paths_that_are_there_become_absolute_and_names_of_the_hub_stay(tmp_path
     assert values == {
         "actor.model_name_or_path": f"{tmp_path}/model", "ckpt.path": f"{tmp_path}/ckpt",
         "data.prompt_dataset": f"{tmp_path}/a.jsonl,OpenRLHF/prompts", "reward.remote_url": "http://host:1/x",
-        "logger.tensorboard_dir": f"{tmp_path}/logs", "ckpt.output_dir": f"{tmp_path}/out", "reward.model_name_or_path": None,
+        "logger.tensorboard_dir": f"{tmp_path}/logs", "ckpt.output_dir": f"{tmp_path}/out",
+        "reward.model_name_or_path": None,
     }  # fmt: skip
     assert cluster.paths_read(values) == [f"{tmp_path}/model", f"{tmp_path}/a.jsonl"]
 
