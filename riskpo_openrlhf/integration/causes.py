@@ -21,7 +21,8 @@ PARTS = {
     "CriticModelActor": "critic worker",
     "RiskPOTrainer": "driver", "RiskPOTrainingActor": "training driver", "RiskPOTrainerAsync": "asynchronous launcher",
     "PPOTrainer": "driver", "TrainingActor": "training driver", "PPOTrainerAsync": "asynchronous launcher",
-    "RiskPOGenerateSamplesActor": "generator", "GenerateSamplesActor": "generator", "VLLMLock": "lock of the engines", "_QueueActor": "rollout queue",
+    "RiskPOGenerateSamplesActor": "generator", "GenerateSamplesActor": "generator",
+    "VLLMLock": "lock of the engines", "_QueueActor": "rollout queue",
 }  # fmt: skip
 
 RUN_FAULT, INFRASTRUCTURE, START = "run", "infrastructure", "start"

@@ -40,8 +40,16 @@ CURE = (
 
 
 def of(args: SimpleNamespace) -> dict[str, dict]:
-    """Return the fingerprints of a run from its final flags (nested): files by content, hub names by name."""
-    values = flat(args)
+    """Return the fingerprints of a run from its final flags (nested): files by content, hub names by name.
+
+    They are computed once and kept in `args`, which the workers get.
+    """
+    if not hasattr(args.riskpo, "_fingerprints"):
+        args.riskpo._fingerprints = _compute(flat(args))
+    return args.riskpo._fingerprints
+
+
+def _compute(values: dict) -> dict[str, dict]:
     reward = values.get("train.agent_func_path") or values["reward.remote_url"]
     return {
         "data": {"data": _data(values["data.prompt_dataset"])},
@@ -56,7 +64,7 @@ def compare(saved: dict | None, args: SimpleNamespace, where: Path) -> list[str]
     """Return a line for everything that differs from the checkpoint `where`. Raises `RunFault` for what may not."""
     if not saved:
         return [f"checkpoint {where} carries no fingerprints: data, model and flags are not compared"]
-    own = getattr(args.riskpo, "fingerprints", None) or of(args)
+    own = of(args)
     lines, refused = [], []
     for name, now, then in _differences(own, saved):
         if name == "openrlhf":

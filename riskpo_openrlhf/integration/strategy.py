@@ -65,7 +65,7 @@ class RiskPOStrategy(DeepspeedStrategy):
             if missing := sorted(set().union(*names) - seen):
                 raise _not_shared(part, f"rank 0 does not see {missing[0]}, which another rank wrote")
             self._write_ckpt_metric(str(writing), metric_value, metric_key=metric_key)
-            checkpoints.seal(writing, dist.get_world_size(), getattr(self.args.riskpo, "fingerprints", None))
+            checkpoints.seal(writing, dist.get_world_size(), fingerprints.of(self.args))
 
         self._on_rank_0(seal)
 
