@@ -6,10 +6,11 @@ The way of an answer, one file a step (docs/verifiers.md says what counts as equ
     notation.py     rewrite both answers into one notation: text to text
     parse.py        take them apart into the nodes of nodes.py: lists, sets, intervals, equations, leaves
     compare.py      compare two nodes, part by part
+    sets.py         compare two sets of real numbers
     leaves.py       compare two leaves, with units.py, words.py and numbers.py
     grammar.py      read a leaf as an expression
     values.py       compare two expressions by value
-    symbolic.py     compare limits, integrals and sets with SymPy
+    symbolic.py     compare limits, integrals and infinite sums with SymPy
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 
 import mpmath
 from mpmath import mp
@@ -85,16 +86,15 @@ class Pair:
         return Pair(self.gold * other.answer, self.answer * other.gold, noise)
 
 
-def real_value(tree: tuple) -> Fraction | None:
-    """Return the value of a tree to many digits; None if it has letters or is not real."""
-    if letters(tree):
+def real_value(tree: tuple, point: Mapping[str, Fraction] = MappingProxyType({})) -> Fraction | None:
+    """Return the value of a tree at a point to 40 digits; None if it is not real, or the point lacks a letter."""
+    if letters(tree) - point.keys():
         return None
-    with mp.workdps(_DIGITS):
-        try:
-            value = Evaluation({}, False).value(tree)
-        except Undefined:
-            return None
-        return value if isinstance(value, Fraction) else Fraction(mpmath.nstr(value, 40))
+    try:
+        value = _pair(Evaluation(point, False), tree, ("number", Fraction(0)), exactly=True).gold
+    except Undefined:
+        return None
+    return value if isinstance(value, Fraction) else Fraction(mpmath.nstr(value, 40))
 
 
 def _values(gold: tuple, answer: tuple, exactly: bool = False) -> Iterator[Pair]:
@@ -102,7 +102,8 @@ def _values(gold: tuple, answer: tuple, exactly: bool = False) -> Iterator[Pair]
 
     `exactly`: values that are seen to differ are still worked out to all digits.
     """
-    complex_values = any(node == ("constant", "i") for tree in (gold, answer) for node in nodes(tree))
+    parts = [node for tree in (gold, answer) for node in nodes(tree)]
+    complex_values = ("constant", "i") in parts or any(map(_is_power_of_negative, parts))
     in_bars = _letters_in(gold, "abs") and not _letters_in(answer, "abs")  # ln|x| is not ln x
     for point in _points(gold, answer):
         evaluation = Evaluation(point, complex_values)
@@ -185,15 +186,18 @@ def _whole_letters(*trees: tuple) -> tuple[set[str], set[str], set[str]]:
                 real |= {name for name in letters(node) if name[0] not in "ijklmnpqNMK"}
             elif node[0] in _NATURAL:
                 natural |= letters(bounds)
-        elif node[0] == "^" and (node[1] == ("constant", "i") or (not letters(node[1]) and _is_negative(node[1]))):
+        elif node[0] == "^" and (node[1] == ("constant", "i") or _is_power_of_negative(node)):
             whole |= letters(node[2])
         elif node[0] in ("sin", "cos", "tan", "cot") and ("constant", "pi") in set(nodes(node)):
             whole |= {name for name in letters(node) if name in ("k", "m", "n")}
     return whole, real, natural
 
 
-def _is_negative(tree: tuple) -> bool:
-    return tree[0] in ("number", "*") and (real_value(tree) or 0) < 0
+def _is_power_of_negative(tree: tuple) -> bool:
+    """Tell whether a tree is such as (-1)^n, which is real for whole numbers only."""
+    if tree[0] != "^" or not letters(tree[2]) or letters(tree[1]) or tree[1][0] not in ("number", "*"):
+        return False
+    return (real_value(tree[1]) or 0) < 0
 
 
 def _positive_letters(gold: tuple, answer: tuple) -> set[str]:
