@@ -119,9 +119,6 @@ def _same_vector(gold: Node, answer: Node, rules: Rules) -> bool:
 def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
     """Compare values of which at least one has a name: x = 5 and 5, but not x = 5 and y = 5."""
     g, a = (node.value if isinstance(node, Named) else node for node in (gold, answer))
-    expanded = _distributed(gold), _distributed(answer)
-    if expanded != (gold, answer):
-        return same(*expanded, rules)
     if isinstance(gold, Named) and isinstance(g, Chain):  # x = 5+6 = 11: the last value is the answer
         g = g.nodes[-1]
     relations = [node.relation if isinstance(node, Named) else node for node in (gold, answer)]
@@ -136,14 +133,6 @@ def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
     else:
         alike = True
     return (alike and same(g, a, rules)) or _same_equation(gold, answer, rules)
-
-
-def _distributed(node: Node) -> Node:
-    r"""Return x = 3, x = -3 for `x = \pm 3`; anything else as it is."""
-    match node:
-        case Named(ListNode(nodes, joiner), name):
-            return ListNode(tuple(Named(value, name) for value in nodes), joiner)
-    return node
 
 
 def _by_name(node: Node) -> Node:
@@ -208,7 +197,7 @@ def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
 def _elements(nodes: tuple[Node, ...]) -> list[Node]:
     """Return the nodes with each list, such as the two values of a plus-minus, replaced by its elements."""
     elements: list[Node] = []
-    for node in map(_distributed, nodes):
+    for node in nodes:
         elements += _elements(node.nodes) if isinstance(node, ListNode) else [node]
     return elements
 

@@ -45,7 +45,7 @@ _SYNONYMS = {
         r"\land ": r"\wedge", r"\setminus ": r"\smallsetminus \backslash", "=": r"\equiv \coloneqq := ==",
         "<": r"\lt", ">": r"\gt", r"\{": r"\lbrace", r"\}": r"\rbrace", "(": r"\langle", ")": r"\rangle",
         "^": "**", r"\cdot ": r"* \times \ast",
-        "|": r"\vert \Vert \lvert \rvert \lVert \rVert \mid",
+        "|": r"\vert \Vert \lvert \rvert \lVert \rVert \mid \|",
     }.items()
     for synonym in synonyms.split()
 }  # fmt: skip
@@ -110,7 +110,8 @@ _REWRITES = [
         (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
         (r"\{([^{}]{1,99})\\choose(?![a-zA-Z])([^{}]{1,99})\}", r"\\binom{\1}{\2}"),
         (r"\\not\s*=", r"\\ne "),
-        (r"\\[a-zA-Z]+|[<>!:=]=|=<|\*\*?|\.\.\.", lambda m: _SYNONYMS.get(m[0], m[0])),
+        (r"(\\mathbb\s*\{?R\}?)\s*(?:-|\\)\s*(?=\\\{)", r"\1\\setminus "),
+        (r"\\(?:[a-zA-Z]+|\|)|[<>!:=]=|=<|\*\*?|\.\.\.", lambda m: _SYNONYMS.get(m[0], m[0])),
         (r"(?<![a-zA-Z\\])(?:infinity|infty|inf|oo)(?![a-zA-Z])", r"\\infty "),
         (rf"(?<![a-zA-Z\\{{])({_FUNCTIONS}|sqrt|pi)(?![a-zA-Z])", r"\\\1 "),
         (r"\+\s*\\infty", r"\\infty"),

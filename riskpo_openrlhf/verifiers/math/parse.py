@@ -35,12 +35,20 @@ _OF_INTERVAL = re.compile(
     r"(?<![a-zA-Z\\])[a-zA-Z]\s*(?=\([^()\[\],]+,[^()\[\],]+\]$|\[[^()\[\],]+,[^()\[\],]+\)$)"
 )  # t(0,4]
 _SYSTEM = re.compile(r"(?:\\\{)?\s*\\begin\s*\{(cases|aligned|gathered)\}(.*)\\end\s*\{\1\}", re.DOTALL)
+_RANGE = re.compile(r"[a-z]\s*\\in\s*\\mathbb\{[NZ]\}")
 _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
+_PIECE = re.compile(  # x^2, & x > 0 and x^2 & \text{if } x > 0; but not x &= 2 and x & + y = 2
+    r"([^=<>&]+?)[\s,]*&\s*(?:\\text\s*\{[a-z\s]*\}\s*)?((?!\\(?:le|ge|ne)(?![a-z]))[^&=<>+\-\s][^&]*)"
+)
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _LETTER = re.compile(r"(?:[a-zA-Z]|\\[a-z]+)\s*(?:_\{[^{}]*\})?'*")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _REALS = TupleNode((Leaf("-\\infty"), Leaf("\\infty")), "()")
-_SYMBOLS = {"\\emptyset": SetNode(()), "\\mathbb{R}": _REALS}
+_SYMBOLS = {
+    "\\emptyset": SetNode(()),
+    "\\mathbb{R}": _REALS,
+    **dict.fromkeys(("\\mathbb{R}^{+}", "\\mathbb{R}_{+}"), TupleNode((Leaf("0"), Leaf("\\infty")), "()")),
+}
 
 
 @functools.lru_cache(maxsize=2048)
@@ -71,6 +79,10 @@ def _node(text: str, level: int = 0) -> Node:
             return ListNode(_nodes(parts, level + 1), joiner)
         text = parts[0] if parts else ""
     text = _OF_INTERVAL.sub("", text)
+    if _PLUS_MINUS.search(text) and not text.startswith("\\{"):  # both upper signs, both lower signs
+        upper = _PLUS_MINUS.sub(lambda match: "+" if match[1] == "pm" else "-", text)
+        lower = _PLUS_MINUS.sub(lambda match: "-" if match[1] == "pm" else "+", text)
+        return ListNode(_nodes([value.removeprefix("+") for value in (upper, lower)], level + 1))
     parts, signs = split(text, _RELATIONS)
     if signs:
         return _relation(parts, signs, level + 1)
@@ -87,13 +99,10 @@ def _node(text: str, level: int = 0) -> Node:
             rows = [[rf"({factor})\cdot ({entry})" for entry in row] for row in rows]
         return Matrix(tuple(Row(_nodes(row, level + 1)) for row in rows))
     if match := _SYSTEM.fullmatch(text):
-        return _node(_ROW_END.sub(",", match[2].replace("&", "")), level + 1)
+        rows = (_PIECE.sub(r"(\1, \2)", row.strip()).replace("&", "") for row in _ROW_END.split(match[2]))
+        return _node(",".join(rows), level + 1)
     if text in _SYMBOLS:
         return _SYMBOLS[text]
-    if _PLUS_MINUS.search(text) and not text.startswith("\\{"):  # both upper signs, both lower signs
-        upper = _PLUS_MINUS.sub(lambda match: "+" if match[1] == "pm" else "-", text)
-        lower = _PLUS_MINUS.sub(lambda match: "-" if match[1] == "pm" else "+", text)
-        return ListNode(_nodes([value.removeprefix("+") for value in (upper, lower)], level + 1))
     if text.startswith(("(", "[", "\\{")) and (node := _bracketed(text, level + 1)):
         return node
     parts, colons = split(text, {":"})
@@ -124,6 +133,8 @@ def _bracketed(text: str, level: int) -> Node | None:
     inner = text[opening.end() : end.start()].strip()
     if opening[0] == "\\{":
         parts, bars = split(inner, {"|", ":"})
+        if len(bars) == 1 and _RANGE.fullmatch(parts[1]):  # {2k : k in Z}
+            return _node(parts[0], level)
         if len(bars) == 1 and _is_name(parts[0].split("\\in")[0]):  # {x : x > 1}, where x is any letter
             node = _node(parts[1], level)
             return node.value if isinstance(node, Named) else node

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from riskpo_openrlhf.verifiers.math.grammar import THIN_SPACE
 from riskpo_openrlhf.verifiers.math.limits import MAX_CALCULUS, Unreadable
 
 _CALCULUS = re.compile(
@@ -37,7 +38,7 @@ def _read(text: str):
     if len(text) > MAX_CALCULUS:
         raise Unreadable
     try:
-        return latex2sympy(_UPRIGHT_D.sub("d", text), is_real=True, normalization_config=None)
+        return latex2sympy(_UPRIGHT_D.sub("d", text.replace(THIN_SPACE, " ")), is_real=True, normalization_config=None)
     except MemoryError:
         raise
     except Exception as error:  # of any kind: antlr's, sympy's, plain ones

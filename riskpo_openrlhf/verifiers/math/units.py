@@ -35,7 +35,7 @@ _IN_TEXT = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _GREEK = re.compile(r"(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega)\b")
 _PARTS = r"((?:\\text\{[^{}]*\}|\^\{[^{}]*\}|\\cdot|\s)+)"
 _FRACTION = re.compile(rf"\\frac\{{{_PARTS}\}}\{{{_PARTS}\}}\s*$")
-_TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu ?)?(?:[a-zA-Z]*\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
+_TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu\s*)?(?:[a-zA-Z]*\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
 # A second answer or a condition: no unit.
 _NO_UNIT = re.compile(r"\d|\b(?:or|and|if|otherwise|when|unless|not|maybe|possibly|either|both|where|for)\b")
 _NUMERIC = re.compile(r"(?:[\d.,+\-/*^(){}\s!]|\\(?:frac|sqrt|pi|cdot|approx)(?![a-zA-Z])|e(?=\^))+")
@@ -92,7 +92,7 @@ def _unit(tail: str) -> str | None:
         elif token[0].lower() in _POWERS:
             next_power = _POWERS[token[0].lower()]
         else:
-            word = token[0].replace(" ", "")
+            word = "".join(token[0].split())
             forms = (word, word.lower(), word.removesuffix("s"), word.lower().removesuffix("s"))
             name = next((_UNIT_OF[form] for form in forms if form in _UNIT_OF), "")
             if not name:
