@@ -6,10 +6,12 @@ A comparison may take for ever, so `compare` belongs into a worker process (`ver
 
 from __future__ import annotations
 
+import math
 import re
 
+from riskpo_openrlhf.verifiers.math.evaluate import TooSlow, limit_time
 from riskpo_openrlhf.verifiers.math.leaves import Rules, same_leaf
-from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, Unreadable
+from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, QUICK_SECONDS, Unreadable
 from riskpo_openrlhf.verifiers.math.nodes import (
     Chain,
     Leaf,
@@ -30,7 +32,7 @@ from riskpo_openrlhf.verifiers.math.sets import same_sets
 from riskpo_openrlhf.verifiers.math.values import same_up_to_a_factor
 from riskpo_openrlhf.verifiers.math.words import plain_words
 
-EQUAL, DIFFERENT, UNREADABLE = "equal", "different", "unreadable"
+EQUAL, DIFFERENT, UNREADABLE, SLOW = "equal", "different", "unreadable", "slow"
 _SPACE = re.compile(r"\s+(?!\w)|(?<!\w)\s+")  # but not the space in "1 0" and "\pi r"
 
 
@@ -59,13 +61,21 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         answers = readings(answer)
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
         return _verdict(any(same(g, a, rules) or same_sets(g, a, rules) for g in readings(gold) for a in answers))
-    except MemoryError:
+    except (MemoryError, TooSlow):
         raise
     except Exception:  # Unreadable, or whatever SymPy raises on an odd expression
         return UNREADABLE
 
 
-compare_with_sympy = compare  # the name of the workers that load SymPy
+def compare_quickly(gold: str, answer: str, rounded: bool = False) -> str:
+    """Compare two answers; `slow` if that takes more than `QUICK_SECONDS`."""
+    limit_time(QUICK_SECONDS)
+    try:
+        return compare(gold, answer, rounded)
+    except TooSlow:
+        return SLOW
+    finally:
+        limit_time(math.inf)
 
 
 def same(gold: Node, answer: Node, rules: Rules) -> bool:
