@@ -33,7 +33,7 @@ from riskpo_openrlhf.verifiers.math.values import same_up_to_a_factor
 from riskpo_openrlhf.verifiers.math.words import plain_words
 
 EQUAL, DIFFERENT, UNREADABLE, SLOW = "equal", "different", "unreadable", "slow"
-_SPACE = re.compile(r"\s+(?!\w)|(?<!\w)\s+")  # but not the space in "1 0" and "\pi r"
+_SPACE = re.compile(r"\s+(?![\w\s])|(?<![\w\s])\s+")  # but not the space in "1 0" and "\pi r"
 
 
 def compare_without_algebra(gold: str, answer: str) -> str | None:

@@ -181,14 +181,14 @@ def _factorial(_, x):
     return Fraction(math.factorial(number))
 
 
-def _binomial(evaluation: Evaluation, n, k):
-    if isinstance(n, Fraction) and (chosen := _nearest(k)) is not None:
-        if n.denominator == 1 and n >= 0:
-            chosen = min(chosen, int(n) - chosen)
-        _limit(chosen * n.numerator.bit_length())
-        return math.prod((n - i for i in range(chosen)), start=Fraction(chosen >= 0)) / math.factorial(max(chosen, 0))
-    n, k, rest = (inexact(_factorial(evaluation, x)) for x in (n, k, inexact(n) - inexact(k)))
-    return n / (k * rest)
+def _binomial(_, n, k):
+    chosen = _whole(k)
+    if not isinstance(n, Fraction):
+        raise Undefined
+    if n.denominator == 1 and n >= 0:
+        chosen = min(chosen, int(n) - chosen)
+    _limit(chosen * n.numerator.bit_length())
+    return math.prod((n - i for i in range(chosen)), start=Fraction(chosen >= 0)) / math.factorial(max(chosen, 0))
 
 
 def _double_factorial(number: int) -> int:

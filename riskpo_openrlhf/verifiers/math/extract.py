@@ -19,15 +19,10 @@ _LINE = re.compile(
 )
 
 
-def extract_answer(response: str) -> str | None:
-    """Return the last answer of a response after its thinking; None if there is none."""
-    return extract_answers(response)[0]
-
-
 def extract_answers(response: str) -> tuple[str | None, str | None]:
-    r"""Return the last answer of a response, and the list that it ends if it is one of neighbouring boxes.
+    r"""Return the last answer of a response after its thinking, and the list that it ends.
 
-    `\boxed{1} and \boxed{2}` gives `2` and `1, 2`.
+    `\boxed{1} and \boxed{2}` gives `2` and `1, 2`; `\boxed{2}` gives `2` and None. None if there is no answer.
     """
     text = after_thinking(response)
     if text is None:

@@ -126,7 +126,7 @@ class _Parser:
         base = self.atom()
         while self.next in ("!", "^"):
             if self.take() == "^":
-                base = ("^", base, self.script())
+                base = ("^", base, self.group())
             elif self.next == "!":
                 self.take()
                 base = ("double factorial", base)
@@ -134,17 +134,8 @@ class _Parser:
                 base = ("factorial", base)
         return base
 
-    def script(self) -> tuple:
-        """Parse the argument of `^` or of a command: a group, or one atom."""
-        if self.next == "{":
-            return self.group()
-        if self.next == "-":
-            self.take()
-            return _times(_MINUS, self.atom())
-        return self.atom()
-
     def group(self) -> tuple:
-        opening = self.take()
+        opening = self.take(*_CLOSING)
         bars, self.bars = self.bars, int(opening == "|")
         tree = self.sum()
         self.bars = bars
@@ -192,10 +183,10 @@ class _Parser:
         if token == "\\frac":
             return self.fraction()
         if token == "\\binom":
-            return ("binomial", self.script(), self.script())
+            return ("binomial", self.group(), self.group())
         if token == "\\sqrt":
             index = self.group() if self.next == "[" else ("number", Fraction(2))
-            return ("root", index, self.script())
+            return ("root", index, self.group())
         if token in ("\\sum", "\\prod"):
             return self.series(token[1:])
         if token in ("\\det", "\\begin"):
@@ -208,9 +199,9 @@ class _Parser:
         base = power = None
         while self.next in ("_", "^"):
             if self.take() == "_":
-                base = self.script()
+                base = self.group()
             else:
-                power = self.script()
+                power = self.group()
         if name == "log":
             base, name = base or ("number", Fraction(10)), "log"
         elif base:
@@ -239,7 +230,7 @@ class _Parser:
         if above in ("d", "\\partial") and re.match(rf"{re.escape(above)}\\?[a-zA-Z]", below):
             raise Unreadable  # of the expression that follows
         self.place = start
-        return _times(self.script(), ("^", self.script(), _MINUS))
+        return _times(self.group(), ("^", self.group(), _MINUS))
 
     def series(self, name: str) -> tuple:
         self.take("_")
@@ -251,7 +242,7 @@ class _Parser:
         first = self.sum()
         self.take("}")
         self.take("^")
-        last = self.script()
+        last = self.group()
         if ("constant", "infinity") in (first, last):
             raise Unreadable
         self.bound.append(letter[1])
@@ -300,13 +291,8 @@ class _Parser:
         else:
             raise Unreadable
         plain = name
-        while self.next == "'":
-            name += self.take()
-        if self.next == "_":
-            self.take()
-            name += f"_{self.raw_group()}"
-            while self.next == "'":
-                name += self.take()
+        while self.next in ("'", "_"):
+            name += f"_{self.raw_group()}" if self.take() == "_" else "'"
         if plain == name in _CONSTANTS and not (bound or name in self.bound):
             return ("constant", _CONSTANTS[name])
         name = name.lower() if self.fold_case and not name.startswith("\\") else name

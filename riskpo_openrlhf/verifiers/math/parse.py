@@ -162,8 +162,7 @@ def _relation(parts: list[str], signs: list[str], level: int) -> Node:
     if signs == ["\\in"] and _is_name(parts[0]):
         return Named(_node(parts[1], level), _plain(parts[0]))
     if not set(signs) <= {"<", "\\le", ">", "\\ge", "\\ne"}:
-        sides = (f"{sign} {part}" for sign, part in zip(signs, parts[1:], strict=True))
-        return Leaf(" ".join([parts[0], *sides]))
+        raise Unreadable
     if set(signs) <= set(_TURNED):
         parts, signs = parts[::-1], [_TURNED.get(sign, sign) for sign in signs[::-1]]
     pairs = list(zip(parts, signs, parts[1:], strict=False))
