@@ -115,7 +115,10 @@ _REWRITES = [
         (rf"(?<![a-zA-Z\\{{])({_FUNCTIONS}|sqrt|pi)(?![a-zA-Z])", r"\\\1 "),
         (r"\+\s*\\infty", r"\\infty"),
         (r"_\s*\{\s*\\(max|min)\s*\}", r"_{\1}"),
-        (r"(?:\\text\{\s*,?\s*(and|or)\s*\}|(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}]))", lambda m: rf"\l{m[1] or m[2]} "),
+        (
+            r"(?:\\text\{\s*,?\s*(?:\\l)?(and|or)\s*\}|(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}]))",
+            lambda m: rf"\l{m[1] or m[2]} ",
+        ),
         (rf"[^\S{THIN_SPACE}]+", " "),
     )
 ]
