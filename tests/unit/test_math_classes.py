@@ -66,8 +66,8 @@ def floors(draw: random.Random):
 
 
 def halves(draw: random.Random):
-    r"""\lceil n/k\rceil against formulas that agree with it for some n only."""
-    k, d = draw.randint(2, 7), draw.randint(1, 9)
+    r"""\lceil n/k\rceil and the like, for small and large k, against formulas that agree for some n only."""
+    k, d = draw.choice((draw.randint(2, 7), draw.randint(20, 3000))), draw.randint(1, 9)
     wrong = draw.choice(
         (
             rf"\lfloor n/{k}\rfloor+{d + 1}",
@@ -78,7 +78,14 @@ def halves(draw: random.Random):
         )
     )
     right = rf"\left\lfloor\frac{{n+{k - 1}}}{{{k}}}\right\rfloor+{d}"
-    return rf"\lceil n/{k}\rceil+{d}", *draw.choice(((right, True), (wrong, False)))
+    return draw.choice(
+        (
+            (rf"\lceil n/{k}\rceil+{d}", right, True),
+            (rf"\lceil n/{k}\rceil+{d}", wrong, False),
+            (rf"n \bmod {k}", rf"n \bmod {k + d}", False),
+            (rf"\gcd(n,{k})", rf"\gcd(n,{2 * k})", False),
+        )
+    )
 
 
 def divisors(draw: random.Random):

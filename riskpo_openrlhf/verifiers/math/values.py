@@ -28,7 +28,7 @@ from riskpo_openrlhf.verifiers.math.numbers import CLOSE_TO
 _DIGITS = 60  # of the first try
 _WHOLE = {"floor", "ceiling", "mod", "gcd", "lcm", "factorial", "double factorial", "binomial", "sum", "prod"}
 _NATURAL = _WHOLE - {"floor", "ceiling", "mod"}  # formulas with these are meant for 0, 1, 2, …
-_POINTS, _WHOLE_POINTS = 13, 48
+_POINTS, _WHOLE_POINTS, _CHANGES = 13, 48, 60
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 
@@ -155,15 +155,17 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
     whole, real, natural = _whole_letters(gold, answer)
     positive = _positive_letters(gold, answer)
     draws = random.Random(0)
-    for k in range(_WHOLE_POINTS if whole else _POINTS):
+    changes = _changes(gold, answer) if whole - natural else []
+    for k in range(_WHOLE_POINTS + len(changes) if whole else _POINTS):
         point = {}
         for i, name in enumerate(names):
             negative = name not in positive and k % 4 == 3
-            if name in whole and not (name in real and k % 2):
+            if k >= _WHOLE_POINTS and name in whole - natural and (k + i) % len(names) == 0:
+                point[name] = Fraction(changes[k - _WHOLE_POINTS])
+            elif name in whole and not (name in real and k % 2):
                 low = 0 if name in natural else -9
-                point[name] = Fraction(k + low if len(names) == 1 and k < 36 else draws.randint(low, 12))
-                if k % 8 == 5 and name not in natural:
-                    point[name] = Fraction(draws.choice((64, 100, 127, 128, 243, 1000, 1023, 1024)))
+                step = k // 2 if name in real else k
+                point[name] = Fraction(step + low if len(names) == 1 and k < 36 else draws.randint(low, 12))
             elif k == 5:
                 point[name] = Fraction(_PRIMES[-i % len(_PRIMES)])
             elif k % 2 == 0 and k > 5:
@@ -173,6 +175,17 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
                     -1 if negative and (k == 3 or draws.random() < 0.6) else 1
                 )
         yield point
+
+
+def _changes(*trees: tuple) -> list[int]:
+    r"""Return whole numbers at which floors and remainders with the trees' constants change: 99 for `n \bmod 99`."""
+    numbers = (node[1] for tree in trees for node in nodes(tree) if node[0] == "number")
+    constants = sorted({n for x in numbers for n in (abs(x.numerator), x.denominator) if 1 < n < 10**6}, reverse=True)
+    found = dict.fromkeys((1000, 100, 1023, 1024, 127, 128, 243, 64))
+    for divisor in (1, *constants):
+        for shift in (0, *constants, *(-n for n in constants)):
+            found |= dict.fromkeys((n + shift) // divisor + d for n in constants if n > 9 for d in (0, -1, 1))
+    return list(found)[:_CHANGES]
 
 
 def _whole_letters(*trees: tuple) -> tuple[set[str], set[str], set[str]]:
