@@ -206,6 +206,7 @@ def test_the_same_answer_in_another_form_is_right(gold, answer):
 
 OTHER = pairs(r"""
 # letters that are not units, units that differ
+12 ~ 12\text{ units}x || 100\,\Omega ~ 100\,\mathrm{k\Omega} || 2.5\,\mu\text{m} ~ 2.5\text{ mm}
 4 ~ 4c || 3 ~ 3 abc || 2 ~ 2 theta || 4c ~ 4
 0 ~ 5-5c || 2 ~ 2m || 10\text{ cm} ~ 10\% || 10\text{ cm} ~ 10\text{ m} || 1\text{ cm}^2 ~ 1\text{ cm}^3
 60\text{ minutes} ~ 60\text{ hours} || 7 \pmod{11} ~ 7 \pmod{5}
@@ -225,6 +226,11 @@ OTHER = pairs(r"""
 # expressions
 x^{12} ~ x^{1}2 || x ~ |x| || \sqrt{x^2} ~ x || (a+5)(b+2) ~ (+5)(b+2) || f' ~ f || x^T ~ x || I_0 ~ I_1
 \frac{Mg}{M+m} ~ \frac{mg}{M+m} || \ln 2 ~ \log 2 || a_{12} ~ a_{1}2 || i ~ -i
+x ~ x+\lfloor\frac{1}{1+x^2}\rfloor || (-1)^{\lfloor n/2\rfloor} ~ (-1)^{(n-1)/2} || \frac12 ~ \frac142
+\sqrt5 ~ \sqrt51 || \lfloor\lfloor n/6\rfloor/49\rfloor ~ \lfloor\lfloor n/6\rfloor/50\rfloor
+\lfloor\lfloor\sqrt n\rfloor/48\rfloor ~ \lfloor\lfloor\sqrt n\rfloor/49\rfloor
+# conditions and names
+2<x<5 ~ 5>x<2 || x\ge5 ~ y\ge5 || x=\pm3 ~ x=3, y=-3 || (5,\infty) ~ x>2, x>5 || (2,5) ~ x>2, y<5
 # words
 \text{odd} ~ ddo || \text{Even} ~ neve || \text{Evelyn} ~ \text{Evelyn and Angela} || A ~ B || A ~ A, B
 A ~ A + B

@@ -28,7 +28,8 @@ from riskpo_openrlhf.verifiers.math.numbers import CLOSE_TO
 _DIGITS = 60  # of the first try
 _WHOLE = {"floor", "ceiling", "mod", "gcd", "lcm", "factorial", "double factorial", "binomial", "sum", "prod"}
 _NATURAL = _WHOLE - {"floor", "ceiling", "mod"}  # formulas with these are meant for 0, 1, 2, …
-_POINTS, _WHOLE_POINTS, _CHANGES = 13, 48, 60
+_COSTLY = {"factorial", "double factorial", "binomial", "sum", "prod"}  # for large numbers
+_POINTS, _WHOLE_POINTS, _LARGE = 13, 48, 80
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 
@@ -155,13 +156,16 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
     whole, real, natural = _whole_letters(gold, answer)
     positive = _positive_letters(gold, answer)
     draws = random.Random(0)
-    changes = _changes(gold, answer) if whole - natural else []
-    for k in range(_WHOLE_POINTS + len(changes) if whole else _POINTS):
+    costly = set().union(*(_letters_in(tree, kind) for tree in (gold, answer) for kind in _COSTLY))
+    large = (
+        (_changes(gold, answer) + [int(10 ** draws.uniform(1, 6)) for _ in range(_LARGE)]) if whole - costly else []
+    )
+    for k in range(_WHOLE_POINTS + len(large) if whole else _POINTS):
         point = {}
         for i, name in enumerate(names):
             negative = name not in positive and k % 4 == 3
-            if k >= _WHOLE_POINTS and name in whole - natural and (k + i) % len(names) == 0:
-                point[name] = Fraction(changes[k - _WHOLE_POINTS])
+            if k >= _WHOLE_POINTS and name in whole - costly and (k + i) % len(names) == 0:
+                point[name] = Fraction(large[k - _WHOLE_POINTS])
             elif name in whole and not (name in real and k % 2):
                 low = 0 if name in natural else -9
                 step = k // 2 if name in real else k
@@ -181,11 +185,10 @@ def _changes(*trees: tuple) -> list[int]:
     r"""Return whole numbers at which floors and remainders with the trees' constants change: 99 for `n \bmod 99`."""
     numbers = (node[1] for tree in trees for node in nodes(tree) if node[0] == "number")
     constants = sorted({n for x in numbers for n in (abs(x.numerator), x.denominator) if 1 < n < 10**6}, reverse=True)
-    found = dict.fromkeys((1000, 100, 1023, 1024, 127, 128, 243, 64))
-    for divisor in (1, *constants):
-        for shift in (0, *constants, *(-n for n in constants)):
-            found |= dict.fromkeys((n + shift) // divisor + d for n in constants if n > 9 for d in (0, -1, 1))
-    return list(found)[:_CHANGES]
+    near = [*constants, *(m * n for m in constants for n in constants)]
+    near += [n + shift for n in near if n > 9 for m in constants for shift in (m, -m)]
+    near += [n // m for n in near if n > 9 for m in constants]
+    return list(dict.fromkeys(n + d for n in near for d in (0, -1, 1)))[:_LARGE]
 
 
 def _whole_letters(*trees: tuple) -> tuple[set[str], set[str], set[str]]:
