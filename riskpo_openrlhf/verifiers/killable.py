@@ -46,7 +46,7 @@ class WorkerPool:
         warm_up: arguments of a first call. The worker has started when this call returns.
         size: number of workers.
         seconds: CPU time of one call; a worker that takes more is killed, as is one that takes `WALL` times this by
-            the clock.
+            the clock, or this and `patience`.
         megabytes: limit of a worker's address space, and so of its memory.
         start_seconds: time limit of a worker's start, warm-up included.
         patience: seconds to wait for a free worker; None: without limit.
@@ -69,6 +69,7 @@ class WorkerPool:
         self.function, self.warm_up, self.size = function, warm_up, size
         self.seconds, self.megabytes, self.start_seconds = seconds, megabytes, start_seconds
         self.patience = patience
+        self.wall = WALL * seconds if patience is None else seconds + patience
         self._closed = False
         self._reset()
         _pools.add(self)
@@ -108,7 +109,7 @@ class WorkerPool:
                     self._replace(worker)
                     continue
                 worker.send(request)
-                reply = worker.receive(WALL * self.seconds)
+                reply = worker.receive(self.wall)
             except TimeoutError:
                 self._replace(worker)
                 return "timeout", None
@@ -206,7 +207,7 @@ class _Worker:
         environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "riskpo_openrlhf.verifiers.worker", pool.function]
-            + [str(pool.seconds), str(WALL * pool.seconds), str(pool.megabytes)],
+            + [str(pool.seconds), str(pool.wall), str(pool.megabytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -6,7 +6,8 @@ Four sets of answers: `easy` (integers, decimals and fractions as models write t
 written in another way than its gold), `graded` (the boxed answers of tests/data/math_dev.jsonl) and `hostile` (easy
 ones, every 25th an answer that keeps a computer algebra system busy). Every grader runs in a process of its own, after
 a warm-up, and is stopped after LIMIT seconds. math-verify and OpenRLHF's grader are called in the main thread, where
-their time limits work; ours from as many threads as it has workers.
+their time limits work; ours from as many threads as it has workers. CPU seconds include the start of the processes and
+say more than the clock on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -89,8 +91,9 @@ def measure(name: str, kind: str, count: int) -> None:
     print("total", time.perf_counter() - start)
 
 
-def run(name: str, kind: str, count: int) -> tuple[float, list[float], bool]:
-    """(answers a second, seconds of each, whether it was cut off)."""
+def run(name: str, kind: str, count: int) -> tuple[float, list[float], float, bool]:
+    """(answers a second, seconds of each, CPU seconds of all processes, whether it was cut off)."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, __file__, "--one", name, kind, "--count", str(count)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
@@ -103,7 +106,8 @@ def run(name: str, kind: str, count: int) -> tuple[float, list[float], bool]:
         times, cut = [*times, last], True
     seconds = sorted(float(line) for line in times if line)
     total = LIMIT if cut else float(last.split()[1])
-    return len(seconds) / total, seconds, cut
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return len(seconds) / total, seconds, sum(after[:2]) - sum(before[:2]), cut
 
 
 CODE = {"kind": "stdin", "tests": [{"input": f"{i} {i + 7}\n", "output": f"{2 * i + 7}\n"} for i in range(5)]}
@@ -172,18 +176,17 @@ def main() -> None:
         return measure_code(args.count)
     if args.one:
         return measure(*args.one, args.count)
-    print(f"{'set':8} {'grader':16} {'answers/s':>10} {'ratio':>7} {'p50 ms':>8} {'p99 ms':>9} {'max ms':>9}")
+    heads = ("set", "grader", "answers/s", "ratio", "p50 ms", "p99 ms", "max ms", "CPU s")
+    print("{:8} {:16} {:>10} {:>7} {:>7} {:>8} {:>8} {:>6}".format(*heads))
     for kind in ("easy", "roots", "graded", "hostile"):
         plain = 0.0
         for name in GRADERS:
-            rate, seconds, cut = run(name, kind, args.count)
+            rate, seconds, cpu, cut = run(name, kind, args.count)
             plain = plain or rate
             p50, p99, most = (1000 * seconds[int(share * (len(seconds) - 1))] for share in (0.5, 0.99, 1))
             note = f"  stopped after {LIMIT} s with {len(seconds)} of {args.count} graded" if cut else ""
-            print(
-                f"{kind:8} {name:16} {rate:10.1f} {rate / plain:7.2f} {p50:8.2f} {p99:9.1f} {most:9.1f}{note}",
-                flush=True,
-            )
+            row = f"{kind:8} {name:16} {rate:10.0f} {rate / plain:7.2f} {p50:7.2f} {p99:8.1f} {most:8.1f} {cpu:6.1f}"
+            print(row + note, flush=True)
     print("ratio: answers a second over those of math-verify called plainly on the same set")
 
 

@@ -129,9 +129,9 @@ def test_every_source_has_an_instruction_that_its_verifier_reads():
 
 def test_an_answer_in_the_form_that_an_instruction_asks_for_is_one_that_the_verifier_reads():
     from riskpo_openrlhf.verifiers.code.extract import extract_programs
-    from riskpo_openrlhf.verifiers.math.extract import extract_answer
+    from riskpo_openrlhf.verifiers.math.extract import extract_answers
 
-    assert extract_answer("We add.\nAnswer: 7") == extract_answer(r"So it is $\boxed{7}$.") == "7"
+    assert extract_answers("We add.\nAnswer: 7")[0] == extract_answers(r"So it is $\boxed{7}$.")[0] == "7"
     assert extract_programs("Thought.\n```python\nprint(7)\n```\n") == ["print(7)\n"]
 
 

@@ -66,8 +66,8 @@ def floors(draw: random.Random):
 
 
 def halves(draw: random.Random):
-    r"""\lceil n/k\rceil against formulas that agree with it for some n only."""
-    k, d = draw.randint(2, 7), draw.randint(1, 9)
+    r"""\lceil n/k\rceil and the like, for small and large k, against formulas that agree for some n only."""
+    k, d = draw.choice((draw.randint(2, 7), draw.randint(20, 3000))), draw.randint(1, 9)
     wrong = draw.choice(
         (
             rf"\lfloor n/{k}\rfloor+{d + 1}",
@@ -78,7 +78,14 @@ def halves(draw: random.Random):
         )
     )
     right = rf"\left\lfloor\frac{{n+{k - 1}}}{{{k}}}\right\rfloor+{d}"
-    return rf"\lceil n/{k}\rceil+{d}", *draw.choice(((right, True), (wrong, False)))
+    return draw.choice(
+        (
+            (rf"\lceil n/{k}\rceil+{d}", right, True),
+            (rf"\lceil n/{k}\rceil+{d}", wrong, False),
+            (rf"n \bmod {k}", rf"n \bmod {k + d}", False),
+            (rf"\gcd(n,{k})", rf"\gcd(n,{2 * k})", False),
+        )
+    )
 
 
 def divisors(draw: random.Random):
@@ -262,6 +269,97 @@ def systems(draw: random.Random):
     )
 
 
+def sets(draw: random.Random):
+    """Sets of real numbers as intervals, conditions, differences and intersections, right by membership."""
+    a, b, c, d = sorted(draw.sample(range(-9, 10), 4))
+    (left, low, above), (high, right) = (
+        draw.choice((("(", "<", ">"), ("[", r"\le", r"\ge"))),
+        draw.choice((("<", ")"), (r"\le", "]"))),
+    )
+
+    def between(x, y):
+        return f"{left}{x},{y}{right}"
+
+    half = f"x{above} {a}", f"x{high} {b}"
+    both = draw.choice((", ", r" \text{ and } ", r" \land ", r"\ \text{且}\ ")).join(draw.sample(half, 2))
+    union = rf"(-\infty,{a}]\cup[{b},\infty)"
+    return draw.choice(
+        (
+            (between(a, b), rf"{a} {low} x {high} {b}", True),
+            (between(a, b), both, True),
+            (between(a, b), draw.choice(half), False),
+            (between(a, b), rf"{half[0]} \text{{ or }} {half[1]}", False),
+            (between(a, c), rf"{between(a, d)}\cap {left}{a - 1},{c}{right}", True),
+            (between(a, c), rf"{between(a, d)}\cap {left}{a + 1},{c}{right}", False),
+            (rf"[{a},{d}]", rf"[{a},{c}]\cup[{b},{d}]", True),
+            (rf"[{a},{d}]", rf"[{a},{b}]\cup[{c},{d}]", False),
+            (rf"[{a},{d}]", rf"[{a},{b})\cup({b},{d}]", False),
+            (rf"[{a},{b})\cup({b},{d}]", rf"{a} \le x \le {d}, x \ne {b}", True),
+            (rf"[{a},{b})\cup({b},{d}]", rf"[{a},{d}]\setminus\{{{b}\}}", True),
+            (rf"[{a},{b})\cup({b},{d}]", rf"[{a},{d}]\setminus\{{{c}\}}", False),
+            (union, rf"\mathbb{{R}}\setminus({a},{b})", True),
+            (union, rf"\mathbb{{R}}\setminus[{a},{b}]", False),
+            (union, rf"x\ge {b} \lor x\le {a}", True),
+            (union, rf"x\le {a}", False),
+            (rf"({b},\infty)", f"x>{a}, x>{b}", False),
+            (rf"(-\infty,{b}\pi)\cup({b}\pi,\infty)", rf"x \ne {b}\pi", True),
+            (r"(k,\infty)", "x>k", True),
+            (r"(k,\infty)", f"x>k+{abs(a) + 1}", False),
+            (rf"\{{{a},{b},{c}\}}", rf"\{{{c}\}}\cup\{{{b},{a}\}}", True),
+        )
+    )
+
+
+def matrices(draw: random.Random):
+    """Determinants by their definition, and vectors in the notations of rows, columns and tuples."""
+    a, b, c, d = (draw.randint(-9, 9) for _ in range(4))
+    rows, kind = rf"{a} & {b} \\ {c} & {d}", draw.choice("pb")
+    matrix, off = rf"\begin{{{kind}matrix}} {rows} \end{{{kind}matrix}}", draw.choice((0, 0, 1, -1))
+    column = rf"\begin{{pmatrix}} {a} \\ {b} \\ {c} \end{{pmatrix}}"
+    return draw.choice(
+        (
+            (f"{a * d - b * c + off}", rf"\begin{{vmatrix}} {rows} \end{{vmatrix}}", off == 0),
+            (f"{a * d - b * c + off}", rf"\det {matrix}", off == 0),
+            (f"{a}d-{b}c", rf"\begin{{vmatrix}} {a} & {b} \\ c & d \end{{vmatrix}}", True),
+            (matrix, f"[[{a},{b}],[{c},{d}]]", True),
+            (matrix, f"[[{a},{b}],[{c},{d + 1}]]", False),
+            (matrix, rf"\begin{{vmatrix}} {rows} \end{{vmatrix}}", False),
+            (column, rf"\langle {a}, {b}, {c} \rangle", True),
+            (column, f"({a}, {b}, {c})^T", True),
+            (column, f"({a}, {b}, {c + 1})", False),
+            (column, rf"\{{{a}, {b}, {c}\}}", False),
+        )
+    )
+
+
+def plain_text(draw: random.Random):
+    """Numbers and expressions as in plain text, Unicode and programs."""
+    a, b, k = draw.randint(11, 99), draw.randint(2, 9), draw.randint(-12, 12)
+    raised = "".join("⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".index(digit)] for digit in str(k))
+    return draw.choice(
+        (
+            (rf"\sqrt{{{a}}}", f"√{a}", True),
+            (rf"\sqrt{{{a}}}", rf"\sqrt{str(a)[0]}", False),
+            (rf"\sqrt{{{str(a)[0]}}}", rf"\sqrt{a}", False),
+            (rf"{b}\times10^{{{k}}}", f"{b} × 10{raised}", True),
+            (rf"{b}\times10^{{{k}}}", f"{b} x 10^{k}", True),
+            (rf"{b}\times10^{{{k}}}", f"{b}e{k + 1}", False),
+            (rf"\frac{{\pi}}{{{b}}}", draw.choice((f"π/{b}", f"pi/{b}")), True),
+            (rf"\sqrt[{b}]{{{a}}}", f"{a}^(1/{b})", True),
+            (rf"\left|x-{a}\right|", f"abs({a}-x)", True),
+            (rf"\lfloor n/{b}\rfloor", f"floor(n/{b})", True),
+            (rf"\lfloor n/{b}\rfloor", f"ceil(n/{b})", False),
+            (f"x_{b}", "x" + "₀₁₂₃₄₅₆₇₈₉"[b], True),
+            (f"x_{b}", f"{b}x", False),
+            (rf"0.\overline{{{a}}}", rf"\frac{{{a}}}{{99}}", True),
+            (rf"0.\overline{{{a}}}", rf"0.{a}{a}{a}\ldots", True),
+            (rf"0.\overline{{{a}}}", f"0.{a}", False),
+            (rf"\frac{{{b}}}{{{str(a)[0]}}}", rf"\frac{b}{a}", False),
+            (rf"\frac{{{b}}}{{{str(a)[0]}}}", rf"\frac{b}{str(a)[0]}", True),
+        )
+    )
+
+
 UNITS = {("m", "s"): "m/s", ("km", "h"): "km/h", ("g", "cm^3"): "g/cm^3", ("J", "kg"): "J/kg", ("W", "m^2"): "W/m^2"}
 
 
@@ -333,7 +431,8 @@ def escaped_and_chinese(draw: random.Random):
 
 GENERATORS = [
     floors, halves, divisors, parities, tiny, radicals, products_of_functions, swallowed, indexed_letters,
-    positive_quantities, inequalities, systems, units, letters_that_are_no_units, escaped_and_chinese,
+    positive_quantities, inequalities, systems, sets, matrices, plain_text, units, letters_that_are_no_units,
+    escaped_and_chinese,
 ]  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def test_an_undeclared_import_is_found(tmp_path):
 def test_every_requirement_is_imported_or_explained():
     imported = set().union(*(third_party(path) for path in FILES))
     used = set().union(*(OWNERS.get(name, {normal(name)}) for name in imported))
-    # antlr4 is math-verify's, held here for the version.
+    # antlr4 is latex2sympy2_extended's, held here for the version.
     assert (BASE | ANALYSIS) - used == {"antlr4-python3-runtime"}
 
 

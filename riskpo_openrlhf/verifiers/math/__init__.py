@@ -6,22 +6,23 @@ What happens to an answer, one file for each step (docs/verifiers.md says what c
     notation.py     rewrite both answers into one notation: text to text
     parse.py        take them apart into the nodes of nodes.py: lists, sets, intervals, equations, leaves
     compare.py      compare two nodes, part by part
+    sets.py         compare two sets of real numbers
     leaves.py       compare two leaves, with units.py, words.py and numbers.py
     grammar.py      read a leaf as an expression
     values.py       compare two expressions by value
-    symbolic.py     compare limits, integrals and sets with SymPy
+    symbolic.py     compare limits, integrals and infinite sums with SymPy
 """
 
 from __future__ import annotations
 
 from riskpo_openrlhf.verifiers import Verdict
 from riskpo_openrlhf.verifiers.killable import WorkerPool, shared_pool
-from riskpo_openrlhf.verifiers.math.compare import EQUAL, UNREADABLE, compare_without_algebra
+from riskpo_openrlhf.verifiers.math.compare import EQUAL, SLOW, UNREADABLE, compare_without_algebra
 from riskpo_openrlhf.verifiers.math.extract import extract_answers
 from riskpo_openrlhf.verifiers.math.limits import MAX_CHARACTERS
 from riskpo_openrlhf.verifiers.math.symbolic import needs_sympy
 
-_PATIENCE = 1.0  # seconds that an answer for SymPy waits for a worker: others may be busy for seconds
+_PATIENCE = 1.0  # seconds that a slow answer waits for a worker: others may be busy for seconds
 
 
 def verify(response: str, gold: str, *, rounded: bool = False) -> Verdict:
@@ -56,7 +57,10 @@ def _verdict(answer: str, gold: str, rounded: bool) -> Verdict:
     if result is None or (rounded and result != EQUAL):
         if max(len(answer), len(gold)) > MAX_CHARACTERS:
             return Verdict(False, "unparsable", answer)
-        status, result = _workers(needs_sympy(gold + answer)).call(gold, answer, rounded)
+        slow = needs_sympy(gold + answer)
+        status, result = _workers(slow).call(gold, answer, rounded)
+        if result == SLOW:
+            status, result = _workers(slow=True).call(gold, answer, rounded)
         if status == "error":
             return Verdict(False, "error", f"{result}; the answer was {answer!r}")
         if status == "timeout":
@@ -68,9 +72,9 @@ def _verdict(answer: str, gold: str, rounded: bool) -> Verdict:
     return Verdict(result == EQUAL, "ok", answer)
 
 
-def _workers(sympy: bool) -> WorkerPool:
-    """Return the workers of an answer. Those with SymPy may be slow, so that they hold up nobody else's answer."""
-    if sympy:
+def _workers(slow: bool) -> WorkerPool:
+    """Return the workers for quick answers or those for slow ones, with SymPy, so that these hold up nobody else's."""
+    if slow:
         warm_up = (r"\int_0^1 x dx", r"\frac{1}{2}")
-        return shared_pool("riskpo_openrlhf.verifiers.math.compare:compare_with_sympy", warm_up, _PATIENCE)
-    return shared_pool("riskpo_openrlhf.verifiers.math.compare:compare", (r"\sin 2x", r"2\sin x\cos x"))
+        return shared_pool("riskpo_openrlhf.verifiers.math.compare:compare", warm_up, _PATIENCE)
+    return shared_pool("riskpo_openrlhf.verifiers.math.compare:compare_quickly", (r"\sin 2x", r"2\sin x\cos x"))

@@ -6,10 +6,12 @@ A comparison may take for ever, so `compare` belongs into a worker process (`ver
 
 from __future__ import annotations
 
+import math
 import re
 
+from riskpo_openrlhf.verifiers.math.evaluate import TooSlow, limit_time
 from riskpo_openrlhf.verifiers.math.leaves import Rules, same_leaf
-from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, Unreadable
+from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, QUICK_SECONDS, Unreadable
 from riskpo_openrlhf.verifiers.math.nodes import (
     Chain,
     Leaf,
@@ -17,22 +19,21 @@ from riskpo_openrlhf.verifiers.math.nodes import (
     Matrix,
     Named,
     Node,
+    Operation,
     Ratio,
     Relation,
     Row,
     SetNode,
     TupleNode,
-    Without,
 )
-from riskpo_openrlhf.verifiers.math.notation import tidy
 from riskpo_openrlhf.verifiers.math.numbers import has_long_decimal, plain_number, same_number
 from riskpo_openrlhf.verifiers.math.parse import readings
-from riskpo_openrlhf.verifiers.math.symbolic import is_set_operation, judged_by_math_verify
+from riskpo_openrlhf.verifiers.math.sets import same_sets
 from riskpo_openrlhf.verifiers.math.values import same_up_to_a_factor
 from riskpo_openrlhf.verifiers.math.words import plain_words
 
-EQUAL, DIFFERENT, UNREADABLE = "equal", "different", "unreadable"
-_SPACE = re.compile(r"\s+(?!\w)|(?<!\w)\s+")  # but not the space in "1 0" and "\pi r"
+EQUAL, DIFFERENT, UNREADABLE, SLOW = "equal", "different", "unreadable", "slow"
+_SPACE = re.compile(r"\s+(?![\w\s])|(?<![\w\s])\s+")  # but not the space in "1 0" and "\pi r"
 
 
 def compare_without_algebra(gold: str, answer: str) -> str | None:
@@ -59,18 +60,22 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
     try:
         answers = readings(answer)
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
-        if any(same(g, a, rules) for g in readings(gold) for a in answers):
-            return EQUAL
-        if not is_set_operation(gold + answer):
-            return DIFFERENT
-        return _verdict(judged_by_math_verify(tidy(gold), tidy(answer)))
-    except MemoryError:
+        return _verdict(any(same(g, a, rules) or same_sets(g, a, rules) for g in readings(gold) for a in answers))
+    except (MemoryError, TooSlow):
         raise
     except Exception:  # Unreadable, or whatever SymPy raises on an odd expression
         return UNREADABLE
 
 
-compare_with_sympy = compare  # the name of the workers that load SymPy
+def compare_quickly(gold: str, answer: str, rounded: bool = False) -> str:
+    """Compare two answers; `slow` if that takes more than `QUICK_SECONDS`."""
+    limit_time(QUICK_SECONDS)
+    try:
+        return compare(gold, answer, rounded)
+    except TooSlow:
+        return SLOW
+    finally:
+        limit_time(math.inf)
 
 
 def same(gold: Node, answer: Node, rules: Rules) -> bool:
@@ -94,22 +99,31 @@ def same(gold: Node, answer: Node, rules: Rules) -> bool:
             return same_leaf(gold.text, answer.text, rules)
         case Relation(), Relation():
             return _same_relation(gold, answer, rules)
-        case (Without(), ListNode()) | (ListNode(), Without()):
-            return same(_without(gold), _without(answer), rules)
-        case Without(), Without():
-            return _same_collection(SetNode(gold.nodes), SetNode(answer.nodes), rules)
         case Ratio(), Leaf():
             return same(gold.as_quotient(), answer, rules)
         case Leaf(), Ratio():
             return same(gold, answer.as_quotient(), rules)
         case (Matrix(), Matrix()) | (Row(), Row()) | (Ratio(), Ratio()):
             return _same_in_order(gold.nodes, answer.nodes, rules)
+        case (Matrix(), TupleNode() | ListNode(joiner=",")) | (TupleNode() | ListNode(joiner=","), Matrix()):
+            return _same_vector(gold, answer, rules)
+        case (Row(), TupleNode()) | (TupleNode(), Row()):
+            return _same_in_order(gold.nodes, answer.nodes, rules)
+        case Operation(), Operation():
+            return gold.operator == answer.operator and _same_in_order(gold.nodes, answer.nodes, rules)
         case _:
             return False
 
 
 def _same_in_order(golds, answers, rules: Rules) -> bool:
     return len(golds) == len(answers) and all(same(g, a, rules) for g, a in zip(golds, answers, strict=True))
+
+
+def _same_vector(gold: Node, answer: Node, rules: Rules) -> bool:
+    r"""Compare a column, row or matrix with (1, 2), \langle 1, 2\rangle or [[1, 2], [3, 4]]."""
+    golds, answers = (node.entries if isinstance(node, Matrix) else node.nodes for node in (gold, answer))
+    brackets = {node.brackets for node in (gold, answer) if isinstance(node, TupleNode)}
+    return brackets <= {"()", "[]"} and _same_in_order(golds, answers, rules)
 
 
 def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
@@ -159,17 +173,6 @@ def _same_relation(gold: Relation, answer: Relation, rules: Rules) -> bool:
     )
 
 
-def _without(node: Node) -> Node:
-    """Return a list of intervals that leaves out single points, as `Without`; anything else as it is."""
-    match node:
-        case ListNode(nodes) if all(isinstance(n, TupleNode) and n.brackets == "()" for n in nodes):
-            ends = [end for n in nodes for end in n.nodes]
-            gaps = list(zip(ends[1:-1:2], ends[2:-1:2], strict=False))
-            if ends[0] == Leaf("-\\infty") and ends[-1] == Leaf("\\infty") and all(a == b for a, b in gaps):
-                return Without(tuple(a for a, _ in gaps))
-    return node
-
-
 def _same_equation(gold: Node, answer: Node, rules: Rules) -> bool:
     """Tell whether two equations are the same: left side minus right side is the same up to a factor."""
     if not all(isinstance(node, (Named, Chain)) and node.difference for node in (gold, answer)):
@@ -205,13 +208,7 @@ def _elements(nodes: tuple[Node, ...]) -> list[Node]:
     """Return the nodes with each list, such as the two values of a plus-minus, replaced by its elements."""
     elements: list[Node] = []
     for node in nodes:
-        match node:
-            case ListNode():
-                elements += _elements(node.nodes)
-            case Named(value=ListNode()):
-                elements += [Named(value, node.name) for value in _elements(node.value.nodes)]
-            case _:
-                elements.append(node)
+        elements += _elements(node.nodes) if isinstance(node, ListNode) else [node]
     return elements
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import random
+import time
 from fractions import Fraction
 from functools import reduce
 
@@ -16,6 +17,19 @@ from riskpo_openrlhf.verifiers.math.limits import MAX_BITS, MAX_TERMS, Unreadabl
 
 class Undefined(ValueError):
     """An expression has no value at a point, or none that is real."""
+
+
+class TooSlow(Exception):
+    """A comparison takes more CPU time than `limit_time` allows."""
+
+
+_deadline = math.inf  # of this process's CPU time
+
+
+def limit_time(seconds: float) -> None:
+    """Let evaluations raise `TooSlow` once this process has used so many more seconds of CPU time."""
+    global _deadline
+    _deadline = time.process_time() + seconds
 
 
 class Evaluation:
@@ -55,7 +69,9 @@ class Evaluation:
         return self.seen(result)
 
     def seen(self, x):
-        """Note the magnitude of a value. Returns it, as a real number if it is one."""
+        """Note the magnitude of a value. Returns it, as a real number if it is one. Raises `TooSlow`."""
+        if time.process_time() > _deadline:
+            raise TooSlow
         if isinstance(x, Fraction):
             above, below = x.numerator.bit_length(), x.denominator.bit_length()
             bits, magnitude = max(above, below), above - below
@@ -165,14 +181,14 @@ def _factorial(_, x):
     return Fraction(math.factorial(number))
 
 
-def _binomial(evaluation: Evaluation, n, k):
-    if isinstance(n, Fraction) and (chosen := _nearest(k)) is not None:
-        if n.denominator == 1 and n >= 0:
-            chosen = min(chosen, int(n) - chosen)
-        _limit(chosen * n.numerator.bit_length())
-        return math.prod((n - i for i in range(chosen)), start=Fraction(chosen >= 0)) / math.factorial(max(chosen, 0))
-    n, k, rest = (inexact(_factorial(evaluation, x)) for x in (n, k, inexact(n) - inexact(k)))
-    return n / (k * rest)
+def _binomial(_, n, k):
+    chosen = _whole(k)
+    if not isinstance(n, Fraction):
+        raise Undefined
+    if n.denominator == 1 and n >= 0:
+        chosen = min(chosen, int(n) - chosen)
+    _limit(chosen * n.numerator.bit_length())
+    return math.prod((n - i for i in range(chosen)), start=Fraction(chosen >= 0)) / math.factorial(max(chosen, 0))
 
 
 def _double_factorial(number: int) -> int:

@@ -8,7 +8,9 @@ from riskpo_openrlhf.verifiers.response import SPECIAL_TOKEN, after_thinking
 
 _BOX = re.compile(r"\\+(?:boxed|fbox)(?![a-zA-Z])")  # \\boxed too: a text may have been escaped
 _BOX_TOKEN = re.compile(rf"{_BOX.pattern}|\\.|[{{}}]", re.DOTALL)
-_BETWEEN_BOXES = re.compile(r"(?:[\s$,;、]|\\[()\[\],; ]|\\q?quad|\\?text\s*\{\s*(?:and|or)?\s*\}|and|or|和|或){1,40}")
+_BETWEEN_BOXES = re.compile(
+    r"(?:[\s$,;、}]|[a-zA-Z](?:_\{?\w\}?)?\s*=|\\[()\[\],; ]|\\q?quad|\\?text\s*\{|and|or|和|或){1,40}"
+)
 _BARE_CONTENT = re.compile(r"\s*([-+]?[\d.][^\s${}\\]*|\\[a-zA-Z]+(?:\{[^{}\n]*\}){0,2})")  # of \boxed 7
 _LINE = re.compile(
     r"^[ \t>*_#-]{0,20}(?:(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t*_]{0,10}[:：][\s*_]{0,10}(?P<answer>\S.*)"
@@ -17,15 +19,10 @@ _LINE = re.compile(
 )
 
 
-def extract_answer(response: str) -> str | None:
-    """Return the last answer of a response after its thinking; None if there is none."""
-    return extract_answers(response)[0]
-
-
 def extract_answers(response: str) -> tuple[str | None, str | None]:
-    r"""Return the last answer of a response, and the list that it ends if it is one of neighbouring boxes.
+    r"""Return the last answer of a response after its thinking, and the list that it ends.
 
-    `\boxed{1} and \boxed{2}` gives `2` and `1, 2`.
+    `\boxed{1} and \boxed{2}` gives `2` and `1, 2`; `\boxed{2}` gives `2` and None. None if there is no answer.
     """
     text = after_thinking(response)
     if text is None:
@@ -35,7 +32,7 @@ def extract_answers(response: str) -> tuple[str | None, str | None]:
     answer = boxes[-1][2] if boxes else None
     joined = ", ".join(content for *_, content in boxes) if len(boxes) > 1 else None
     for match in _LINE.finditer(text, boxes[-1][0] if boxes else 0):
-        line = match["number"] or match["answer"].strip().strip("*_`").strip()
+        line = match["number"] or match["answer"].strip().strip('*_`"').strip()
         # A box in the line is its answer, which has been found.
         if line and not _BOX.search(line):
             answer, joined = line, None

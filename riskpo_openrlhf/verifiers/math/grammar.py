@@ -16,7 +16,7 @@ import functools
 import re
 from fractions import Fraction
 
-from riskpo_openrlhf.verifiers.math.limits import MAX_NESTED_BRACKETS, Unreadable
+from riskpo_openrlhf.verifiers.math.limits import MAX_NESTED_BRACKETS, MAX_ROWS, Unreadable
 
 THIN_SPACE = "\u2009"  # \\, in a text with functions
 _TOKEN = re.compile(rf"\d+\.?\d*|\.\d+|\\[a-zA-Z]+|\\.|{THIN_SPACE}|\S")
@@ -26,20 +26,21 @@ _GREEK = (
     "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega hbar ell partial "
     "nabla"
 )
-_LETTERS = {f"\\{name}" for name in _GREEK.split()} | {"\\odot", "\\oplus", "\\circ", "\\star", "\\prime", "'"}
+_LETTERS = {f"\\{name}" for name in f"{_GREEK} odot oplus circ star prime ldots".split()} | {"'"}
 _CONSTANTS = {"e": "e", "i": "i", "\\pi": "pi", "\\infty": "infinity"}
 _ACCENTS = "dot ddot bar hat vec tilde overline overrightarrow mathcal mathbb mathfrak widehat".split()
 _ACCENTS = {f"\\{name}" for name in _ACCENTS}
 FUNCTIONS = {
     f"\\{name}": name.replace("arc", "a", 1).replace("cosec", "csc")
-    for name in "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log exp".split()
+    for name in "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log exp abs floor".split()
 }
+FUNCTIONS["\\ceil"] = "ceiling"
 _INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan", "cot": "acot"}
 _LISTED = {"\\max": "max", "\\min": "min", "\\gcd": "gcd", "\\lcm": "lcm"}
 _CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _AROUND = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceiling"}
 _ENDS = {"", "+", "-", "\\cdot", "/", "\\mod", ",", ";", "=", "<", ">", "!", "^", "_", THIN_SPACE, "%", "°", ":", "&"}
-_ENDS |= set(_CLOSING.values()) - {"|"}
+_ENDS |= (set(_CLOSING.values()) - {"|"}) | {"\\\\", "\\end"}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -125,7 +126,7 @@ class _Parser:
         base = self.atom()
         while self.next in ("!", "^"):
             if self.take() == "^":
-                base = ("^", base, self.script())
+                base = ("^", base, self.group())
             elif self.next == "!":
                 self.take()
                 base = ("double factorial", base)
@@ -133,17 +134,8 @@ class _Parser:
                 base = ("factorial", base)
         return base
 
-    def script(self) -> tuple:
-        """Parse the argument of `^` or of a command: a group, or one atom."""
-        if self.next == "{":
-            return self.group()
-        if self.next == "-":
-            self.take()
-            return _times(_MINUS, self.atom())
-        return self.atom()
-
     def group(self) -> tuple:
-        opening = self.take()
+        opening = self.take(*_CLOSING)
         bars, self.bars = self.bars, int(opening == "|")
         tree = self.sum()
         self.bars = bars
@@ -191,12 +183,14 @@ class _Parser:
         if token == "\\frac":
             return self.fraction()
         if token == "\\binom":
-            return ("binomial", self.script(), self.script())
+            return ("binomial", self.group(), self.group())
         if token == "\\sqrt":
             index = self.group() if self.next == "[" else ("number", Fraction(2))
-            return ("root", index, self.script())
+            return ("root", index, self.group())
         if token in ("\\sum", "\\prod"):
             return self.series(token[1:])
+        if token in ("\\det", "\\begin"):
+            return self.determinant(token)
         if token == "\\Gamma" and self.next == "(":
             return ("factorial", ("+", self.group(), _MINUS))
         return self.letter(token)
@@ -205,9 +199,9 @@ class _Parser:
         base = power = None
         while self.next in ("_", "^"):
             if self.take() == "_":
-                base = self.script()
+                base = self.group()
             else:
-                power = self.script()
+                power = self.group()
         if name == "log":
             base, name = base or ("number", Fraction(10)), "log"
         elif base:
@@ -236,7 +230,7 @@ class _Parser:
         if above in ("d", "\\partial") and re.match(rf"{re.escape(above)}\\?[a-zA-Z]", below):
             raise Unreadable  # of the expression that follows
         self.place = start
-        return _times(self.script(), ("^", self.script(), _MINUS))
+        return _times(self.group(), ("^", self.group(), _MINUS))
 
     def series(self, name: str) -> tuple:
         self.take("_")
@@ -248,7 +242,7 @@ class _Parser:
         first = self.sum()
         self.take("}")
         self.take("^")
-        last = self.script()
+        last = self.group()
         if ("constant", "infinity") in (first, last):
             raise Unreadable
         self.bound.append(letter[1])
@@ -261,6 +255,27 @@ class _Parser:
         while self.next in ("\\cdot", "/"):
             product = _times(product, self.factors() if self.take() == "\\cdot" else ("^", self.factors(), _MINUS))
         return product
+
+    def determinant(self, token: str) -> tuple:
+        r"""Parse `\begin{vmatrix} … \end{vmatrix}`, or another matrix after `\det`."""
+        bracket = token == "\\det" and self.next == "(" and self.take()
+        if token == "\\det":
+            self.take("\\begin")
+        kind = self.raw_group()
+        if kind not in (("vmatrix",) if token == "\\begin" else ("matrix", "pmatrix", "bmatrix")):
+            raise Unreadable
+        rows = [[self.sum()]]
+        while self.next in ("&", "\\\\"):
+            if self.take() == "&":
+                rows[-1].append(self.sum())
+            elif self.next != "\\end":
+                rows.append([self.sum()])
+        self.take("\\end")
+        if self.raw_group() != kind or len(rows) > MAX_ROWS or any(len(row) != len(rows) for row in rows):
+            raise Unreadable
+        if bracket:
+            self.take(")")
+        return _determinant(rows)
 
     def letter(self, token: str, bound: bool = False) -> tuple:
         r"""Parse a letter with accents, primes and index: one quantity. Before `(t)` it is a function."""
@@ -276,13 +291,8 @@ class _Parser:
         else:
             raise Unreadable
         plain = name
-        while self.next == "'":
-            name += self.take()
-        if self.next == "_":
-            self.take()
-            name += f"_{self.raw_group()}"
-            while self.next == "'":
-                name += self.take()
+        while self.next in ("'", "_"):
+            name += f"_{self.raw_group()}" if self.take() == "_" else "'"
         if plain == name in _CONSTANTS and not (bound or name in self.bound):
             return ("constant", _CONSTANTS[name])
         name = name.lower() if self.fold_case and not name.startswith("\\") else name
@@ -300,6 +310,15 @@ def _times(x: tuple, y: tuple) -> tuple:
     if x == _MINUS and y[0] == "number":
         return ("number", -y[1])
     return ("*", *(x[1:] if x[0] == "*" else (x,)), y)
+
+
+def _determinant(rows: list[list[tuple]]) -> tuple:
+    """Return the expansion by the first row."""
+    first, *below = rows
+    if not below:
+        return first[0]
+    minors = (_determinant([row[:k] + row[k + 1 :] for row in below]) for k in range(len(first)))
+    return ("+", *(("*", ("number", Fraction((-1) ** k)), first[k], minor) for k, minor in enumerate(minors)))
 
 
 def letters(tree: tuple) -> frozenset[str]:

@@ -9,12 +9,12 @@ from fractions import Fraction
 from riskpo_openrlhf.verifiers.math.grammar import parse_expression
 from riskpo_openrlhf.verifiers.math.limits import Unreadable
 from riskpo_openrlhf.verifiers.math.numbers import PlainNumber, has_long_decimal, plain_number, same_number
-from riskpo_openrlhf.verifiers.math.symbolic import needs_calculus, same_symbolically
+from riskpo_openrlhf.verifiers.math.symbolic import needs_sympy, same_symbolically
 from riskpo_openrlhf.verifiers.math.units import split_unit
 from riskpo_openrlhf.verifiers.math.values import real_value, same_value
 from riskpo_openrlhf.verifiers.math.words import is_word, plain_words
 
-_BASE = re.compile(r"(\d+)_\{(?:\\text\{)?(\d{1,2}|[a-z]{3,5})\}?\}")
+_BASE = re.compile(r"(?:\\text\{)?((?=[A-F]*\d)[\dA-F]+)\}?_\{(?:\\text\{)?(\d{1,2}|[a-z]{3,5})\}?\}")
 _BASES = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten".split(), 2)}
 
 
@@ -75,7 +75,7 @@ def _same_values(gold: str, answer: str, rules: Rules) -> bool:
         answers = rules.read(answer)
         golds = rules.read(gold)
     except Unreadable:
-        if needs_calculus(gold + answer):
+        if needs_sympy(gold + answer):
             return same_symbolically(gold, answer)
         rules.read(answer)
         return False  # nothing but the same text equals a gold that can't be read

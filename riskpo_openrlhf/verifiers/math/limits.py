@@ -8,9 +8,11 @@ MAX_NESTED_NODES = 12  # lists in sets in equations …
 MAX_ELEMENTS = 100  # of a list or set
 MAX_DIGITS = 400  # of a number that is compared without algebra
 MAX_NESTED_BRACKETS = 40  # of an expression
+MAX_ROWS = 5  # of a determinant
 MAX_BITS = 200_000  # of a number that is worth evaluating
 MAX_PRECISION = 20_000  # digits
 MAX_TERMS = 5_000  # of sums and products, per evaluation
+QUICK_SECONDS = 0.05  # of CPU time; a comparison that takes longer goes to the workers for slow ones
 MAX_CALCULUS = 200  # characters of an expression for SymPy, whose parser's time explodes
 
 

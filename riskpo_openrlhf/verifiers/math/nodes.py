@@ -14,9 +14,13 @@ class Leaf:
 
 @dataclass(frozen=True)
 class ListNode:
-    r"""`1, 2 and 3`; also the parts of a union, and the two values of `\pm 3`."""
+    r"""`1, 2 and 3`; also the parts of a union, and the two values of `\pm 3`.
+
+    `joiner`: `,`, `\land`, `\lor` or `\cup`.
+    """
 
     nodes: tuple[Node, ...]
+    joiner: str = ","
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,10 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Without:
-    r"""The real numbers but some: `x \ne 1`, `\mathbb{R}\setminus\{1, 2\}`."""
+class Operation:
+    r"""An intersection or difference of sets: `(0,3)\cap(1,4)`, `\mathbb{R}\setminus\{1, 2\}`, and `x \ne 1`."""
 
+    operator: str
     nodes: tuple[Node, ...]
 
 
@@ -98,7 +103,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Matrix:
+    """Rows. `entries`: of one row or one column, its entries."""
+
     nodes: tuple[Row, ...]
+
+    @property
+    def entries(self) -> tuple[Node, ...]:
+        if len(self.nodes) > 1 and all(len(row.nodes) == 1 for row in self.nodes):
+            return tuple(row.nodes[0] for row in self.nodes)
+        return self.nodes[0].nodes if len(self.nodes) == 1 else self.nodes
+
+    def transposed(self) -> Matrix:
+        return Matrix(tuple(map(Row, zip(*(row.nodes for row in self.nodes), strict=True))))
 
 
 @dataclass(frozen=True)
@@ -111,4 +127,4 @@ class Ratio:
         return Leaf("/".join(f"({node.text})" for node in self.nodes))
 
 
-Node = Leaf | ListNode | SetNode | TupleNode | Named | Chain | Relation | Without | Row | Matrix | Ratio
+Node = Leaf | ListNode | SetNode | TupleNode | Named | Chain | Relation | Operation | Row | Matrix | Ratio

@@ -16,16 +16,24 @@ TEXT_COMMANDS = (
 _SCALES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}",
            "trillion": "10^{12}"}  # fmt: skip
 _CHINESE_SCALES = {"万": 4, "亿": 8}
-_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp|gcd|lcm|det"
+_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp|gcd|lcm|det|abs|floor|ceil"
 _OTHER_NAMES = {"tg": "tan", "ctg": "cot", "arctg": "arctan", "lg": "log"}
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega "
+    "Gamma Delta Theta Lambda Xi Phi Psi Omega"
+)
+_SUPERSCRIPTS, _SUBSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+"), re.compile("[₀-₉₊₋ₐₑᵢⱼₖₘₙ]+")
 _CHARACTERS = {
     **dict.fromkeys("−–—‐‑﹣－", "-"),
     **dict.fromkeys("′’‘", "'"),
+    **dict.fromkeys("和与及、", ","),
+    **dict.fromkeys("且∧", r"\land "),
+    **dict.fromkeys("或∨", r"\lor "),
     **dict.fromkeys("\u200b\ufeff", ""),
-    **{character: f"^{{{digit}}}" for digit, character in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
     **{c: rf"\frac{{{p[0]}}}{{{p[1]}}}" for c, p in zip("½⅓⅔¼¾⅕⅙⅛", "12 13 23 14 34 15 16 18".split(), strict=True)},
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "÷": "/", "⁄": "/", "√": r"\sqrt ", "∞": r"\infty ",
-    "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "φ": r"\phi ", "º": "°",
+    "º": "°", "µ": r"\mu ", "…": r"\ldots ",
+    **{c: rf"\{name} " for c, name in zip("αβγδεζηθικλμνξπρστφχψωΓΔΘΛΞΦΨΩ", _GREEK.split(), strict=True)},
     "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ",
     "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     "⟨": "(", "⟩": ")", "∖": r"\setminus ", "。": ".",
@@ -36,9 +44,11 @@ _SYNONYMS = {
     for name, synonyms in {
         r"\frac": r"\dfrac \tfrac \cfrac", r"\binom": r"\dbinom \tbinom", r"\emptyset": r"\varnothing \empty",
         r"\le ": r"\leq \leqslant \le <= =<", r"\ge ": r"\geq \geqslant \ge >=", r"\ne ": r"\neq \ne !=",
-        r"\approx ": r"\approx \simeq \doteq", "=": r"\equiv \coloneqq := ==", "<": r"\lt", ">": r"\gt",
-        r"\{": r"\lbrace", r"\}": r"\rbrace", "(": r"\langle", ")": r"\rangle", "^": "**", r"\cdot ": r"* \times \ast",
-        "|": r"\vert \Vert \lvert \rvert \lVert \rVert \mid",
+        r"\approx ": r"\approx \simeq \doteq", r"\ldots": r"\dots \cdots \dotsc \dotsb \hdots ...", r"\lor ": r"\vee",
+        r"\land ": r"\wedge", r"\setminus ": r"\smallsetminus \backslash", "=": r"\equiv \coloneqq := ==",
+        "<": r"\lt", ">": r"\gt", r"\{": r"\lbrace", r"\}": r"\rbrace", "(": r"\langle", ")": r"\rangle",
+        "^": "**", r"\cdot ": r"* \times \ast",
+        "|": r"\vert \Vert \lvert \rvert \lVert \rVert \mid \|",
     }.items()
     for synonym in synonyms.split()
 }  # fmt: skip
@@ -50,61 +60,73 @@ _REWRITES = [
         (r"\\?[$€£¥]|\\(?:pounds|euro)(?![a-zA-Z])", ""),
         (r"(?<!\\)\\[()\[\]]", " "),
         (
-            r"\\(?:displaystyle|textstyle|scriptstyle|nolimits|limits|rm|bf|it|left|right|middle|[bB]igg?[lrm]?)"
+            r"\\(?:displaystyle|textstyle|scriptstyle|nolimits|limits|rm|bf|it|left|right|middle|[bB]igg?[lrm]?"
+            r"|tiny|small|large|Large|LARGE|huge|Huge)"
             r"(?![a-zA-Z])\s*\.?",
             "",
         ),
-        (r"(?<!\\)\\!\s*|\{\}", ""),
+        (r"(?<!\\)\\!\s*|\{\}|\\(?:tag|phantom)\s*\{[^{}]*\}", ""),
         (r"\s*\{\s*,\s*\}", ","),
         (
             r"(?<!\\)\\(?:[,;:> ]|(?:quad|qquad|thinspace)(?![a-zA-Z]))|~",
             lambda m: THIN_SPACE if _WITHOUT_BRACKETS.search(m.string) else " ",
         ),
-        (r"(?<![\^{])\\(?:boxed|fbox|underline|text?color\s*\{[^{}]{0,40}\})\s*(?=\{)", ""),
+        (r"(?<![\^{])\\(?:boxed|fbox|underline)\s*(?=\{)|\\(?:text)?color\s*\{[^{}]{0,40}\}", ""),
         # Words: units, functions, single letters.
         (rf"\\{TEXT_COMMANDS}\s*\{{", r"\\text{"),
         (rf"(?<=[\d}}])\s*\\text\{{\s*({'|'.join(_SCALES)})(?![a-z])\s*", lambda m: rf"\cdot {_SCALES[m[1]]}\text{{"),
         (rf"(?<=[\d}}])\s*({'|'.join(_SCALES)})(?![a-zA-Z])", lambda m: rf"\cdot {_SCALES[m[1]]} "),
         (r"(?<=[\d}])(\s*(?:\\text\{\s*)?)([万亿])", lambda m: rf"\cdot 10^{{{_CHINESE_SCALES[m[2]]}}}{m[1]}"),
-        (r"[或和与及、]", ","),
-        (r"\\text\{\s*\}", ""),
+        (r"\\text\{\s*(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer(?: is)?\s*:?\s*\}", ""),
+        (r"\\text\{([^a-zA-Z\\{}\u4e00-\u9fff]*)\}", r"\1"),
+        (r"^\s*\\text\{\s*(-?\d[^{}]*)\}\s*$", r"\1"),
+        (
+            r"(\\text\{\s*)?\b[Aa]ll real(?:s| numbers)(\s*except(?: for)?)?\s*(?(1)\})",
+            lambda m: r"\mathbb{R}" + (r"\setminus " if m[2] else ""),
+        ),
         (
             r"(?:[,;]|\(|\s\\text\{[^{}]{0,20}\}|(?<=\S)\s(?=\())\s*\(?\s*[a-z]\s*\\in\s*\\mathbb\s*\{?\s*[NZ]\s*\}?\s*\)?\s*$",
             "",
         ),
-        (r"^\s*[a-z]\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*[,;]", ""),
         (r"(?<![a-zA-Z])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),
         (rf"\\text\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
-        (r"^\s*\\text\{\s*(-?\d[^{}]*)\}\s*$", r"\1"),
         (
             r"(?<![a-zA-Z])\\?(?:text\{\s*)?(arctg|ctg|tg|lg)(?![a-zA-Z])(?:\s*\})?",
             lambda m: rf"\{_OTHER_NAMES[m[1]]} ",
         ),
-        (r"(?<=\d)\s*\^?\s*\{?\\text\{\s*(?:st|nd|rd|th)\s*\}\}?", ""),
-        (r"(?<=\d)(?:\^\s*\{?\s*)?(?:st|nd|rd|th)(?![a-zA-Z])\s*\}?", ""),
+        (r"(?<=\d)\s*\^?\s*(\{)?(\\text\{\s*)?(?:st|nd|rd|th)(?![a-zA-Z])\s*(?(2)\})(?(1)\})", ""),
         (r"\^\s*\{?\s*\\circ\s*\}?|\\(?:text)?degree(?![a-zA-Z])|\\deg(?![a-zA-Z])", "°"),
         (r"°\s*[CF](?![a-zA-Z])", "°"),
         (r"\\?%|(?:\\text\{\s*|(?<![a-zA-Z]))(?:\\?%|percent|percentage|pct)(?![a-zA-Z])(?:\s*\})?", "%"),
-        (r"\(?\s*\\p?mod(?![a-zA-Z])\s*\{?\s*(\d+)\s*\}?\s*\)?\s*$", r"\\text{mod \1}"),
+        (
+            r"(?:\\pmod|\(\s*\\mod|((?:^|=|\\equiv)\s*-?\d+)\s*\\mod)(?![a-zA-Z])\s*\{?\s*(\d+)\s*\}?\s*\)?\s*$",
+            r"\1\\text{mod \2}",
+        ),
         (r"\\bmod(?![a-zA-Z])", r"\\mod "),
+        (r"(?<![a-zA-Z])\\?log(2|10)(?=\s*\()", r"\\log_{\1}"),
+        (r"(?<=\d) ?[xX] ?(?=10 ?\^)", r"\\cdot "),
         # Signs.
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
         (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
         (r"\{([^{}]{1,99})\\choose(?![a-zA-Z])([^{}]{1,99})\}", r"\\binom{\1}{\2}"),
-        (r"\\not\s*=", r"\\ne "),
-        (r"\\[a-zA-Z]+|[<>!:=]=|=<|\*\*?", lambda m: _SYNONYMS.get(m[0], m[0])),
+        (r"(\\mathbb\s*\{?R\}?)\s*(?:-|\\)\s*(?=\\\{)", r"\1\\setminus "),
+        (r"\\(?:[a-zA-Z]+|\|)|[<>!:=]=|=<|\*\*?|\.\.\.", lambda m: _SYNONYMS.get(m[0], m[0])),
         (r"(?<![a-zA-Z\\])(?:infinity|infty|inf|oo)(?![a-zA-Z])", r"\\infty "),
         (rf"(?<![a-zA-Z\\{{])({_FUNCTIONS}|sqrt|pi)(?![a-zA-Z])", r"\\\1 "),
         (r"\+\s*\\infty", r"\\infty"),
         (r"_\s*\{\s*\\(max|min)\s*\}", r"_{\1}"),
-        (r"\\text\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\{])(?:and|or)(?![a-zA-Z}])", ","),
-        (rf"\s*{THIN_SPACE}\s*", THIN_SPACE),
+        (
+            r"(?:\\text\{\s*,?\s*(?:\\l)?(and|or)\s*\}|(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}]))",
+            lambda m: rf"\l{m[1] or m[2]} ",
+        ),
         (rf"[^\S{THIN_SPACE}]+", " "),
     )
 ]
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d{1,40}(?:\.\d{1,40})?)[eE]([+-]?\d{1,6})(?![\w.])")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d,]| \d)")
+_DOTTED = re.compile(r"\\dot\s*\{?(\d)\}?(\d{0,40})\\dot\s*\{?(\d)\}?")
 _REPEATING = re.compile(r"(?<![\d.])(\d{0,40})\.(\d{0,40})\\(?:overline|bar|dot)\s*\{(\d{1,40})\}")
+_REPEATED = re.compile(r"(?<![\d.])(\d{0,40})\.(\d{0,40}?)(\d{1,20}?)\3+\\ldots$")
 _MIXED = re.compile(
     r"(?<![\d.,/^_{\\])(\d{1,40})(?: ?\\frac\{(\d{1,40})\}\{(\d{1,40})\}| (\d{1,40})/(\d{1,40})(?!\d))"
 )
@@ -123,7 +145,9 @@ def tidy(text: str) -> str:
         text = text.replace("\\\\", "\\")
     elif "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z{}()])", r"\\", text).replace("\\\\", " ")
+    text = _SUPERSCRIPTS.sub(r"^{\g<0>}", _SUBSCRIPTS.sub(r"_{\g<0>}", text))
     text = "".join(_CHARACTERS[c] if c in _CHARACTERS else unicodedata.normalize("NFKC", c) for c in text)
+    text = text.replace("−", "-")  # in exponents
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = re.sub(r"^(?:[\s=,;]|\\approx(?![a-zA-Z]))+|[\s.,;\\]+$", "", text)
@@ -131,16 +155,16 @@ def tidy(text: str) -> str:
     text = re.sub(r"\^(\{[^{}]*\})_(\{[^{}]*\})", r"_\2^\1", text)  # v^2_0
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
     text = _SPACED_THOUSANDS.sub(lambda match: match[1].replace(" ", ""), text)
-    text = _REPEATING.sub(_repeating_decimal, text)
+    text = _DOTTED.sub(r"\\overline{\1\2\3}", text)
+    text = _REPEATED.sub(_repeating_decimal, _REPEATING.sub(_repeating_decimal, text))
     text = _MIXED.sub(_mixed_number, text)
-    text = text.replace("^{T}", "^{(T)}")  # a variable, not the transpose
     if _TRIGONOMETRIC.search(text):
         text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text).replace("°", r"\cdot\frac{\pi}{180}")
     return text.replace("°", "").strip()
 
 
 def _repeating_decimal(match: re.Match) -> str:
-    r"""Write 0.1\overline{6} as a fraction."""
+    r"""Write 0.1\overline{6}, or 0.166\ldots, as a fraction."""
     whole, start, period = match.groups()
     scale = 10 ** len(start) * (10 ** len(period) - 1)
     value = Fraction(int(whole + start + period) - int(whole + start or 0), scale)
@@ -166,8 +190,11 @@ def _with_braces(text: str) -> str:
             end = closing_bracket(rest) + 1
             arguments, rest = rest[:end], rest[end:].lstrip()
         for _ in range(2 if name in ("\\frac", "\\binom") else 1):
+            bare = rest.lstrip()[:1].isdigit()
             argument, rest = _argument(rest.lstrip(), name)
             arguments += f"{{{argument}}}"
+        if bare and rest[:1].isdigit():  # \frac142
+            raise Unreadable
         text = text[: place.start()] + name + arguments + rest
     return text
 
@@ -179,8 +206,8 @@ def _argument(text: str, of: str) -> tuple[str, str]:
     if text[0] == "{" or (text[0] == "(" and of in ("^", "\\sqrt")):
         end = closing_bracket(text)
         return text[1:end].strip(), text[end + 1 :]
-    # People write x^10 and mean x^{10}, but \frac43 is 4 over 3.
-    end = (_SCRIPT if of in ("^", "_") else _SINGLE).match(text).end()
+    # People write x^10 and \sqrt51 and mean x^{10} and \sqrt{51}, but \frac43 is 4 over 3.
+    end = (_SINGLE if of in ("\\frac", "\\binom") else _SCRIPT).match(text).end()
     while text[0] == "\\" and text[end : end + 1] == "{":
         end += closing_bracket(text[end:]) + 1
     return text[:end], text[end:]

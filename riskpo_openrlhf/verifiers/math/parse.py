@@ -14,12 +14,12 @@ from riskpo_openrlhf.verifiers.math.nodes import (
     Matrix,
     Named,
     Node,
+    Operation,
     Ratio,
     Relation,
     Row,
     SetNode,
     TupleNode,
-    Without,
 )
 from riskpo_openrlhf.verifiers.math.notation import tidy
 
@@ -27,18 +27,28 @@ _SEPARATORS = {",", ";"}
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\in", "\\approx", "\\ne"}
 _TURNED = {">": "<", "\\ge": "\\le"}
 _MATRIX = re.compile(
-    r"([^&]*?)(?:\\cdot\s*)?\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}", re.DOTALL
+    r"((?:(?!\\det)[^&])*?)(?:\\cdot\s*)?\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}",
+    re.DOTALL,
 )
-_WITHOUT = re.compile(r"\\mathbb\s*\{?R\}?\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{(.*)\\\}")
+_NOT_EQUAL = re.compile(r"([a-zA-Z])\s*\\ne(?![a-z])((?:[^=<>\\]|\\(?!ne|le|ge|in(?!fty)|lor|land))+)")
 _OF_INTERVAL = re.compile(
     r"(?<![a-zA-Z\\])[a-zA-Z]\s*(?=\([^()\[\],]+,[^()\[\],]+\]$|\[[^()\[\],]+,[^()\[\],]+\)$)"
 )  # t(0,4]
 _SYSTEM = re.compile(r"(?:\\\{)?\s*\\begin\s*\{(cases|aligned|gathered)\}(.*)\\end\s*\{\1\}", re.DOTALL)
+_RANGE = re.compile(r"[a-z]\s*\\in\s*\\mathbb\{[NZ]\}")
 _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
+_PIECE = re.compile(  # x^2, & x > 0 and x^2 & \text{if } x > 0; but not x &= 2 and x & + y = 2
+    r"([^=<>&]+?)[\s,]*&\s*(?:\\text\s*\{[a-z\s]*\}\s*)?((?!\\(?:le|ge|ne)(?![a-z]))[^&=<>+\-\s][^&]*)"
+)
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _LETTER = re.compile(r"(?:[a-zA-Z]|\\[a-z]+)\s*(?:_\{[^{}]*\})?'*")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
-_SYMBOLS = {"\\emptyset": SetNode(()), "\\mathbb{R}": TupleNode((Leaf("-\\infty"), Leaf("\\infty")), "()")}
+_REALS = TupleNode((Leaf("-\\infty"), Leaf("\\infty")), "()")
+_SYMBOLS = {
+    "\\emptyset": SetNode(()),
+    "\\mathbb{R}": _REALS,
+    **dict.fromkeys(("\\mathbb{R}^{+}", "\\mathbb{R}_{+}"), TupleNode((Leaf("0"), Leaf("\\infty")), "()")),
+}
 
 
 @functools.lru_cache(maxsize=2048)
@@ -60,17 +70,28 @@ def _node(text: str, level: int = 0) -> Node:
         text = text[1:-1].strip()
         if split(text, _SEPARATORS)[1]:  # {1, 2} without the backslashes
             text = rf"\{{{text}\}}"
-    for separators in (_SEPARATORS, {"\\cup"}):
-        parts = [part for part in split(text, separators)[0] if part]
+    if match := _NOT_EQUAL.fullmatch(text):  # x \ne 1, 2
+        excluded = SetNode(_nodes(split(match[2], _SEPARATORS)[0], level + 1))
+        return Named(Operation("\\setminus", (_REALS, excluded)), _plain(match[1]))
+    for joiner in (",", "\\lor", "\\land"):
+        parts = [part for part in split(text, _SEPARATORS if joiner == "," else {joiner})[0] if part]
         if len(parts) > 1:
-            return _excluded(_nodes(parts, level + 1))
+            return ListNode(_nodes(parts, level + 1), joiner)
         text = parts[0] if parts else ""
-    if match := _WITHOUT.fullmatch(text):
-        return Without(_nodes(split(match[1], _SEPARATORS)[0], level + 1))
     text = _OF_INTERVAL.sub("", text)
+    if _PLUS_MINUS.search(text) and not text.startswith("\\{"):  # both upper signs, both lower signs
+        upper = _PLUS_MINUS.sub(lambda match: "+" if match[1] == "pm" else "-", text)
+        lower = _PLUS_MINUS.sub(lambda match: "-" if match[1] == "pm" else "+", text)
+        return ListNode(_nodes([value.removeprefix("+") for value in (upper, lower)], level + 1))
     parts, signs = split(text, _RELATIONS)
     if signs:
         return _relation(parts, signs, level + 1)
+    for operator in ("\\cup", "\\cap", "\\setminus"):
+        parts = split(text, {operator})[0]
+        if len(parts) > 1:
+            return _of_sets(operator, _nodes(parts, level + 1))
+    if text.endswith("^{T}") and isinstance(node := _node(text[:-4], level + 1), (TupleNode, Matrix)):
+        return node.transposed() if isinstance(node, Matrix) else node
     if match := _MATRIX.fullmatch(text):
         factor = {"": "", "-": "-1"}.get(match[1].strip(), match[1])
         rows = [split(row, {"&"})[0] for row in _ROW_END.split(match[3]) if row.strip()]
@@ -78,13 +99,10 @@ def _node(text: str, level: int = 0) -> Node:
             rows = [[rf"({factor})\cdot ({entry})" for entry in row] for row in rows]
         return Matrix(tuple(Row(_nodes(row, level + 1)) for row in rows))
     if match := _SYSTEM.fullmatch(text):
-        return _node(_ROW_END.sub(",", match[2].replace("&", "")), level + 1)
+        rows = (_PIECE.sub(r"(\1, \2)", row.strip()).replace("&", "") for row in _ROW_END.split(match[2]))
+        return _node(",".join(rows), level + 1)
     if text in _SYMBOLS:
         return _SYMBOLS[text]
-    if _PLUS_MINUS.search(text) and not text.startswith("\\{"):  # both upper signs, both lower signs
-        upper = _PLUS_MINUS.sub(lambda match: "+" if match[1] == "pm" else "-", text)
-        lower = _PLUS_MINUS.sub(lambda match: "-" if match[1] == "pm" else "+", text)
-        return ListNode(_nodes([value.removeprefix("+") for value in (upper, lower)], level + 1))
     if text.startswith(("(", "[", "\\{")) and (node := _bracketed(text, level + 1)):
         return node
     parts, colons = split(text, {":"})
@@ -97,20 +115,12 @@ def _nodes(parts: list[str], level: int) -> tuple[Node, ...]:
     return tuple(_node(part, level) for part in parts)
 
 
-def _excluded(nodes: tuple[Node, ...]) -> Node:
-    r"""Return a list; `x \ne 1, 2` and `x \ne 1, x \ne 2` exclude both values."""
-    first = nodes[0]
-    if not (isinstance(first, Named) and isinstance(first.value, Without)):
-        return ListNode(nodes)
-    excluded = list(first.value.nodes)
-    for node in nodes[1:]:
-        if isinstance(node, Named) and isinstance(node.value, Without) and node.name == first.name:
-            excluded += node.value.nodes
-        elif isinstance(node, Leaf):
-            excluded.append(node)
-        else:
-            return ListNode(nodes)
-    return Named(Without(tuple(excluded)), first.name)
+def _of_sets(operator: str, nodes: tuple[Node, ...]) -> Node:
+    if operator != "\\cup":
+        return Operation(operator, nodes)
+    if all(isinstance(node, SetNode) for node in nodes):
+        return SetNode(tuple(element for node in nodes for element in node.nodes))
+    return ListNode(nodes, operator)
 
 
 def _bracketed(text: str, level: int) -> Node | None:
@@ -123,8 +133,11 @@ def _bracketed(text: str, level: int) -> Node | None:
     inner = text[opening.end() : end.start()].strip()
     if opening[0] == "\\{":
         parts, bars = split(inner, {"|", ":"})
-        if len(bars) == 1 and _is_name(parts[0].split("\\in")[0]):  # {x : x > 1}
-            return _node(parts[1], level)
+        if len(bars) == 1 and _RANGE.fullmatch(parts[1]):  # {2k : k in Z}
+            return _node(parts[0], level)
+        if len(bars) == 1 and _is_name(parts[0].split("\\in")[0]):  # {x : x > 1}, where x is any letter
+            node = _node(parts[1], level)
+            return node.value if isinstance(node, Named) else node
     parts = [part for part in split(inner, {";"} if split(inner, {";"})[1] else {","})[0] if part]
     if opening[0] == "\\{":
         return SetNode(_nodes(parts, level))
@@ -148,12 +161,9 @@ def _relation(parts: list[str], signs: list[str], level: int) -> Node:
         return _equation(parts, level)
     if signs == ["\\in"] and _is_name(parts[0]):
         return Named(_node(parts[1], level), _plain(parts[0]))
-    if signs == ["\\ne"] and _is_name(parts[0]):
-        return Named(Without(_nodes(parts[1:], level)), _plain(parts[0]))
     if not set(signs) <= {"<", "\\le", ">", "\\ge", "\\ne"}:
-        sides = (f"{sign} {part}" for sign, part in zip(signs, parts[1:], strict=True))
-        return Leaf(" ".join([parts[0], *sides]))
-    if signs[0] in (">", "\\ge"):
+        raise Unreadable
+    if set(signs) <= set(_TURNED):
         parts, signs = parts[::-1], [_TURNED.get(sign, sign) for sign in signs[::-1]]
     pairs = list(zip(parts, signs, parts[1:], strict=False))
     relation = Relation(
@@ -194,7 +204,8 @@ def _is_name(text: str, sums: bool = False) -> bool:
     With `sums`, m+n is a name too.
     """
     text = re.sub(r"_\{[^{}]*\}|\\text\s*\{[^{}]*\}", "N", text)
+    text = re.sub(r"\\begin\{[pb]matrix\}([a-zA-Z&\\\s]*)\\end\{[pb]matrix\}", "N", text)
     text = re.sub(r"(?<=[a-zA-Z])\^\{-1\}(?=\()", "", text)  # f^{-1}(x)
     text = re.sub(r"(?<=[a-zA-Z'])\s*[\[(][^()\[\]]*[)\]]", "", text)
-    text = re.sub(r"\\(?:pi|infty|pm|mp|cup|cap|setminus|emptyset|mathbb|cdot|begin)(?![a-zA-Z])", "0", text)
+    text = re.sub(r"\\(?:pi|infty|pm|mp|emptyset|mathbb|cdot|begin)(?![a-zA-Z])", "0", text)
     return bool(re.search("[a-zA-Z]", text)) and not re.search(r"[\d^<>=!%]" + ("" if sums else r"|[+\-]"), text)

@@ -1,4 +1,4 @@
-"""Compare limits, integrals, derivatives and operations on sets, by latex2sympy2_extended, SymPy and math-verify.
+"""Compare limits, integrals, derivatives and infinite sums, by latex2sympy2_extended and SymPy.
 
 What `grammar.py` can't read comes here. SymPy is imported inside the functions: few worker processes need it.
 """
@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import re
 
+from riskpo_openrlhf.verifiers.math.grammar import THIN_SPACE
 from riskpo_openrlhf.verifiers.math.limits import MAX_CALCULUS, Unreadable
 
 _CALCULUS = re.compile(
-    r"\\(?:lim|i*int|oint|det)(?![a-zA-Z])|\\[dt]?frac\s*\{d\}\s*\{d|\\(?:sum|prod).*\\infty", re.DOTALL
+    r"\\(?:lim|i*int|oint)(?![a-zA-Z])|\\[dt]?frac\s*\{d\}\s*\{d|\\(?:sum|prod).*\\infty", re.DOTALL
 )
-_SET_OPERATION = re.compile(r"\\(?:setminus|backslash|cap|mathbb)(?![a-zA-Z])")
-
-
-def needs_calculus(text: str) -> bool:
-    return bool(_CALCULUS.search(text))
-
-
-def is_set_operation(text: str) -> bool:
-    return bool(_SET_OPERATION.search(text))
+_UPRIGHT_D = re.compile(r"\\text\s*\{\s*d\s*\}")
 
 
 def needs_sympy(text: str) -> bool:
     """Tell whether the comparison of a text may need SymPy."""
-    return needs_calculus(text) or is_set_operation(text)
+    return bool(_CALCULUS.search(text))
 
 
 def same_symbolically(gold: str, answer: str) -> bool:
@@ -39,20 +32,13 @@ def same_symbolically(gold: str, answer: str) -> bool:
     return g == a or (not g.has(sympy.nan, sympy.oo, sympy.zoo) and sympy.simplify(g - a) == 0)
 
 
-def judged_by_math_verify(gold: str, answer: str) -> bool:
-    """Compare two sets."""
-    from math_verify import verify
-
-    return bool(verify(_read(gold), _read(answer), timeout_seconds=None))
-
-
 def _read(text: str):
     from latex2sympy2_extended.latex2sympy2 import latex2sympy
 
     if len(text) > MAX_CALCULUS:
         raise Unreadable
     try:
-        return latex2sympy(text, is_real=True, normalization_config=None)
+        return latex2sympy(_UPRIGHT_D.sub("d", text.replace(THIN_SPACE, " ")), is_real=True, normalization_config=None)
     except MemoryError:
         raise
     except Exception as error:  # of any kind: antlr's, sympy's, plain ones

@@ -12,7 +12,9 @@ _NAMES = {
     "rad": "radian", "mph": "", "unit": "", "mol": "mole", "erg": "", "eV": "", "cal": "calorie", "dyn": "dyne",
     "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere amp", "C": "coulomb", "K": "kelvin",
     "T": "tesla", "F": "farad", "H": "henry", "Pa": "pascal", "Hz": "hertz", "Wb": "weber",
-    "B": "byte", "S": "siemens", "G": "gauss", "M": "molar", "\\Omega": "ohm",
+    "B": "byte", "S": "siemens", "G": "gauss", "M": "molar", "\\Omega": "ohm", "rpm": "", "psi": "", "atm": "",
+    "gal": "gallon", "qt": "quart", "ton": "tonne", "acre": "", "ha": "hectare", "century": "centurie", "decade": "",
+    "euro": "", "dime": "", "nickel": "", "penny": "pennie", "quarter": "", "parsec": "pc", "kWh": "", "bit": "",
 }  # fmt: skip
 _UNIT_OF = {name: unit for unit, names in _NAMES.items() for name in (unit, *names.split())}
 for _prefix in ("k", "M", "G", "m", "c", "n", "p", "\\mu"):
@@ -28,11 +30,12 @@ _MORE = rf"(?:\s*(?:/|\\cdot)?\s*\(?\s*(?:{_TEXT}|{_LETTERS})\s*\)?)*"
 _WITH_TEXT = re.compile(rf"(.*?[^\s(\[{{,\\])(\s*)(?:\\cdot\s*)?((?:\\mu\s*)?{_TEXT}{_MORE})", re.DOTALL)
 _WITH_PLAIN = re.compile(rf"(.*?[\d}})])(\s*)((?:(?:{'|'.join(_POWERS)})\.? )?{_LETTERS}{_MORE})", re.DOTALL)
 _WITH_WORDS = re.compile(r"(-?[\d.,/]+)\s+([A-Za-z]{4,}(?:\s+[A-Za-z]+)*)")
-_WITH_CHINESE = re.compile(r"(.*[\d})])\s*(?:\\text\s*\{\s*)?[\u4e00-\u9fff]+\s*\}?", re.DOTALL)
+_WITH_CHINESE = re.compile(r"(?:一?共|约|等于)?(.*[\d})])\s*(?:\\text\s*\{\s*)?[\u4e00-\u9fff]+\s*\}?", re.DOTALL)
+_IN_TEXT = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _GREEK = re.compile(r"(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega)\b")
 _PARTS = r"((?:\\text\{[^{}]*\}|\^\{[^{}]*\}|\\cdot|\s)+)"
 _FRACTION = re.compile(rf"\\frac\{{{_PARTS}\}}\{{{_PARTS}\}}\s*$")
-_TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu ?)?(?:\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
+_TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu\s*)?(?:[a-zA-Z]*\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
 # A second answer or a condition: no unit.
 _NO_UNIT = re.compile(r"\d|\b(?:or|and|if|otherwise|when|unless|not|maybe|possibly|either|both|where|for)\b")
 _NUMERIC = re.compile(r"(?:[\d.,+\-/*^(){}\s!]|\\(?:frac|sqrt|pi|cdot|approx)(?![a-zA-Z])|e(?=\^))+")
@@ -50,7 +53,10 @@ def split_unit(text: str) -> tuple[str, str]:
             return value, " ".join(words)
         unit, spaced = _unit(tail), space or re.match(r"\\text\s*\{\s", tail)
         is_letter = all(len(word) == 1 and word.isascii() for word in words)  # 3\text{A}+2\text{B} has no unit
-        if "\\text" in value or (is_letter and not (unit and (spaced or _NUMERIC.fullmatch(value)))):
+        bare = set(re.findall(r"[a-zA-Z]+", _IN_TEXT.sub(" ", tail)))  # 3\text{ apples}x has a factor x
+        if "\\text" in value or bare - _UNIT_OF.keys():
+            return text, ""
+        if is_letter and not (unit and (spaced or _NUMERIC.fullmatch(value))):
             return text, ""
         return (text, "") if unit is None and _NO_UNIT.search(" ".join(words)) else (value, unit or "")
     if (match := _WITH_PLAIN.fullmatch(text)) and (unit := _unit(match[3])):
@@ -86,7 +92,7 @@ def _unit(tail: str) -> str | None:
         elif token[0].lower() in _POWERS:
             next_power = _POWERS[token[0].lower()]
         else:
-            word = token[0].replace(" ", "")
+            word = "".join(token[0].split())
             forms = (word, word.lower(), word.removesuffix("s"), word.lower().removesuffix("s"))
             name = next((_UNIT_OF[form] for form in forms if form in _UNIT_OF), "")
             if not name:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 
 import mpmath
 from mpmath import mp
@@ -27,7 +28,8 @@ from riskpo_openrlhf.verifiers.math.numbers import CLOSE_TO
 _DIGITS = 60  # of the first try
 _WHOLE = {"floor", "ceiling", "mod", "gcd", "lcm", "factorial", "double factorial", "binomial", "sum", "prod"}
 _NATURAL = _WHOLE - {"floor", "ceiling", "mod"}  # formulas with these are meant for 0, 1, 2, …
-_POINTS, _WHOLE_POINTS = 13, 48
+_COSTLY = {"factorial", "double factorial", "binomial", "sum", "prod"}  # for large numbers
+_POINTS, _WHOLE_POINTS, _LARGE = 13, 48, 80
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 
@@ -85,16 +87,15 @@ class Pair:
         return Pair(self.gold * other.answer, self.answer * other.gold, noise)
 
 
-def real_value(tree: tuple) -> Fraction | None:
-    """Return the value of a tree to many digits; None if it has letters or is not real."""
-    if letters(tree):
+def real_value(tree: tuple, point: Mapping[str, Fraction] = MappingProxyType({})) -> Fraction | None:
+    """Return the value of a tree at a point to 40 digits; None if it is not real, or the point lacks a letter."""
+    if letters(tree) - point.keys():
         return None
-    with mp.workdps(_DIGITS):
-        try:
-            value = Evaluation({}, False).value(tree)
-        except Undefined:
-            return None
-        return value if isinstance(value, Fraction) else Fraction(mpmath.nstr(value, 40))
+    try:
+        value = _pair(Evaluation(point, False), tree, ("number", Fraction(0)), exactly=True).gold
+    except Undefined:
+        return None
+    return value if isinstance(value, Fraction) else Fraction(mpmath.nstr(value, 40))
 
 
 def _values(gold: tuple, answer: tuple, exactly: bool = False) -> Iterator[Pair]:
@@ -102,7 +103,8 @@ def _values(gold: tuple, answer: tuple, exactly: bool = False) -> Iterator[Pair]
 
     `exactly`: values that are seen to differ are still worked out to all digits.
     """
-    complex_values = any(node == ("constant", "i") for tree in (gold, answer) for node in nodes(tree))
+    parts = [node for tree in (gold, answer) for node in nodes(tree)]
+    complex_values = ("constant", "i") in parts or any(map(_is_power_of_negative, parts))
     in_bars = _letters_in(gold, "abs") and not _letters_in(answer, "abs")  # ln|x| is not ln x
     for point in _points(gold, answer):
         evaluation = Evaluation(point, complex_values)
@@ -154,15 +156,20 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
     whole, real, natural = _whole_letters(gold, answer)
     positive = _positive_letters(gold, answer)
     draws = random.Random(0)
-    for k in range(_WHOLE_POINTS if whole else _POINTS):
+    costly = set().union(*(_letters_in(tree, kind) for tree in (gold, answer) for kind in _COSTLY))
+    large = (
+        (_changes(gold, answer) + [int(10 ** draws.uniform(1, 6)) for _ in range(_LARGE)]) if whole - costly else []
+    )
+    for k in range(_WHOLE_POINTS + len(large) if whole else _POINTS):
         point = {}
         for i, name in enumerate(names):
             negative = name not in positive and k % 4 == 3
-            if name in whole and not (name in real and k % 2):
+            if k >= _WHOLE_POINTS and name in whole - costly and (k + i) % len(names) == 0:
+                point[name] = Fraction(large[k - _WHOLE_POINTS])
+            elif name in whole and not (name in real and k % 2):
                 low = 0 if name in natural else -9
-                point[name] = Fraction(k + low if len(names) == 1 and k < 36 else draws.randint(low, 12))
-                if k % 8 == 5 and name not in natural:
-                    point[name] = Fraction(draws.choice((64, 100, 127, 128, 243, 1000, 1023, 1024)))
+                step = k // 2 if name in real else k
+                point[name] = Fraction(step + low if len(names) == 1 and k < 36 else draws.randint(low, 12))
             elif k == 5:
                 point[name] = Fraction(_PRIMES[-i % len(_PRIMES)])
             elif k % 2 == 0 and k > 5:
@@ -172,6 +179,16 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
                     -1 if negative and (k == 3 or draws.random() < 0.6) else 1
                 )
         yield point
+
+
+def _changes(*trees: tuple) -> list[int]:
+    r"""Return whole numbers at which floors and remainders with the trees' constants change: 99 for `n \bmod 99`."""
+    numbers = (node[1] for tree in trees for node in nodes(tree) if node[0] == "number")
+    constants = sorted({n for x in numbers for n in (abs(x.numerator), x.denominator) if 1 < n < 10**6}, reverse=True)
+    near = [*constants, *(m * n for m in constants for n in constants)]
+    near += [n + shift for n in near if n > 9 for m in constants for shift in (m, -m)]
+    near += [n // m for n in near if n > 9 for m in constants]
+    return list(dict.fromkeys(n + d for n in near for d in (0, -1, 1)))[:_LARGE]
 
 
 def _whole_letters(*trees: tuple) -> tuple[set[str], set[str], set[str]]:
@@ -185,15 +202,18 @@ def _whole_letters(*trees: tuple) -> tuple[set[str], set[str], set[str]]:
                 real |= {name for name in letters(node) if name[0] not in "ijklmnpqNMK"}
             elif node[0] in _NATURAL:
                 natural |= letters(bounds)
-        elif node[0] == "^" and (node[1] == ("constant", "i") or (not letters(node[1]) and _is_negative(node[1]))):
+        elif node[0] == "^" and (node[1] == ("constant", "i") or _is_power_of_negative(node)):
             whole |= letters(node[2])
         elif node[0] in ("sin", "cos", "tan", "cot") and ("constant", "pi") in set(nodes(node)):
             whole |= {name for name in letters(node) if name in ("k", "m", "n")}
     return whole, real, natural
 
 
-def _is_negative(tree: tuple) -> bool:
-    return tree[0] in ("number", "*") and (real_value(tree) or 0) < 0
+def _is_power_of_negative(tree: tuple) -> bool:
+    """Tell whether a tree is such as (-1)^n, which is real for whole numbers only."""
+    if tree[0] != "^" or not letters(tree[2]) or letters(tree[1]) or tree[1][0] not in ("number", "*"):
+        return False
+    return (real_value(tree[1]) or 0) < 0
 
 
 def _positive_letters(gold: tuple, answer: tuple) -> set[str]:

@@ -8,7 +8,7 @@ from riskpo_openrlhf.verifiers.math.limits import MAX_CHARACTERS
 from riskpo_openrlhf.verifiers.math.notation import TEXT_COMMANDS
 
 _MARKUP = re.compile(rf"\\{TEXT_COMMANDS}\s*\{{|[{{}}$\"]|\\[(), ]")
-_CHOICE = re.compile(r"\( ?(?P<bracketed>[a-z]) ?\)(?: .*)?|(?P<plain>[a-z])(?:[).:](?: .*)?)?")
+_CHOICE = re.compile(r"\( ?(?P<bracketed>[a-z]) ?\)(?: ?[^,;+*/=^ ].*)?|(?P<plain>[a-z])(?:[).:](?: .*)?)?")
 _LABEL = re.compile(r"(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? (?=\(? ?[a-j]\b(?! [a-z]))")
 _SECOND_CHOICE = re.compile(r"\(?\b[a-h][).:]|\b(?:and|or|both)\b")
 
