@@ -80,14 +80,14 @@ launch() {
         kind=runs/smoke
         source "$launch_root/recipes/lib/environment.sh"
         ensure_environment cpu
-        data=$(realpath -m "${RISKPO_CACHE:-$launch_root/.cache}/smoke-$task")
+        data=$(realpath -m "${RISKPO_CACHE:-$launch_root/.cache}/smoke-${task%_*}")
         model=$data/model
         finish+=(--smoke)
         for name in --vllm.enable_sleep --ds.enable_sleep --ds.packing_samples --train.dynamic_batch_enable \
             --actor.gradient_checkpointing_enable; do
             finish+=("--without=$name")
         done
-        DS_ACCELERATOR=cpu python3 -m riskpo_openrlhf.lab.smoke --task "$task" --out "$data"
+        [[ -d $data ]] || DS_ACCELERATOR=cpu python3 -m riskpo_openrlhf.lab.smoke --task "${task%_*}" --out "$data"
     fi
     out=$(realpath -m "${out:-$launch_root/$kind/$task-$method-seed$seed}")
 

@@ -102,11 +102,11 @@ def parse() -> argparse.Namespace:
         if element not in elements:
             parser.error(f"{element} is not an element of the paper that can be run: {', '.join(elements)}, or all")
     labels = {element: list(labels_of(element)) for element in args.elements}
-    if unknown := set(args.rows or []) - {label for some in labels.values() for label in some}:
-        parser.error(f"--rows {' '.join(sorted(unknown))}: {' '.join(labels)} have no such row or run")
     for element, some in labels.items():
         if args.rows and some and not set(some) & set(args.rows):
             parser.error(f"--rows {' '.join(args.rows)}: those of {element} are {', '.join(map(repr, some))}")
+    if unknown := set(args.rows or []) - {label for some in labels.values() for label in some}:
+        parser.error(f"--rows {' '.join(sorted(unknown))}: not a row or run of {', '.join(labels)}")
     args.out = (args.out or ROOT / ("runs/smoke/paper" if args.smoke else "runs/paper")).resolve()
     args.data = args.data.resolve()
     args.engines = args.engines or (1 if args.smoke or args.machines == "1gpu" else 8)
@@ -270,7 +270,7 @@ class Jobs:
         """Return the folder of a recipe's data; a smoke run makes its own."""
         if not self.args.smoke:
             return self.args.data
-        return Path(os.environ.get("RISKPO_CACHE", ROOT / ".cache")).resolve() / f"smoke-{recipe}"
+        return Path(os.environ.get("RISKPO_CACHE", ROOT / ".cache")).resolve() / f"smoke-{recipe.split('_')[0]}"
 
     def train(self, training: Training, seed: int) -> None:
         folder = self.run_folder(training, seed)
@@ -309,6 +309,8 @@ class Jobs:
             flags = [word for name, value in paper.DISTRIBUTION.items() for word in (f"--{name}", str(value))]
         if args.smoke:
             model = model if trained else str(data / "model")
+            if not data.exists():  # else a training has made it
+                call([sys.executable, "-m", "riskpo_openrlhf.lab.smoke", "--task", "math", "--out", str(data)])
             flags += ["--runtime", "cpu", "--max_new_tokens", "24", "--max_len", "400"]
             flags += ["--n", "2", "--temperature", "1"] if job.setting == "public" else []
         files = ",".join(str(data / f"{name}.jsonl") for name in job.sets)
