@@ -329,6 +329,21 @@ def test_a_dry_run_of_an_element_checks_each_training_and_shows_what_is_wrong(da
     assert "leaves no room for a prompt" in run.stdout and "1 of 1 commands would be refused" in run.stdout
 
 
+@pytest.mark.parametrize(
+    ("machines", "engines"), [("1gpu", 1), ("8gpu", 8), ("8gpu-async", 4), ("nodes", 8), ("nodes-async", 8)]
+)
+def test_the_engines_of_a_node_share_its_cores_for_their_programs(machines, engines, tmp_path):
+    shown = tmp_path / "python3"  # the last thing that a recipe does before it prints is to call python3
+    shown.write_text('#!/bin/sh\necho "sandboxes $RISKPO_CODE_SANDBOXES" >&2\n')
+    (tmp_path / "nproc").write_text("#!/bin/sh\necho 64\n")
+    for script in (shown, tmp_path / "nproc"):
+        script.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    words = ("code", "--machines", machines, "--print")
+    assert f"sandboxes {64 // engines}\n" in recipe(*words, PATH=path).stderr
+    assert "sandboxes 5\n" in recipe(*words, PATH=path, RISKPO_CODE_SANDBOXES="5").stderr
+
+
 def test_every_script_stops_at_its_first_error():
     for script in (*RECIPES.glob("*.sh"),):
         assert "set -euo pipefail" in script.read_text(), script

@@ -3,16 +3,18 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from cluster import cluster as started
 
 from riskpo_openrlhf.lab.smoke import save_smoke
 
 SECONDS = 240
+started = runpy.run_path(str(Path(__file__).with_name("cluster.py")))["cluster"]
 
 
 @pytest.fixture(scope="module")
