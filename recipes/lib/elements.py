@@ -133,8 +133,12 @@ DISTRIBUTION = {"n": 16, "temperature": 0.8, "top_p": 1, "max_new_tokens": 3072}
 # Assumed, not measured: an answer's mean share of its token limit, and tokens a second and GPU for 1.5 billion
 # parameters.
 LIMIT, SHARE, GENERATED, TRAINED = 3072, 2 / 3, 3000, 12000
-# Gigabytes of a finished run: three checkpoints of 14 bytes a parameter and a model of 2.
-DISK = {"math_hard": 80, "math_easy": 80, "code": 80, "geometry": 165}
+SMALL, PARAMETERS = 1.78e9, {"geometry": 3.75e9}
+
+
+def training_disk(training: Training) -> float:
+    """Return the GB of a finished run: three checkpoints of 14 bytes a parameter, and a model of 2."""
+    return (3 * 14 + 2) * PARAMETERS.get(training.recipe, SMALL) / 1e9
 
 
 def training_hours(training: Training) -> float:
@@ -142,7 +146,8 @@ def training_hours(training: Training) -> float:
     rollouts = STEPS.get(training.method, ROLLOUTS[training.recipe])
     trained = rollouts * RESPONSES * SHARE * LIMIT
     answers = (rollouts // EVALUATE_EVERY + 1) * EVALUATED[CURVES if training.variant == CURVES else training.recipe]
-    return ((trained + answers * SHARE * LIMIT) / GENERATED + trained / TRAINED) / 3600
+    seconds = (trained + answers * SHARE * LIMIT) / GENERATED + trained / TRAINED
+    return seconds * PARAMETERS.get(training.recipe, SMALL) / SMALL / 3600
 
 
 def evaluation_hours(setting: str, sets: tuple[str, ...]) -> float:

@@ -22,6 +22,7 @@ from elements import FIGURES, SIXTEEN, TABLES, Distribution, Figure, Row, Traini
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # where the package is not installed
+DRY = "[riskpo] dry run: "
 SUMMARY = "summary.json"  # of a finished evaluation
 SMOKE_MINUTES = {"training": 1, "evaluation": 0.4}  # on two free cores
 
@@ -190,7 +191,7 @@ class Jobs:
     def announce(self) -> None:
         """Print what will run, on which machines and for how long. What several elements need is counted once."""
         hours: Counter[str] = Counter()
-        disk, named = 0, set()
+        disk, named = 0.0, set()
         for element in self.args.elements:
             trainings = {self.run_folder(*pair): pair for pair in self.trainings(element)}
             evaluations = {self.evaluation_folder(job): job for job in self.evaluations(element)}
@@ -207,7 +208,7 @@ class Jobs:
                 named.add(folder)
                 if pair := trainings.get(folder):
                     taken = self.hours(paper.training_hours(self.of(pair[0])), "training", hours)
-                    disk += paper.DISK[pair[0].recipe]
+                    disk += paper.training_disk(pair[0])
                     say(f"  train {folder.name}{taken}\n    {' '.join(self.command(*pair))}")
                 else:
                     job = evaluations[folder]
@@ -222,8 +223,8 @@ class Jobs:
             say(f"together about {hours.total():.0f} minutes on two free cores")
         else:
             say(f"together about {hours['training']:.0f} hours of training and {hours['evaluation']:.0f} of evaluation"
-                f" on {self.gpus()} GPUs of 80 GB (--machines {self.args.machines}), and {disk} GB of disk; computed "
-                "from assumed speeds, not measured")  # fmt: skip
+                f" on {self.gpus()} GPUs of 80 GB (--machines {self.args.machines}), and {disk:.0f} GB of disk; "
+                "computed from assumed speeds, not measured")  # fmt: skip
 
     def hours(self, gpu_hours: float, kind: str, total: Counter) -> str:
         """Add to the total: hours on the GPUs, or minutes of a smoke run. Return what to print of it."""
@@ -290,10 +291,10 @@ class Jobs:
             place = command.index("--") if "--" in command else len(command)
             run = subprocess.run([*command[:place], "--dry-run", *command[place:]], capture_output=True, text=True)
             lines = [line for line in (run.stdout + run.stderr).splitlines() if not line.startswith("--")]
-            told = [line for line in lines if line.startswith("[riskpo] dry run: ")]
+            told = [line.removeprefix(DRY) for line in lines if line.startswith(DRY)]
             say(f"  {folder.name}: " + "\n    ".join(told or lines[-8:] or [f"exit code {run.returncode}"]))
             failed += run.returncode != 0
-        say(f"{failed} of {len(pairs)} commands would be refused" if failed else "every command would start")
+        say(f"{failed} of {len(pairs)} commands would be refused" if failed else "no command was refused")
         return 2 if failed else 0
 
     # Evaluations

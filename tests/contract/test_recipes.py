@@ -296,7 +296,7 @@ def test_a_plan_counts_what_elements_share_once_and_names_evaluations_hours_and_
     assert plan.count("    bash ") == 6
     assert "figure3: 1 evaluation\n" in plan and "on dapo_math_17k: 16 answers a problem, " in plan
     assert re.search(r"evaluate 9 models on aime25, .*: setting public, \d+\.\d h each", plan)
-    sizes = r"together about (\d+) hours of training and (\d+) of evaluation on 8 GPUs .* and 480 GB of disk"
+    sizes = r"together about (\d+) hours of training and (\d+) of evaluation on 8 GPUs .* and 470 GB of disk"
     training, evaluation = map(int, re.search(sizes, plan).groups())
     on_one = re.search(sizes.replace("8 GPUs", "1 GPUs"), paper_plan(*words, "--machines", "1gpu"))
     assert abs(int(on_one[1]) - 8 * training) <= 8 and abs(int(on_one[2]) - 8 * evaluation) <= 8
