@@ -254,14 +254,11 @@ class Jobs:
         if self.args.easy_model and training.recipe == "math_easy":
             command += ["--model", self.args.easy_model]
         flags = list(training.flags)
+        if training.variant == paper.CURVES or training.recipe == "math_easy":  # curves begin at the untrained model
+            flags.append("--riskpo.eval_at_start")
         if training.variant == paper.CURVES:
-            data = self.data(training.recipe)
-            flags += [
-                "--eval.dataset",
-                ",".join(str(data / f"{name}.jsonl") for name in paper.HARD),
-                "--riskpo.eval_at_start",
-            ]
-            flags += ["--eval.n_samples_per_prompt", "2" if self.args.smoke else "32"]
+            files = ",".join(str(self.data(training.recipe) / f"{name}.jsonl") for name in paper.HARD)
+            flags += ["--eval.dataset", files, "--eval.n_samples_per_prompt", "2" if self.args.smoke else "32"]
             if self.args.smoke:  # OpenRLHF cuts the evaluation, too, at --data.max_samples: all rows of six sets
                 flags += ["--data.max_samples", "240", "--riskpo.max_steps", "2"]
         flags += self.args.flags

@@ -29,6 +29,15 @@ class ModelSize(NamedTuple):
     vocabulary: int
 
 
+# The models of the paper, so that their recipes can be planned before anything is downloaded.
+KNOWN = {
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": ModelSize(1_777_088_000, 28, 1536, 8960, 151_936),
+    "Qwen/Qwen2.5-Math-1.5B-Instruct": ModelSize(1_543_714_304, 28, 1536, 8960, 151_936),
+    "Qwen/Qwen2.5-1.5B-Instruct": ModelSize(1_543_714_304, 28, 1536, 8960, 151_936),
+    "Qwen/Qwen2.5-VL-3B-Instruct": ModelSize(3_754_622_976, 36, 2048, 11_008, 151_936),
+}
+
+
 class Estimate(NamedTuple):
     """GiB of a card while training and in the forward passes of a rollout, with all that shares the card; GiB of
     pinned host memory of a rank; GB of a checkpoint."""
@@ -49,7 +58,9 @@ class Estimate(NamedTuple):
 
 
 def model_size(name: str) -> ModelSize | None:
-    """Read a model's sizes from its config; None if it isn't a folder and isn't in the hub's cache."""
+    """Read a model's sizes from its config; None if it is no folder, not in the hub's cache and not of the paper."""
+    if name in KNOWN:
+        return KNOWN[name]
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 

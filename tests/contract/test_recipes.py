@@ -80,6 +80,7 @@ def test_a_dry_run_prints_the_final_settings_and_what_the_command_line_overrode(
     ):  # fmt: skip
         assert setting in lines
     assert any("512 prompts x 10 responses = 5120" in line and "8 GPUs" in line for line in lines)
+    assert any("about 41 GiB a card in training" in line and "25 GB a checkpoint" in line for line in lines)
 
 
 def test_a_dry_run_names_every_problem_and_ends_with_2(data, dry_run, tmp_path):

@@ -19,17 +19,14 @@ started = runpy.run_path(str(Path(__file__).with_name("cluster.py")))["cluster"]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Address of a cluster of two nodes with one pretend GPU each. The second has an nvcc, and a vLLM 0.1 by name."""
+    """Address of a cluster of two nodes with one pretend GPU each. The second has an nvcc of its own."""
     folder = tmp_path_factory.mktemp("cluster")
     here = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "CUDA_HOME")}
     here |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     (folder / "bin").mkdir()
-    (folder / "bin/nvcc").write_text("#!/bin/sh\necho Cuda compilation tools, release 13.0, V13.0.88\n")
+    (folder / "bin/nvcc").write_text("#!/bin/sh\necho Cuda compilation tools, release 13.97, V13.97.1\n")
     (folder / "bin/nvcc").chmod(0o755)
-    (folder / "vllm-0.1.dist-info").mkdir()
-    (folder / "vllm-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.1\n")
-    paths = os.pathsep.join(filter(None, (str(folder), here.get("PYTHONPATH"))))
-    with started(2, 1, folder, here, {**here, "CUDA_HOME": str(folder), "PYTHONPATH": paths}) as (address, _):
+    with started(2, 1, folder, here, {**here, "CUDA_HOME": str(folder)}) as (address, _):
         yield address
 
 
@@ -40,7 +37,7 @@ def run(cluster: str, folder, *words) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-def test_the_doctor_looks_at_every_node_from_its_own_process_and_names_what_differs(cluster, tmp_path):
+def test_the_doctor_looks_at_every_node_from_a_process_there(cluster, tmp_path):
     until = time.monotonic() + 60
     while True:  # the second node joins
         job = run(cluster, tmp_path, "riskpo_openrlhf.cli.doctor", "--json")
@@ -51,9 +48,8 @@ def test_the_doctor_looks_at_every_node_from_its_own_process_and_names_what_diff
     *nodes, _ = report["nodes"]
     assert job.returncode == 1 and not report["ok"]
     found = [{finding["subject"]: finding for finding in report["nodes"][node]} for node in nodes]
-    assert sorted(node["nvcc"]["found"] for node in found) == ["13.0", "missing"]
-    (differing,) = report["nodes"]["all nodes"]
-    assert differing["subject"] == "vllm on all nodes" and "0.1" in differing["found"]
+    assert [node["nvcc"]["found"] for node in found].count("13.97") == 1
+    assert report["nodes"]["all nodes"] == []
 
 
 def test_problems_with_pictures_are_evaluated_on_a_cluster_that_is_joined(cluster, tmp_path):
