@@ -103,7 +103,7 @@ class RiskPOConfig:
         low=0, high=1,
     )  # fmt: skip
     shaped_rewards: bool = _knob(
-        False, "add the part of the reward that is not correctness (length penalties, bonuses), less its group mean, "
+        False, "add the part of the reward that is not correctness (length penalties, bonuses), minus its group mean, "
         "to the advantage; quantiles always see raw scores", OURS,
     )  # fmt: skip
     max_error_share: float = _knob(

@@ -35,7 +35,7 @@ check() {
 check "ruff check" python3 -m ruff check .
 check "ruff format --check" python3 -m ruff format --check .
 # Two processes share the files, in the order of tests/conftest.py; `-n 0` takes one, for --pdb.
-check "pytest" python3 -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${arguments[@]}"
+check "pytest" python3 -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15 "${arguments[@]}"
 for name in "${failed[@]}"; do
     echo "tests/run.sh: $name failed" >&2
 done

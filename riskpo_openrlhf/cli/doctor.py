@@ -1,4 +1,4 @@
-"""Say what would stop a job on GPUs here: `python3 -m riskpo_openrlhf.cli.doctor`.
+"""Check what would stop a job on GPUs on this machine: `python3 -m riskpo_openrlhf.cli.doctor`.
 
 Looks at platform, driver, CUDA toolkit, packages, memory and disk. With RAY_ADDRESS set it looks at every node of that
 cluster, and compares their packages. It takes no GPU memory. The dry run of `cli.train` checks a command line.
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--json", action="store_true", help="print one line of JSON in place of the tables")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of tables")
     args = parser.parse_args(argv)
     from riskpo_openrlhf.tables import aligned, to_json
 

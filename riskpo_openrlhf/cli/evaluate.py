@@ -1,6 +1,6 @@
 """Evaluate a model: `python3 -m riskpo_openrlhf.cli.evaluate --model M --data a.jsonl,b.jsonl --out DIR`.
 
-Samples n responses a problem on vLLM engines that Ray places, grades them, and writes DIR/samples.jsonl and
+Samples n responses to each problem on vLLM engines that Ray places, grades them, and writes DIR/samples.jsonl and
 DIR/summary.json. The same command resumes an interrupted evaluation. `--compare DIR_A DIR_B` compares two models.
 
 Exit codes: 0 finished; 1 the evaluation stopped (finished samples are kept), or the verifier could not read a single
@@ -44,18 +44,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--model", help="folder or hub name")
-    add("--data", help="JSON-lines files of prepare_data, joined by commas")
+    add("--model", help="the model: its folder, or its name on the hub")
+    add("--data", help="test sets: JSON-lines files as prepare_data writes them, joined by commas")
     out = (
         "output folder; an unfinished evaluation found there is resumed (default: evaluation, beside a model's folder)"
     )
     add("--out", type=Path, help=out)
     setting = "public: how public reports sample each benchmark (default); paper: one greedy answer of 3072 tokens"
     add("--setting", choices=SETTINGS, default="public", help=setting)
-    add("--n", type=int, help="responses a problem")
-    add("--temperature", type=float, help="0 is greedy")
-    add("--top_p", type=float, help="nucleus sampling: the share of probability to sample from")
-    add("--max_new_tokens", type=int, help="most tokens of a response")
+    add("--n", type=int, help="responses to each problem (default: the setting's, for each benchmark)")
+    add("--temperature", type=float, help="0 is greedy (default: the setting's)")
+    add("--top_p", type=float, help="share of probability to sample from (default: the setting's)")
+    add("--max_new_tokens", type=int, help="most tokens of a response (default: the setting's)")
     add("--max_len", type=int, help="most tokens of prompt and response (default: what the longest prompt needs)")
     add(
         "--reward",
@@ -63,22 +63,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "verifiers (default: as in the run that trained the model, else the verifier that each label names)",
     )
     add("--input_key", help="the prompt's field (default: prompt, or else input)")
-    add("--label_key", default="label", help="the label's field")
+    add("--label_key", default="label", help="the label's field (default: label)")
     template = "render all prompts by the model's chat template (default: as in the run that trained the model, else "
     template += "only prompts that are lists of turns)"
     add("--apply_chat_template", action=argparse.BooleanOptionalAction, help=template)
     logprobs = "keep log-probabilities of the responses (default: yes; costs about 20 us a token)"
     add("--logprobs", action=argparse.BooleanOptionalAction, default=True, help=logprobs)
-    add("--seed", type=int, default=0, help="fixes the seed of every sample")
-    add("--num_engines", type=_positive, default=1, help="vLLM engines")
-    add("--tensor_parallel_size", type=_positive, default=1, help="GPUs an engine")
-    add("--gpu_memory_utilization", type=float, default=0.9, help="share of a GPU's memory that an engine takes")
-    add("--enforce_eager", action="store_true", help="no CUDA graphs")
-    runtime = "cpu: a machine without a GPU (default: as in the run that trained the model, else gpu)"
+    add("--seed", type=int, default=0, help="decides the seed of every sample (default: 0)")
+    add("--num_engines", type=_positive, default=1, help="number of vLLM engines (default: 1)")
+    add("--tensor_parallel_size", type=_positive, default=1, help="GPUs of one engine (default: 1)")
+    add("--gpu_memory_utilization", type=float, default=0.9, help="share of a GPU that an engine takes (default: 0.9)")
+    add("--enforce_eager", action="store_true", help="run without CUDA graphs")
+    runtime = "cpu: run without a GPU (default: as in the run that trained the model, else gpu)"
     add("--runtime", choices=("gpu", "cpu"), help=runtime)
-    add("--parquet", action="store_true", help="write samples.parquet too")
+    add("--parquet", action="store_true", help="also write samples.parquet")
     add("--compare", nargs=2, type=Path, metavar=("FIRST", "SECOND"), help="compare two finished evaluations")
-    add("--json", action="store_true", help="print the result as one line of JSON, the last, in place of tables")
+    add("--json", action="store_true", help="print no tables; the last line is the result as JSON")
     args = parser.parse_args(argv)
     if args.model and not args.out and os.path.isdir(args.model):
         args.out = Path(args.model).absolute().parent / "evaluation"
@@ -133,7 +133,7 @@ def _evaluate(args) -> int:
     if args.parquet:
         print(f"Samples: {samples.write_parquet(args.out)}")
     if failed:
-        print(f"{len(failed)} samples have no verdict, e.g. {failed[0]}. The same command makes them again.")
+        print(f"{len(failed)} samples have no verdict, e.g. {failed[0]}. To sample these again, run the same command.")
     print(f"Summary: {args.out / samples.SUMMARY}")
     unreadable = summary.unreadable(result)
     for explanation in unreadable.values():

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         help="draw training metrics as means of the last N steps (default: a tenth of all steps, at most 20; 1: raw)",
     )
     parser.add_argument(
-        "--sources", metavar="NAMES", help="draw these data sources alone, joined by commas (default: all)"
+        "--sources", metavar="NAMES", help="draw only these data sources, joined by commas (default: all)"
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON in place of the table")
     args = parser.parse_args(argv)

@@ -43,28 +43,40 @@ def _parser() -> argparse.ArgumentParser:
     add("names", nargs="*", metavar="NAME", help="data sets to prepare; see --list")
     add("--out", type=Path, help="output folder: NAME.jsonl, its manifest, its images or tests")
     add("--list", action="store_true", help="show the names, with rows, licence and source")
-    add("--force", action="store_true", help="prepare finished sets again")
+    add("--force", action="store_true", help="prepare sets again that are finished")
     boxed = [name for name, instruction in INSTRUCTIONS.items() if "math" in instruction.verifiers]
-    add("--instruction", choices=boxed, help="one instruction for all mathematics (default: the set's own)")
-    add("--from", dest="copies", metavar="DIR", help="read DIR/OWNER/NAME instead of the hub")
-    revision = "take another commit or branch of a set"
+    add("--instruction", choices=boxed, help="instruction of all mathematics prompts (default: each set's own)")
+    add("--from", dest="copies", metavar="DIR", help="read local copies, DIR/OWNER/NAME, instead of the hub")
+    revision = "take another commit or branch of one set; may be repeated"
     add("--revision", action="append", default=[], metavar="NAME=COMMIT", help=revision)
     counts = "only warn if a source has more or fewer rows than expected"
     add("--accept_row_counts", action="store_true", help=counts)
-    add("--tokenizer", help="model whose tokens are counted: a folder or a name on the hub")
-    add("--max_prompt_tokens", type=int, default=DEFAULTS.max_prompt_tokens, help="with --tokenizer (default: 1024)")
+    add("--tokenizer", help="count tokens with this model's tokenizer: its folder, or its name on the hub")
+    add(
+        "--max_prompt_tokens",
+        type=int,
+        default=DEFAULTS.max_prompt_tokens,
+        help="drop longer prompts; needs --tokenizer (default: 1024)",
+    )
     add = parser.add_argument_group("reasoning_gym_train and reasoning_gym_test").add_argument
-    add("--tasks", nargs="+", default=DEFAULTS.tasks, metavar="TASK[:KEY=VALUE,...]", help=", ".join(TASKS))
+    add("--tasks", nargs="+", default=DEFAULTS.tasks, metavar="TASK[:KEY=VALUE,...]", help=f"of: {', '.join(TASKS)}")
     add("--count", type=int, help="problems in a set (default: 4800 for training, 160 for a test)")
-    add("--seed", type=int, default=DEFAULTS.seed, help="same seed, same problems (default: 0)")
-    add = parser.add_argument_group("check your own files", "The defaults fit prepared files.").add_argument
-    add("--check", nargs="+", metavar="PATH", help="files or folders, as --data.prompt_dataset takes")
+    add("--seed", type=int, default=DEFAULTS.seed, help="draws the problems (default: 0)")
+    add = parser.add_argument_group(
+        "check your own files", "The defaults fit files that this command has prepared."
+    ).add_argument
+    add(
+        "--check",
+        nargs="+",
+        metavar="PATH",
+        help="check these files or folders, as --data.prompt_dataset would read them",
+    )
     add("--json", action="store_true", help="with --check: print one JSON object instead of text")
-    add("--split", default="train", help="--data.prompt_split or --eval.split (default: train)")
+    add("--split", default="train", help="your --data.prompt_split or --eval.split (default: train)")
     add("--data.input_key", dest="input_key", default="prompt", help="default: prompt")
     add("--data.label_key", dest="label_key", default="label", help="default: label")
     add("--data.image_key", dest="image_key", default="images", help="default: images")
-    template = "whether your command has this flag (default: true)"
+    template = "true if your command has this flag (default: true)"
     add(
         "--data.apply_chat_template",
         dest="apply_chat_template",

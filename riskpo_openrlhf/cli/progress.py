@@ -1,8 +1,8 @@
 """Show a training job's progress: `TRAINING 2>&1 | python3 -m riskpo_openrlhf.cli.progress --log FILE`.
 
-Every line goes to the log. A line of ours (`console.py`) whose data name a step moves a bar; off a terminal it is
-printed every 30 s. Our other lines are shown. The exit code is 0 if the job said that it was done, else 1, with the
-last lines of the log.
+Every line goes to the log. Of the lines of this package (`console.py`), one that holds a step moves a progress bar;
+where the output is no terminal, such a line is printed every 30 s. The others are printed unchanged. Exit code 0: the
+job said that it was done; else 1, with the last lines of the log.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def follow(lines: Iterable[str], log: TextIO, out: TextIO, clock: Callable[[], f
 def main(argv: list[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--log", type=Path, required=True, help="file that receives every line")
+    parser.add_argument("--log", type=Path, required=True, help="file to write every line to")
     path = parser.parse_args(argv).log
     path.parent.mkdir(parents=True, exist_ok=True)
     # Ray and tqdm may write bytes that are not UTF-8; a bar's carriage return ends a line too.

@@ -1,4 +1,4 @@
-"""Write one self-contained page on one run: `python3 -m riskpo_openrlhf.cli.report RUN [--out report.html]`.
+"""Write a report of a run on one self-contained page: `python3 -m riskpo_openrlhf.cli.report RUN [--out report.html]`.
 
 A run that has saved its model gets a model card, too: model/README.md.
 """
@@ -15,7 +15,7 @@ from riskpo_openrlhf.evaluation.problems import EvaluationError
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or one with its TensorBoard files")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page to write (default: RUN/report.html)")
     parser.add_argument("--json", action="store_true", help="print the checks as one line of JSON")
     args = parser.parse_args(argv)
     try:

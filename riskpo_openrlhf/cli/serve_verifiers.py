@@ -12,11 +12,15 @@ import sys
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     parser.add_argument("--threads", type=int, default=16, help="responses graded in parallel (default: 16)")
     parser.add_argument("--max_items", type=int, default=1024, help="most responses in a request (default: 1024)")
-    parser.add_argument("--max_megabytes", type=int, default=64, help="largest request (default: 64)")
+    parser.add_argument(
+        "--max_megabytes", type=int, default=64, help="size of the largest request, in MiB (default: 64)"
+    )
     args = parser.parse_args(argv)
     for name in ("threads", "max_items", "max_megabytes"):
         if getattr(args, name) < 1:

@@ -10,7 +10,7 @@ import os
 
 
 def main() -> None:
-    """Supervise a run; or, as the supervisor's child, be it."""
+    """Supervise a run. The supervisor's child, which RISKPO_RECORD marks, is the run itself."""
     if "RISKPO_RECORD" in os.environ:
         from riskpo_openrlhf.integration import launch as role
     else:

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.choices = [*action.choices, *(choice for choice in added if choice not in action.choices)]
     reward = parser._option_string_actions["--reward.remote_url"]
     reward.type = built_in.reward_path
-    reward.help = f"reward file, URLs, or {built_in.NAME} for the built-in verifiers"
+    reward.help = f"reward: a .py file, URLs of services, or {built_in.NAME} for the built-in verifiers"
     for name in _METHOD_FLAGS:
         action = parser._option_string_actions[f"--{name}"]
         by_preset = ", ".join(f"{preset} {flags[name]}" for preset, flags in METHOD_FLAGS.items())
@@ -79,29 +79,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.default = NotGiven(action.default)
     about = "Used with --algo.advantage.estimator riskpo. A knob that is not given has its preset's value."
     add = parser.add_argument_group("RiskPO", about).add_argument
-    method = "the whole method: starting values of every knob below, and of OpenRLHF's flags of the loss"
+    method = "the method: it sets every knob below and OpenRLHF's flags of the loss; flags that are given win"
     add(FLAG_PREFIX + "preset", choices=list(PRESETS), help=f"{method} (default: {DEFAULT_PRESET})")
     for knob in KNOBS:
         kind = _boolean if isinstance(knob.default, bool) else type(knob.default)
         presets = (f", {name}: {values[knob.name]}" for name, values in PRESETS.items() if knob.name in values)
         text = f"{knob.metadata['meaning']}; {bounds_text(knob.metadata)}; default: {knob.default}{''.join(presets)}"
         add(FLAG_PREFIX + knob.name, type=kind, metavar=knob.name.upper(), help=text.replace("%", "%%"))
-    runtime = "cpu: the same job without a GPU, for development and tests"
+    runtime = "cpu: run the same job without a GPU, for development and tests (default: gpu)"
     add("--riskpo.runtime", choices=["gpu", "cpu"], default="gpu", help=runtime)
     at_start = "evaluate once before the first step (synchronous mode)"
     add("--riskpo.eval_at_start", action="store_true", help=at_start)
-    max_steps = "end training after so many steps (rollouts), however many episodes are left; a resumed run counts on"
+    max_steps = "end training after N steps (rollouts), even if episodes are left; steps before a resume count, too"
     add("--riskpo.max_steps", type=int, metavar="N", help=max_steps)
     eval_tokens = "response tokens in evaluations during training (default: --rollout.max_new_tokens)"
     add("--riskpo.eval_max_new_tokens", type=int, metavar="N", help=eval_tokens)
-    reward_timeout = "seconds in which a reward must come, else the response has no verdict; default: %(default)g"
+    reward_timeout = (
+        "seconds to wait for a reward; a response whose reward comes later has no verdict (default: %(default)g)"
+    )
     add("--riskpo.reward_timeout", type=_positive_seconds, default=600.0, metavar="SECONDS", help=reward_timeout)
-    wait = "seconds to wait at the start for GPUs of nodes that are still to join the Ray cluster (default: 0)"
+    wait = "seconds to wait at the start for nodes with GPUs to join the Ray cluster (default: 0)"
     add("--riskpo.wait_for_gpus", type=_seconds, default=0, metavar="SECONDS", help=wait)
-    dry_run = "check everything that needs no GPU, print the final settings and end; json: as one object, last line"
-    stall = "end the run after so many seconds without progress, with stacks of its parts; 0: never (default: 3600)"
+    dry_run = "check all that needs no GPU, print the final settings, and end; json: the last line is one JSON object"
+    stall = "end the run after SECONDS without progress, with stacks of its parts; 0: never (default: 3600)"
     add("--riskpo.stall_timeout", type=float, default=3600.0, metavar="SECONDS", help=stall)
-    restarts = "restart from the last checkpoint after a fault of machines, at most so many times (default: 0)"
+    restarts = "restart from the last checkpoint after a fault of machines, at most N times (default: 0)"
     add("--riskpo.max_restarts", type=int, default=0, metavar="N", help=restarts)
     add("--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", help=dry_run)
 
@@ -217,12 +219,10 @@ def check_combination(config: RiskPOConfig, values: dict, kl_given: bool = False
             "belongs to the whole response; use 1"
         )
     # Whoever gives 0 beside --algo.kl.use_loss, as OpenRLHF's example for images does, knows that there is no KL.
-    kl_flags = ["--algo.kl.use_loss"] if values["algo.kl.use_loss"] and not kl_given else []
-    kl_flags += ["--algo.kl.target"] if values["algo.kl.target"] is not None else []
-    if kl_flags and values["algo.kl.init_coef"] == 0:
+    if values["algo.kl.use_loss"] and not kl_given and values["algo.kl.init_coef"] == 0:
         raise ValueError(
-            f"{kl_flags[0]} has no effect with --algo.kl.init_coef 0, the value of every preset: give a coefficient "
-            "above 0 (OpenRLHF's default without RiskPO is 0.01), or leave it out"
+            "--algo.kl.use_loss has no effect with --algo.kl.init_coef 0, the value of every preset: give a "
+            "coefficient above 0 (OpenRLHF's default without RiskPO is 0.01), or leave it out"
         )
     penalties = [
         f"--{name}"

@@ -13,14 +13,16 @@ from typing import NamedTuple
 
 from riskpo_openrlhf.integration.faults import RunFault
 
-# Class of a Ray actor -> the part of a run that it is.
+# Class of a Ray actor -> the part of a run that it is. Ray may name OpenRLHF's class where ours adds no method.
 PARTS = {
     "RiskPORolloutActor": "vLLM engine", "RolloutRayActor": "vLLM engine",
     "RiskPOPolicyActor": "policy worker", "PolicyModelActor": "policy worker",
     "ReferenceModelActor": "reference worker", "RewardModelActor": "reward worker",
     "CriticModelActor": "critic worker",
     "RiskPOTrainer": "driver", "RiskPOTrainingActor": "training driver", "RiskPOTrainerAsync": "asynchronous launcher",
-    "RiskPOGenerateSamplesActor": "generator", "VLLMLock": "lock of the engines", "_QueueActor": "rollout queue",
+    "PPOTrainer": "driver", "TrainingActor": "training driver", "PPOTrainerAsync": "asynchronous launcher",
+    "RiskPOGenerateSamplesActor": "generator", "GenerateSamplesActor": "generator",
+    "VLLMLock": "lock of the engines", "_QueueActor": "rollout queue",
 }  # fmt: skip
 
 RUN_FAULT, INFRASTRUCTURE, START = "run", "infrastructure", "start"
@@ -60,6 +62,7 @@ _MEMORY = (
     "if the machine ran out of memory (`dmesg | grep -i oom`), use fewer or smaller processes a node; else look above "
     "for the part's own last lines, or for who killed it; --riskpo.max_restarts N goes on from the last checkpoint"
 )
+LOST_CONNECTION = "the connection between two processes of the run was lost, or never came about"
 # The first row that matches counts: exact causes stand before their consequences.
 TABLE = (
     Row(r"No space left on device|\bENOSPC\b|OutOfDiskError|PytorchStreamWriter failed|"
@@ -94,7 +97,7 @@ TABLE = (
         "mend what vLLM names; its lines above are marked with (EngineCore"),
     Row(r"NCCL error|ncclRemoteError|ncclInternalError|Connection closed by peer|Connection reset by peer|"
         r"Watchdog caught collective|Timed out waiting for clients|timed out after \d+ms waiting|clients joined",
-        "the connection between two processes of the run was lost, or never came about",
+        LOST_CONNECTION,
         "look above for the process that ended first; check the network between the nodes (NCCL_DEBUG=INFO)"),
 )  # fmt: skip
 
@@ -102,6 +105,11 @@ _ELSE = "the traceback above shows where; docs/reliability.md and docs/troublesh
 _DIED_IN_START = re.compile(r"error raised in its creation task|creation_task_failure|failed in its start")
 _RUN_FAULT = re.compile(r"^(?:[\w.]+\.)?\w*Fault: (.+)$", re.MULTILINE)
 _ACTOR = re.compile(r"class_name: (\w+)")
+# Errors that the same code with the same flags and data would raise again: a restart would not help.
+_OF_CODE = re.compile(
+    r"(Value|Validation|Type|Key|Index|Attribute|Name|UnboundLocal|Assertion|Import|ModuleNotFound|NotImplemented|"
+    r"ZeroDivision|Unicode\w*)Error\b"
+)
 _LAST = re.compile(r"^(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning))(?:: (.*))?$", re.MULTILINE)
 
 
@@ -124,11 +132,13 @@ def explain_text(text: str, folders: Sequence[str] = ()) -> Fault:
     if known:
         cause = known.cause.format(disks=full_disks(folders), engine=_root(text))
         return Fault(f"{cause} ({name})" if name and name not in cause else cause, known.cure, known.kind)
+    last = last_error(text)
+    kind = RUN_FAULT if _OF_CODE.match(last) else INFRASTRUCTURE
     if _DIED_IN_START.search(text):
-        return Fault(f"a {name or 'part of the run'} failed in its start: {last_error(text)}", _ELSE)
+        return Fault(f"a {name or 'part of the run'} failed in its start: {last}", _ELSE, kind)
     if part and re.search(r"ActorDiedError|ActorUnavailableError|actor died|actor is dead|Worker exit", text):
         return Fault(f"a {name} died{_how(text)}", _MEMORY)
-    return Fault(last_error(text), _ELSE)
+    return Fault(last, _ELSE, kind)
 
 
 def died(code: int) -> Fault:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from riskpo_openrlhf.integration import memory
 from riskpo_openrlhf.integration.check_data import is_local, read_files
@@ -17,6 +18,9 @@ from riskpo_openrlhf.integration.fingerprints import check_resume
 from riskpo_openrlhf.integration.problems import Problem
 from riskpo_openrlhf.integration.try_reward import find_fault
 from riskpo_openrlhf.verifiers import built_in
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 class Checked(NamedTuple):
@@ -30,6 +34,7 @@ class Checked(NamedTuple):
 def check(values: dict, call_reward: bool = False) -> Checked:
     """Check the final flags. `values`: by dotted name. `call_reward`: call the reward function once on a row."""
     data = read_files(values)
+    config = memory.read_config(values["actor.model_name_or_path"] or "")
     sizes = list(size_problems(values, data.rows))
     notes = [] if sizes else list(size_notes(values, data.rows))
     problems = [
@@ -37,14 +42,15 @@ def check(values: dict, call_reward: bool = False) -> Checked:
         *value_problems(values),
         *flag_problems(values),
         *folder_problems(values),
-        *model_problems(values),
+        *model_problems(values, config),
     ]
     problems += [Problem(f"--{found.flag}", f" {found.message}") for found in data.findings]
     problems += reward_problems(values, data.first if call_reward else None)
-    needs, too_much = memory.too_large(values)
+    needs, too_much = memory.too_large(values, config)
     if too_much:
         ranks = values["actor.num_gpus_per_node"]
         problems.append(Problem("--actor.num_gpus_per_node", f" {ranks}: a card {too_much}"))
+    problems += disk_problems(values, needs)
     return Checked(problems, [*notes, *flag_notes(values, data.evaluated)], needs)
 
 
@@ -62,7 +68,9 @@ def flag_problems(values: dict) -> Iterator[Problem]:
         yield Problem("--data.prompt_dataset", " is missing: a prepared file, or a data set's name on the hub")
     if values["algo.kl.target"] and values["algo.kl.init_coef"] <= 0:
         yield Problem(
-            "--algo.kl.target", f" {values['algo.kl.target']:g} adapts --algo.kl.init_coef, which is 0 and stays 0"
+            "--algo.kl.target",
+            f" {values['algo.kl.target']:g} adapts --algo.kl.init_coef, which is 0 (as in every preset) and stays 0: "
+            "give a coefficient above 0, or leave the target out",
         )
     if values["algo.kl.target"] is not None and values["algo.kl.target"] <= 0:
         yield Problem("--algo.kl.target", f" {values['algo.kl.target']:g} divides the KL: above 0, or leave it out")
@@ -110,8 +118,8 @@ def flag_notes(values: dict, evaluated: int | None) -> Iterator[str]:
         )
 
 
-def model_problems(values: dict) -> Iterator[Problem]:
-    """Find a local model that is not there, or too short for its sequences."""
+def model_problems(values: dict, config: PretrainedConfig | None) -> Iterator[Problem]:
+    """Find a local model that is not there, or a policy (`config`) that is too short for its sequences."""
     for flag in ("actor", "reward", "critic"):
         for model in (values[f"{flag}.model_name_or_path"] or "").split(","):
             if model and is_local(model) and not (Path(model) / "config.json").is_file():
@@ -119,8 +127,8 @@ def model_problems(values: dict) -> Iterator[Problem]:
     model = values["actor.model_name_or_path"]
     if not model:
         yield Problem("--actor.model_name_or_path", " is missing: a model's folder or its name on the hub")
-    elif (Path(model) / "config.json").is_file():
-        positions = _positions(model)
+    elif config is not None:
+        positions = _positions(config)
         if positions and values["data.max_len"] > positions:
             yield Problem(
                 "--data.max_len",
@@ -129,17 +137,12 @@ def model_problems(values: dict) -> Iterator[Problem]:
             )
 
 
-def _positions(model: str) -> int | None:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(model).get_text_config()
-    except (OSError, ValueError, KeyError):  # code that is not trusted, another kind of file
-        return None
-    scaled = getattr(config, "rope_scaling", None) or getattr(config, "rope_parameters", None) or {}
+def _positions(config: PretrainedConfig) -> int | None:
+    text = config.get_text_config()
+    scaled = getattr(text, "rope_scaling", None) or getattr(text, "rope_parameters", None) or {}
     # Some engines multiply the positions by the factor: leave the verdict to them.
     stretched = isinstance(scaled, dict) and scaled.get("rope_type", scaled.get("type", "default")) != "default"
-    return None if stretched else getattr(config, "max_position_embeddings", None)
+    return None if stretched else getattr(text, "max_position_embeddings", None)
 
 
 def folder_problems(values: dict) -> Iterator[Problem]:
@@ -153,6 +156,21 @@ def folder_problems(values: dict) -> Iterator[Problem]:
             yield Problem(f"--{flag}", f" {folder}: {there} is a file")
         elif not os.access(there, os.W_OK | os.X_OK):
             yield Problem(f"--{flag}", f" {folder}: this user may not write into {there}")
+
+
+def disk_problems(values: dict, needs: memory.Estimate | None) -> Iterator[Problem]:
+    """Find a disk that is smaller than one checkpoint, as far as this machine sees it."""
+    if not needs or values["ckpt.disable_ds"] or max(values["ckpt.save_steps"], values["eval.steps"]) <= 0:
+        return
+    folder = Path(values["ckpt.path"]).absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    if free < needs.checkpoint:
+        yield Problem(
+            "--ckpt.path",
+            f" {folder} has {free:.3g} GB free, and a checkpoint takes {needs.checkpoint:.3g} GB (computed). Take a "
+            "larger disk, or --ckpt.save_steps -1 and --eval.steps -1 to save none",
+        )
 
 
 def reward_problems(values: dict, row: dict | None) -> Iterator[Problem]:

@@ -16,6 +16,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,6 +167,20 @@ def require_space(folder: Path, tag: str, guess: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise disk_full(folder, tag, f"it needs {_gib(needed)} and {_gib(free)} are free")
+
+
+def convert(checkpoint: Path, universal: Path) -> None:
+    """Make DeepSpeed's universal checkpoint of one: a file of each parameter, which any number of ranks can load."""
+    shutil.rmtree(universal, ignore_errors=True)
+    words = ["--input_folder", checkpoint, "--output_folder", universal, "--num_extract_workers", "1"]
+    tool = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *words, "--num_merge_workers", "1"]
+    done = subprocess.run(tool, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    (universal.parent / "latest_universal").unlink(missing_ok=True)  # this program loads by name
+    if done.returncode:
+        raise RunFault(
+            f"checkpoint {checkpoint} can't be converted for another number of ranks: {done.stdout[-2000:]}",
+            "Resume with as many ranks as wrote it, or mend what DeepSpeed's ds_to_universal says above",
+        )
 
 
 def disk_full(folder: Path, tag: str, detail: str) -> RunFault:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.files import write_json
-from riskpo_openrlhf.integration.causes import INFRASTRUCTURE, Fault, explain
+from riskpo_openrlhf.integration.causes import INFRASTRUCTURE, LOST_CONNECTION, Fault, explain
 from riskpo_openrlhf.integration.watch import Watcher, death
 
 RECORD_VARIABLE = "RISKPO_RECORD"
@@ -46,8 +46,9 @@ def last_words(kind, error, trace) -> None:
     traceback.print_exception(kind, error, trace)
     fault = explain(error, _folders)
     if fault.kind == INFRASTRUCTURE:
-        # A lost connection is often what the survivors of a death see: the death is the cause.
-        fault = death(_folders) or fault
+        # A lost connection is often what the survivors of a death see: the death is the cause. Ray needs longest to
+        # learn of a dead node: five missed health checks, 3 s apart.
+        fault = death(_folders, 20 if fault.cause.startswith(LOST_CONNECTION) else 3) or fault
     time.sleep(LOG_SECONDS)
     fail(fault)
 

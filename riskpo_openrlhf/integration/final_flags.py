@@ -17,9 +17,11 @@ PACKAGES = ("openrlhf", "torch", "ray", "deepspeed", "transformers", "vllm", "vl
 
 
 def flat(args: SimpleNamespace, prefix: str = "") -> dict:
-    """Return OpenRLHF's nested flags by dotted name. Secrets are hidden."""
+    """Return OpenRLHF's nested flags by dotted name. Secrets are hidden; a name with a leading `_` is no flag."""
     values = {}
     for name, value in vars(args).items():
+        if name.startswith("_"):
+            continue
         if isinstance(value, SimpleNamespace):
             values.update(flat(value, f"{prefix}{name}."))
         else:

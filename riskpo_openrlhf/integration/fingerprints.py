@@ -40,8 +40,16 @@ CURE = (
 
 
 def of(args: SimpleNamespace) -> dict[str, dict]:
-    """Return the fingerprints of a run from its final flags (nested): files by content, hub names by name."""
-    values = flat(args)
+    """Return the fingerprints of a run from its final flags (nested): files by content, hub names by name.
+
+    They are computed once and kept in `args`, which the workers get.
+    """
+    if not hasattr(args.riskpo, "_fingerprints"):
+        args.riskpo._fingerprints = _compute(flat(args))
+    return args.riskpo._fingerprints
+
+
+def _compute(values: dict) -> dict[str, dict]:
     reward = values.get("train.agent_func_path") or values["reward.remote_url"]
     return {
         "data": {"data": _data(values["data.prompt_dataset"])},
@@ -56,7 +64,7 @@ def compare(saved: dict | None, args: SimpleNamespace, where: Path) -> list[str]
     """Return a line for everything that differs from the checkpoint `where`. Raises `RunFault` for what may not."""
     if not saved:
         return [f"checkpoint {where} carries no fingerprints: data, model and flags are not compared"]
-    own = getattr(args.riskpo, "fingerprints", None) or of(args)
+    own = of(args)
     lines, refused = [], []
     for name, now, then in _differences(own, saved):
         if name == "openrlhf":
@@ -81,15 +89,22 @@ def check_resume(args: SimpleNamespace) -> None:
     if manifest:
         ranks = args.actor.num_nodes * args.actor.num_gpus_per_node
         if manifest["ranks"] != ranks:
-            raise other_ranks(root / checkpoints.ACTOR / tag, manifest["ranks"], ranks)
+            other_ranks(root / checkpoints.ACTOR / tag, manifest["ranks"], ranks, args.ds.zero_stage)
         compare(manifest["fingerprints"], args, root / checkpoints.ACTOR / tag)
 
 
-def other_ranks(where: Path, then: int, now: int) -> RunFault:
-    """Make the fault of a checkpoint that another number of ranks wrote."""
-    return RunFault(
+def other_ranks(where: Path, then: int, now: int, stage: int) -> str:
+    """Return the line that tells of a checkpoint that another number of ranks wrote.
+
+    Raises `RunFault` unless the ZeRO stage is 3: OpenRLHF leaves out what DeepSpeed needs to convert the others.
+    """
+    if stage == 3:
+        return (
+            f"checkpoint {where} was written by {then} ranks: converted for {now} (DeepSpeed's universal checkpoint)"
+        )
+    raise RunFault(
         f"cannot resume from {where}: {then} ranks wrote it, and this run has {now} "
-        "(--actor.num_nodes x --actor.num_gpus_per_node): DeepSpeed's optimizer state is divided by rank",
+        f"(--actor.num_nodes x --actor.num_gpus_per_node): only --ds.zero_stage 3 can convert, this is {stage}",
         f"Resume with {then} ranks; or start a new run on {now} from the saved model (--actor.model_name_or_path)",
     )
 

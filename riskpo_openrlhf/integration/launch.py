@@ -222,7 +222,7 @@ def get_strategy(args):
     _refuse_or_note([*found.problems, *check_start.resume_problems(args)], found.notes)
     _start_ray()
     write_settings(args)
-    args.riskpo.fingerprints = fingerprints.of(args)
+    fingerprints.of(args)  # the workers get them with `args`
     ending.watch_run(args)
     return get_strategy(args)
 

@@ -11,7 +11,10 @@ For a policy trained by Adam in bf16 under ZeRO-3, with gradient checkpointing (
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 GIB = 2**30
 CONTEXTS = 5.0  # GiB of a card for CUDA contexts, NCCL, and an engine that sleeps: assumed
@@ -57,33 +60,44 @@ class Estimate(NamedTuple):
         )
 
 
-def model_size(name: str) -> ModelSize | None:
-    """Read a model's sizes from its config; None if it is no folder, not in the hub's cache and not of the paper."""
-    if name in KNOWN:
-        return KNOWN[name]
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+def read_config(name: str) -> PretrainedConfig | None:
+    """Read a model's config; None if the model is neither a folder nor in the hub's cache, or needs its own code."""
+    from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name, local_files_only=not Path(name).is_dir())
+        return AutoConfig.from_pretrained(name, local_files_only=not Path(name).is_dir())
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def model_size(config: PretrainedConfig) -> ModelSize | None:
+    """Take a model's sizes from its config; None for an architecture that transformers can't build."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    try:
         text = config.get_text_config()
         kind = AutoModelForCausalLM if text is config else AutoModelForImageTextToText
         with torch.device("meta"):
             model = kind.from_config(config)
         sizes = (text.num_hidden_layers, text.hidden_size, text.intermediate_size, text.vocab_size)
-    except (OSError, ValueError, AttributeError):  # not there, of code that is not trusted, or of another shape
+    except (ValueError, AttributeError):  # no language model, or one without these sizes
         return None
     return ModelSize(sum(parameter.numel() for parameter in model.parameters()), *sizes)
 
 
-def too_large(values: dict) -> tuple[Estimate | None, str]:
+def too_large(values: dict, config: PretrainedConfig | None) -> tuple[Estimate | None, str]:
     """Estimate a job, and say what is wrong if a card of this machine, or of 80 GB, can't hold it.
+
+    Args:
+        values: the final flags by dotted name.
+        config: the policy's, None if it could not be read. The paper's models need none.
 
     Returns:
         The estimate, None without a model's config or with the CPU runtime; and the message, "" if it fits.
     """
-    size = None if values["riskpo.runtime"] == "cpu" else model_size(values["actor.model_name_or_path"] or "")
-    if size is None:
+    size = KNOWN.get(values.get("actor.model_name_or_path")) or (config and model_size(config))
+    if size is None or values["riskpo.runtime"] == "cpu":
         return None, ""
     import torch
 

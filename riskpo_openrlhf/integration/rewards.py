@@ -40,8 +40,7 @@ def _one_number(value) -> float | None:
     try:
         if isinstance(value, (Real, Decimal)):
             return float(value)
-        found = torch.as_tensor(value)
-        return float(found.item()) if found.numel() == 1 and not found.is_complex() else None
+        return float(torch.as_tensor(value).item())
     except (TypeError, ValueError, RuntimeError, OverflowError, AttributeError):
         return None
 

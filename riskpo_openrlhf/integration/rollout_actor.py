@@ -24,7 +24,7 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
     """
 
     async def __init__(self, *args, **kwargs):
-        join("vLLM engine")
+        join("vLLM engine", self._fault)
         if os.environ.get(RUNTIME_VARIABLE) == "cpu":
             kwargs |= whole_prompts(kwargs)
         with tempfile.TemporaryDirectory(prefix="riskpo-") as folder:
@@ -44,6 +44,12 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
         # thousand responses, and every request would wait half a second for it.
         gc.collect()
         gc.freeze()
+
+    def _fault(self) -> str:
+        """Return an error if a process of the engine died: this actor lives on, and the weight sync waits for it."""
+        if not getattr(self, "llm", None) or not self.llm.errored:
+            return ""
+        return f"EngineDeadError: class_name: {type(self).__name__} pid: {os.getpid()}"
 
     def limit_rewards(self, seconds: float) -> None:
         """Set the time limit of one reward, `--riskpo.reward_timeout`."""

@@ -65,7 +65,7 @@ class RiskPOStrategy(DeepspeedStrategy):
             if missing := sorted(set().union(*names) - seen):
                 raise _not_shared(part, f"rank 0 does not see {missing[0]}, which another rank wrote")
             self._write_ckpt_metric(str(writing), metric_value, metric_key=metric_key)
-            checkpoints.seal(writing, dist.get_world_size(), getattr(self.args.riskpo, "fingerprints", None))
+            checkpoints.seal(writing, dist.get_world_size(), fingerprints.of(self.args))
 
         self._on_rank_0(seal)
 
@@ -92,12 +92,32 @@ class RiskPOStrategy(DeepspeedStrategy):
                 raise _not_shared(part, f"rank {rank} can't read checkpoint {tag}: {problem}")
         ranks = (checkpoints.read_manifest(folder) or {}).get("ranks", dist.get_world_size())
         if ranks != dist.get_world_size():
-            raise fingerprints.other_ranks(folder, ranks, dist.get_world_size())
-        path, states = super().load_ckpt(model, load_dir, tag, **options)
+            path, states = self._load_of_other_ranks(model, part, tag, ranks, options)
+        else:
+            path, states = super().load_ckpt(model, load_dir, tag, **options)
         random_file = folder / _random_file(self.get_rank())
         if path is not None and random_file.exists():
             _set_random_state(torch.load(random_file, weights_only=False))
         return path, states
+
+    def _load_of_other_ranks(self, model, part: Path, tag: str, ranks: int, options: dict):
+        """Load a checkpoint that another number of ranks wrote, through DeepSpeed's universal checkpoint."""
+        line = fingerprints.other_ranks(part / tag, ranks, dist.get_world_size(), self.stage)
+        universal = part / f"{WRITING}universal"
+
+        def convert() -> None:
+            say(line)
+            checkpoints.require_space(part, universal.name, BYTES_A_PARAMETER * _parameters(model))
+            checkpoints.convert(part / tag, universal)
+
+        self._on_rank_0(convert)
+        model._config.load_universal_checkpoint = True  # DeepSpeed asks at each load
+        try:
+            return super().load_ckpt(model, str(part), universal.name, **options)
+        finally:
+            model._config.load_universal_checkpoint = False
+            dist.barrier()
+            self._on_rank_0(lambda: shutil.rmtree(universal))
 
     def save_model(self, model, tokenizer, output_dir, **more) -> None:
         """Write a model beside its place and move it there file by file, when all of it is written."""

@@ -8,6 +8,7 @@ Ray ends those when the job's process ends, and vLLM's processes end with their 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -63,7 +64,7 @@ class Supervisor:
         self.argv, self.flags, self.command = list(argv), flags, list(command)
         self.child: subprocess.Popen | None = None
         self.signal: int | None = None
-        self.started = time.time()
+        self.before = {} if flags["ckpt.load_enable"] else self._checkpoints()
         self.restarts, self.tries, self.wait = 0, 0, 0
         self.last: Fault | None = None
         self.libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -149,19 +150,22 @@ class Supervisor:
         self.signal = number
         if self.child is not None and self.child.returncode is None:
             # Not politely: in its main thread Ray would answer SIGTERM with a native stack trace.
-            os.kill(self.child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended; `_wait` has yet to say so
+                os.kill(self.child.pid, signal.SIGKILL)
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while self.signal is None and time.monotonic() < until:
             time.sleep(0.1)
 
+    def _checkpoints(self) -> dict[str, int]:
+        """Return the entries of the folder of checkpoints, and when each was changed by the file system's clock."""
+        folder = Path(self.flags["ckpt.path"]) / "_actor"
+        return {entry.name: entry.stat().st_mtime_ns for entry in folder.iterdir()} if folder.is_dir() else {}
+
     def _has_checkpoint(self) -> bool:
-        """Tell whether this run has a checkpoint. Without `--ckpt.load_enable`, another run's is none of it."""
-        folder, since = Path(self.flags["ckpt.path"]) / "_actor", self.started
-        if self.flags["ckpt.load_enable"]:
-            since = 0
-        return folder.is_dir() and any(entry.stat().st_mtime >= since for entry in folder.iterdir())
+        """Tell whether this run has a checkpoint. Without `--ckpt.load_enable`, one from before is another run's."""
+        return bool(self._checkpoints().items() - self.before.items())
 
     def _resume_flags(self) -> list[str]:
         # The default name of the logs holds the time of the start.

@@ -36,6 +36,7 @@ class _Part:
 
     def __init__(self) -> None:
         self.name = ""
+        self.fault: Callable[[], str] = str
         self.latest = {"what": "start", "count": 0, "step": None}
 
     def beat(self, what: str, step: int | None) -> None:
@@ -45,9 +46,13 @@ class _Part:
         }  # fmt: skip
 
     def run(self, key: str, store: _Store) -> None:
-        written = answered = None
+        written = answered = told = None
         while True:
             try:
+                fault = self.fault()
+                if fault and fault != told:
+                    store.put(f"fault/{key}", {"pid": os.getpid(), "text": fault})
+                    told = fault
                 latest = self.latest
                 if latest is not written:
                     store.put(f"beat/{key}", {"part": self.name, "pid": os.getpid(), **latest})
@@ -92,13 +97,17 @@ class _Store:
 _part = _Part()
 
 
-def join(name: str) -> None:
-    """Make this process a part of the watched run. A second call does nothing."""
+def join(name: str, fault: Callable[[], str] = str) -> None:
+    """Make this process a part of the watched run. A second call does nothing.
+
+    `fault` is asked each second. What it returns tells, in words that `causes.TABLE` knows, that this part can't go on
+    although its process lives.
+    """
     if _part.name:
         return
     import ray
 
-    _part.name = name
+    _part.name, _part.fault = name, fault
     store = _Store()
     # vLLM's processes, which this one starts, end with it: `runtime.end_with_parent`.
     os.environ.setdefault(RUN_VARIABLE, store.job)
@@ -159,7 +168,7 @@ class Watcher:
         failures = 0
         while not self._stopped.wait(SECONDS):
             try:
-                self.look(store.all("beat/"), dead_actors(store.job), lambda: ask_for_stacks(store))
+                self.look(store.all("beat/"), deaths(store), lambda: ask_for_stacks(store))
                 failures = 0
             except Exception as error:  # Ray's head is gone, or busy
                 failures += 1
@@ -220,6 +229,12 @@ def ask_for_stacks(store: _Store) -> dict[str, dict]:
     return store.all("stack/")
 
 
+def deaths(store: _Store) -> list[str]:
+    """Return what is known of each part that died: its actor, as Ray says, or what it can't go on without."""
+    # A dead actor first: a broken connection to it may have ended another part's processes.
+    return dead_actors(store.job) + [fault["text"] for fault in store.all("fault/").values()]
+
+
 def dead_actors(job: str) -> list[str]:
     """Return what Ray says of each actor of this job that died, other than by the run's own will."""
     import ray
@@ -240,15 +255,16 @@ def dead_actors(job: str) -> list[str]:
     return [text for *_, text in sorted(found)]
 
 
-def death(folders=(), seconds: float = 3) -> Fault | None:
-    """Return the cause of the first death of a part, if one died. Ray may take a few seconds to learn of it."""
+def death(folders, seconds: float) -> Fault | None:
+    """Return the cause of the first death of a part, if one is known within `seconds`."""
     import ray
 
     if not ray.is_initialized():
         return None
     until = time.monotonic() + seconds
     try:
-        while not (dead := dead_actors(ray.get_runtime_context().get_job_id())) and time.monotonic() < until:
+        store = _Store()
+        while not (dead := deaths(store)) and time.monotonic() < until:
             time.sleep(SECONDS / 4)
     except Exception:  # Ray's head is gone: what is known already must do
         return None

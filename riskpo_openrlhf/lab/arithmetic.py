@@ -1,7 +1,7 @@
 """Draw arithmetic problems with answers from reasoning-gym, without a download.
 
-A hash of its text puts each expression into one split. So no held-out problem is ever trained on, whatever the seeds
-and counts.
+A hash of the expression's text decides its split. So no held-out problem is ever trained on, with any seeds and
+counts.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def problems(
     """Draw `count` problems of one split, an equal number of each kind, in an order drawn from `seed`.
 
     Args:
-        kinds: what to draw from.
+        kinds: the kinds of problems to draw.
         seed: equal arguments give equal rows on every machine.
         split: `train` or `heldout`. One expression in 4 is held out, for every seed.
-        style: `short` gives `12+34=`, for a model that reads characters; `chat` asks for `12 + 34` in words and wants
-            the number only.
-        unique: draw no expression twice, as an evaluation by prompt needs it.
+        style: `short` gives `12+34=`, for a model that reads characters; `chat` asks for `12 + 34` in a sentence
+            and wants the number only.
+        unique: draw no expression twice. An evaluation needs that, because it counts by prompt.
 
     Returns:
         Rows `{"input": prompt, "answer": answer}`.
@@ -79,7 +79,7 @@ def problems(
 def as_data(rows: Iterable[dict[str, str]], verifier: str | None = "math") -> list[dict[str, str]]:
     """Turn rows of `problems` into rows that OpenRLHF reads.
 
-    A label names the verifier that grades it. With None it is the plain answer, for a reward function of one's own.
+    A label names the verifier that grades it. With None it is the plain answer, for a reward file of your own.
     """
     labels = ((row, write_label(verifier, row["answer"]) if verifier else row["answer"]) for row in rows)
     return [{"input": row["input"], "label": label, "datasource": DATASOURCE} for row, label in labels]

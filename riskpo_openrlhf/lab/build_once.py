@@ -1,4 +1,4 @@
-"""Build a folder once: it is complete or absent, whenever the program is killed."""
+"""Build a folder once. It is complete or absent, even if the program is killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build_once(folder: str | os.PathLike, build: Callable[[Path], None]) -> bool
         try:
             os.rename(temporary, folder)
         except OSError:
-            if not folder.is_dir():  # another process finished the same folder first: its folder is as good
+            if not folder.is_dir():  # else another process has built the same folder meanwhile
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

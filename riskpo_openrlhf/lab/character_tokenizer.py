@@ -1,4 +1,4 @@
-r"""Tokenizers for the small models: one token a byte, plus whole words and special tokens.
+r"""Build tokenizers for the small models: one token for each byte, plus whole words and special tokens.
 
 They are byte-level like Qwen2's, because transformers loads any tokenizer in a Qwen2's folder as a `Qwen2Tokenizer`.
 """
@@ -28,9 +28,9 @@ def build_tokenizer(
     r"""Build a tokenizer.
 
     Args:
-        max_length: tokens that the model takes.
-        characters: the known ones, in the byte-level alphabet; others are dropped. Default: every byte, so that any
-            text comes back.
+        max_length: most tokens of a sequence.
+        characters: the known ones, in the byte-level alphabet; others are dropped. Default: every byte, so that no
+            text is changed.
         words: texts that are one token, such as `\boxed{`.
         chat: add `<user>`, `<assistant>` and `<image>`, and a chat template that uses them.
     """

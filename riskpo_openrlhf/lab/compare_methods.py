@@ -1,11 +1,11 @@
 """Compare methods and settings on small arithmetic: `python3 -m riskpo_openrlhf.lab.compare_methods --suite NAME`.
 
-Trains the same small model by each method, learning rate and seed, one run at a time, on Ray and engines that stay up
-(`lab.train_series`). A method is NAME or NAME,KNOB=VALUE,...: a recipe of recipes/methods with some of RiskPO's knobs
-(`omega=2`) or any other flag (`actor.eps_clip=0.3`) changed. With several rates, all are tried with the first seed;
-each method then runs the other seeds at its best rate. OUT/runs.jsonl holds the finished runs, which are not run
-again: to resume, start the same command. Prints tables in Markdown, with 95 % intervals: every method, and its
-difference from the baseline by seed, at the end and at matched Pass@1.
+Trains the same small model by each method, learning rate and seed, one run at a time. Ray and the engines stay up
+(`lab.train_series`). A method is NAME or NAME,KNOB=VALUE,...: a file of recipes/methods with some of RiskPO's knobs
+(`omega=2`) or any other flag (`actor.eps_clip=0.3`) changed. With several rates, the first seed tries them all; each
+method then runs the other seeds at its best rate. OUT/runs.jsonl holds the finished runs. To resume, start the same
+command: finished runs are skipped. Prints tables in Markdown, with 95 % intervals: every method, and its difference
+from the baseline on the same seeds, at the end and at matched Pass@1.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SAMPLED, EXACT = "eval/arithmetic", "heldout/arithmetic"
 EXACT_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EXACT_PROBLEMS, EXACT_EVERY = 1000, 5  # steps
 ENTROPY_SAMPLES = 4  # responses a problem
-# seconds a step, evaluations included, before a run is finished
+# Seconds a step, with evaluations: the estimate until the first run has finished.
 GUESS = {"mixed": 1.5, "micro": 1.5, "smollm2": 60.0}
 
 
@@ -68,20 +68,23 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0], epilog=__doc__.split("\n\n")[1], allow_abbrev=False
     )
-    parser.add_argument("--suite", choices=SUITES, default="riskpo", help="which methods")
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="other methods than the suite's")
+    parser.add_argument("--suite", choices=SUITES, default="riskpo", help="which methods (default: riskpo)")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="these methods instead of the suite's")
     parser.add_argument("--baseline", help="what the others are compared with (default: the first method)")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rates", nargs="+", default=list(RATES), metavar="LR", help="the same grid for every method")
-    parser.add_argument("--model", choices=tuple(GUESS), default="mixed", help="of recipes/quickstart_cpu.sh")
-    parser.add_argument("--out", type=Path, default=Path("runs/compare"))
-    parser.add_argument("--report", action="store_true", help="only the tables, of what is finished")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, 0 to N-1 (default: 5)")
+    parser.add_argument("--steps", type=int, default=60, help="training steps of a run (default: 60)")
+    rates = f"learning rates, the same for every method (default: {' '.join(RATES)})"
+    parser.add_argument("--rates", nargs="+", default=list(RATES), metavar="LR", help=rates)
+    parser.add_argument(
+        "--model", choices=tuple(GUESS), default="mixed", help="model of recipes/quickstart_cpu.sh (default: mixed)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="output folder (default: runs/compare)")
+    parser.add_argument("--report", action="store_true", help="train nothing; print the tables of the finished runs")
     parser.add_argument(
         "--levels", nargs="+", type=float, default=[], metavar="PASS@1",
         help="match at these values of Pass@1 (default: the highest that both runs of a pair reach)",
     )  # fmt: skip
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the curves too (.png or .svg, makes both)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the curves, as FILE.png and FILE.svg")
     args = parser.parse_args(argv)
     args.methods = list(dict.fromkeys(args.methods or SUITES[args.suite]))
     args.baseline = args.baseline or args.methods[0]

@@ -1,7 +1,7 @@
-"""Keep many runs of several methods in one small file, and compare the methods in tables.
+"""Keep the runs of several methods in one small file, and compare the methods in tables.
 
-A record holds a run's method, learning rate, seed and a few curves. A file of records, one line of JSON each, is small
-enough to be kept with the results, and all tables are computed from it.
+A record holds a run's method, learning rate, seed and a few curves, in one line of JSON. All tables are computed from
+such a file, which is small enough to be published with the results.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from riskpo_openrlhf.analysis.curves import Panel, Series, legend, panel
 from riskpo_openrlhf.analysis.runs import Curve, Run, combine
 from riskpo_openrlhf.lab.paired import at_end, common_level, differences, interval
 
-# Every step of training logs these, with noise: their means between two evaluations are kept.
+# Logged at every training step, with noise. Only their means between two evaluations are kept.
 KEPT_TRAIN = ("entropy", "rollout/response_length_mean", "risk/rvar_lower", "risk/mvar", "signal/prompts_all_wrong",
               "riskpo/q_alpha", "riskpo/q_beta", "actor_grad_norm", "ppo_clip_ratio", "rollout/num_samples",
               "riskpo/advantage_mean")  # fmt: skip
@@ -49,7 +49,7 @@ class Record:
 
 
 def curves_of(run: Run) -> dict[str, list[list[float]]]:
-    """Select the curves to keep: evaluations as they are, those of training as means between two evaluations."""
+    """Select the curves to keep: evaluations unchanged, training metrics as means between two evaluations."""
     kept = {tag: curve for tag, curve in run.scalars.items() if KEPT_EVAL.match(tag)}
     edges = [*max((curve.steps for curve in kept.values()), key=len, default=[]), np.inf]
     for name in KEPT_TRAIN:
@@ -67,7 +67,7 @@ def curves_of(run: Run) -> dict[str, list[list[float]]]:
 
 
 def read_records(file: Path) -> dict[tuple, Record]:
-    """Read records by their keys. Of two with the same key the later one counts. A last line cut off is skipped."""
+    """Read records by their keys. Of two with the same key the later counts. An incomplete last line is skipped."""
     found: dict[tuple, Record] = {}
     lines = file.read_text().splitlines() if file.is_file() else []
     for number, line in enumerate(lines, start=1):
@@ -82,7 +82,7 @@ def read_records(file: Path) -> dict[tuple, Record]:
 
 
 def append_record(file: Path, record: Record) -> None:
-    """Add a line to the file, after removing a last line that was cut off."""
+    """Add a record to the file, after removing an incomplete last line."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "a+b") as out:
         out.seek(0)
@@ -91,7 +91,7 @@ def append_record(file: Path, record: Record) -> None:
 
 
 def best_rate(records: Iterable[Record], tag: str) -> str | None:
-    """Return the learning rate with the highest mean of `tag` at the end, over all its runs."""
+    """Return the learning rate whose runs have the highest mean of `tag` at their ends."""
     finals: dict[str, list[float]] = {}
     for record in records:
         finals.setdefault(record.rate, []).append(at_end(record.run().scalars[tag]))
@@ -111,15 +111,15 @@ def tables(
     match: str,
     levels: Sequence[float] = (),
 ) -> str:
-    """Compare methods in Markdown: at their ends, versus the baseline there, and versus it at matched `match`.
+    """Write Markdown tables: methods at their ends, and versus the baseline at the ends and at equal `match`.
 
     Args:
-        methods: a label and its runs, one a seed, all at one learning rate.
-        columns: a heading and its tag.
+        methods: label -> its runs, one for each seed, all at one learning rate.
+        columns: heading -> tag.
         levels: values of `match` to compare at, one table each, with the seeds in which both runs reach it. Default:
             the highest value that both runs of a pair reach.
 
-    Differences are taken seed by seed; ± is a 95 % interval over seeds (Student's t).
+    Differences are taken between runs of one seed. ± is a 95 % interval over seeds (Student's t).
     """
     runs = {label: {record.seed: record.run() for record in records} for label, records in methods.items()}
     rates = {label: records[0].rate for label, records in methods.items() if records}

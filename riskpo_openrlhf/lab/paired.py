@@ -1,6 +1,6 @@
 """Compare two methods on the same seeds: differences at equal steps and at matched Pass@1, with 95 % intervals.
 
-At equal steps, a method that has learned less looks as if it explored more. At equal Pass@1 the two can be told apart.
+At equal steps, a method that has learned less seems to explore more. A comparison at equal Pass@1 avoids that.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def rising(values: np.ndarray) -> np.ndarray:
-    """Fit the rising curve [m] that is nearest in squares.
+    """Fit the nearest non-decreasing curve [m], by least squares.
 
-    The noise of a learning curve would put its highest value, and the step at which it reaches a level, too early.
+    Noise makes a learning curve reach a level, and its highest value, too early.
     """
     return isotonic_regression(values).x
 
@@ -64,7 +64,7 @@ def at_end(curve: Curve) -> float:
 
 
 def value_at(curve: Curve, step: float) -> float:
-    """Read the curve at a step, interpolated; NaN at no step. Outside its points the curve is level.
+    """Read the curve at a step, interpolated; NaN if the step is NaN. Beyond its ends the curve is constant.
 
     Each value is first averaged with its neighbours, because one value is too noisy.
     """
@@ -85,8 +85,8 @@ def differences(
     """Subtract the second run of each pair (same seed) from the first, for every tag that all runs have.
 
     Args:
-        match: read each run at the step at which this tag has `reached` the level, and add the difference of these
-            steps as `steps`. A pair in which one run never reaches it is left out. Without `match`, read the ends.
+        match: read each run at the step where this tag reaches the level, and return the difference of these steps as
+            `steps`. A pair in which one run never reaches it is left out. Without `match`, read the ends.
         level: for `match`; default: each pair's `common_level`.
     """
     shared = [tag for tag in tags if all(tag in run.scalars for pair in pairs for run in pair)]

@@ -1,6 +1,6 @@
 """Prepare the quickstart's model and problems: `python3 -m riskpo_openrlhf.lab.prepare_quickstart --out DIR`.
 
-Makes DIR/model (a link to a folder that is kept for the next time), DIR/train.jsonl and DIR/heldout.jsonl. Nothing is
+Makes DIR/model (a link to a folder that later calls reuse), DIR/train.jsonl and DIR/heldout.jsonl. Nothing is
 downloaded.
 """
 
@@ -28,13 +28,13 @@ BINS = (0, 0.05, 0.2, 0.4, 0.6, 0.8, 1)
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("--model", choices=CHOICES, default="mixed")
+    parser.add_argument("--model", choices=CHOICES, default="mixed", help="which model (default: mixed)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and the problems")
     parser.add_argument("--train", type=int, default=3600, help="training problems (default: 3600)")
     parser.add_argument("--heldout", type=int, default=160, help="held-out problems (default: 160)")
     parser.add_argument("--seed", type=int, default=0, help="draws the training problems (default: 0)")
     parser.add_argument(
-        "--model_seed", type=int, default=0, help="draws a small model's weights and warm start (default: 0)"
+        "--model_seed", type=int, default=0, help="draws the weights and the warm start of mixed or micro (default: 0)"
     )
     args = parser.parse_args(argv)
     lines_not_bars()

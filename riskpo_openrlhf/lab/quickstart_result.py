@@ -1,4 +1,4 @@
-"""Say what a quickstart's training gained: `python3 -m riskpo_openrlhf.lab.quickstart_result RUN --method NAME`."""
+"""Print what a quickstart's training gained: `python3 -m riskpo_openrlhf.lab.quickstart_result RUN --method NAME`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAG = eval_tag(DATASOURCE, 1)
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--method", required=True, help="file of recipes/methods that the run was trained by")
+    parser.add_argument("--method", required=True, help="the run's method, a file of recipes/methods")
     args = parser.parse_args(argv)
     try:
         print(result(args.run, args.method))
@@ -47,7 +47,7 @@ def result(folder: Path, method: str) -> str:
     ]
     if method == "recommended":
         lines.append(
-            "The method `recommended` is this project's, not the paper's. --method paper trains by the paper's."
+            "The method `recommended` is this project's, not the paper's. --method paper trains by the paper's method."
         )
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
-"""Mix wrong answers into the warm start, so that the model can be right but often is not.
+"""Mix wrong answers into the warm start, so that the model knows the right answer but often gives another.
 
-How often it is right depends on the problem by a rule. Reinforcement learning can find the rule, as it does with a
-language model that has read right and wrong answers of people.
+A rule decides for each problem how often it is right. Reinforcement learning can find the right answers again, as with
+a language model that has read people's right and wrong answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WRONG_BY = (-20, -10, -5, 5, 10, 20)
 
 
 def family(row: dict[str, str]) -> tuple[int, str]:
-    """Return what decides how often an answer is right: the problem's number of terms and its last digit."""
+    """Return a problem's family, which decides how often its answer is right: number of terms and last digit."""
     expression = row["input"].rstrip("=")
     return len(expression.replace("-", "+").split("+")), expression[-1]
 
@@ -33,7 +33,7 @@ def right_rates(families: Sequence, seed: int) -> dict:
 
 
 def with_slips(rows: Sequence[dict[str, str]], seed: int) -> list[dict[str, str]]:
-    """Replace some answers by wrong ones, as often as `right_rates` says.
+    """Replace some answers by wrong ones, so that `right_rates` holds.
 
     Args:
         rows: `input` such as `12+34=`, `answer` a whole number. A wrong answer is off by one of WRONG_BY.

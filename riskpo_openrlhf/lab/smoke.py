@@ -1,8 +1,8 @@
 """Prepare what a recipe's `--smoke` trains: `python3 -m riskpo_openrlhf.lab.smoke --task math --out DIR`.
 
-That is a tiny model and embedded problems in the shape of the recipe's data; nothing is downloaded. Every problem has
-a digit for an answer. The model is warmed up to answer with some digit, in the form that the task's verifier reads. So
-rewards differ from response to response, and code runs in its sandbox.
+It makes a tiny model, and problems in the format of the recipe's data; nothing is downloaded. Every problem's answer
+is a digit. The model is trained to answer with some digit, in the form that the task's verifier reads. So rewards
+differ between responses, and code runs in its sandbox.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, set_seed
 from riskpo_openrlhf.files import write_jsonl
 from riskpo_openrlhf.lab.build_once import build_once
 from riskpo_openrlhf.lab.character_tokenizer import build_tokenizer
+from riskpo_openrlhf.lab.save_model import save_model
 from riskpo_openrlhf.verifiers.labels import write_label
 
 # task -> the data sets of its recipes, and for recipes/paper.sh those of the tables and figures
@@ -52,8 +53,7 @@ def save_smoke(task: str, folder: str | os.PathLike, final: str | os.PathLike | 
         write_jsonl(folder / f"{name}.jsonl", rows)
     model, encode = _vision_language_model() if task == "geometry" else _language_model()
     _warm_up(model, encode, task, rows, folder / "images")
-    model.to(torch.bfloat16).save_pretrained(folder / "model")
-    encode.save_pretrained(folder / "model")
+    save_model(folder / "model", model, encode)
 
 
 def problems(task: str, name: str, seed: int) -> list[dict]:
@@ -146,13 +146,13 @@ def _warm_up(model, encode, task: str, rows: list[dict], pictures: Path) -> None
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description="Prepare the tiny model and the problems of a recipe's --smoke.", allow_abbrev=False
+        description="Prepare the tiny model and the problems of a recipe's --smoke run.", allow_abbrev=False
     )
     parser.add_argument("--task", required=True, choices=SETS, help="of the recipes")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the model and the data; kept if it exists")
+    parser.add_argument("--out", type=Path, required=True, help="folder for model and data; kept if it exists")
     args = parser.parse_args(argv)
     made = build_once(args.out, lambda folder: save_smoke(args.task, folder, args.out))
-    print(f"{'Made' if made else 'There already'}: a tiny model and embedded problems in {args.out}")
+    print(f"{'Made' if made else 'Found'}: a tiny model and problems in {args.out}")
     return 0
 
 

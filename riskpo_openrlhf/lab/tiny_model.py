@@ -1,12 +1,12 @@
-r"""Language models of 0.1 million parameters that two cores can train: characters in, characters out.
+r"""Build language models of 0.1 million parameters, which two CPU cores can train by reinforcement learning.
 
-A model is a Qwen2 in the ordinary Hugging Face format, so OpenRLHF, DeepSpeed and vLLM treat it as any other model. It
-reads `12+34=` and answers `\boxed{46}`. A supervised warm start teaches it to be right now and then, which is where
-reinforcement learning can begin.
+A model is a Qwen2 in the usual Hugging Face format, so OpenRLHF, DeepSpeed and vLLM treat it like any other model. It
+reads characters, such as `12+34=`, and answers `\boxed{46}`. A supervised warm start teaches it to be right sometimes,
+so that reinforcement learning has something to reinforce.
 
     python3 -m riskpo_openrlhf.lab.tiny_model --model mixed --out riskpo_openrlhf/lab/mixed
 
-makes the weights that are shipped beside this file (four minutes on one core).
+makes the weights that are shipped in this folder (four minutes on one core).
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM,
 from riskpo_openrlhf.files import write_json
 from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, Kind, problems
 from riskpo_openrlhf.lab.character_tokenizer import EOS, build_tokenizer
+from riskpo_openrlhf.lab.save_model import save_model
 from riskpo_openrlhf.lab.slips import with_slips
 
 CHARACTERS, WORDS = "0123456789+-*=", (r"\boxed{", "}")
 MAX_LENGTH = 64
-START = "warm_start.json"  # beside the weights: the settings that they were made with
+START = "warm_start.json"  # in the model's folder: the settings of its warm start
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class TinySettings:
 
     Attributes:
         version: raised when the warm start itself changes.
-        hidden_size: per head (`heads`) 32, 64, 80 or more, which vLLM's attention takes on a CPU.
+        hidden_size: divided by `heads` it must be 32, 64, 80 or more, because of vLLM's attention on a CPU.
         steps: batches of right answers.
         slip_steps: batches after those, in which `lab.slips` makes some answers wrong.
-        averaging: d > 0 keeps the running mean of the weights, in which the newest weigh 1 - d. 0 keeps the last ones.
+        averaging: decay of the exponential moving average of the weights that is saved. 0: save the last weights.
     """
 
     version: int = 3
@@ -67,10 +68,10 @@ class TinySettings:
 
 
 MODELS = {
-    # Has learned too little: it is short of arithmetic.
+    # Has learned too little arithmetic.
     "micro": TinySettings(),
-    # Knows more than it shows: it was taught to be right, then with slips. Its weights are averaged, so that a later
-    # gain is not the settling of the warm start.
+    # Knows more than it shows: it was taught right answers, then a mix with wrong ones. Its weights are averaged, so
+    # that a gain in training is not just the warm start's noise settling.
     "mixed": TinySettings(steps=3000, slip_steps=1500, averaging=0.99),
 }
 
@@ -89,7 +90,7 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def boxed(answer: str) -> str:
-    """Write an answer as the models do, and as the `math` verifier reads it."""
+    """Write an answer as the models write it and the `math` verifier reads it."""
     return WORDS[0] + answer + WORDS[1]
 
 
@@ -116,8 +117,8 @@ def build_model(settings: TinySettings, tokenizer: PreTrainedTokenizerFast) -> Q
 def warm_start(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, settings: TinySettings) -> float:
     """Train the model in place on fresh training problems; return the last batch's loss in nats a token.
 
-    Only answer and `<eos>` are in the loss. AdamW; the learning rate is constant after 20 steps, because a model whose
-    rate fell to 0 is first disturbed by reinforcement learning before it gains.
+    The loss covers the answer and `<eos>` only. AdamW's learning rate is constant after 20 steps of warm-up: models
+    whose rate fell to 0 got worse under reinforcement learning (docs/results/quickstart.md).
     """
     steps, right = settings.steps + settings.slip_steps, settings.steps * settings.batch_size
     rows = problems(settings.kinds, steps * settings.batch_size, settings.seed)
@@ -207,8 +208,7 @@ def save_tiny_model(folder: str | os.PathLike, settings: TinySettings) -> None:
     tokenizer = build_tiny_tokenizer()
     model = build_model(settings, tokenizer)
     warm_start(model, tokenizer, settings)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(folder, model, tokenizer)
     write_json(Path(folder) / START, {"digest": settings.digest(), "settings": asdict(settings)})
 
 
@@ -220,7 +220,7 @@ def load(folder: str | os.PathLike) -> tuple[Qwen2ForCausalLM, PreTrainedTokeniz
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Warm-start a small model and save it.", allow_abbrev=False)
-    parser.add_argument("--model", choices=MODELS, required=True)
+    parser.add_argument("--model", choices=MODELS, required=True, help="see docs/comparison.md")
     parser.add_argument("--seed", type=int, default=0, help="draws the weights and the problems (default: 0)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     args = parser.parse_args(argv)

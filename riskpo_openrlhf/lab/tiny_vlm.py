@@ -1,8 +1,8 @@
-"""A vision-language model of half a million random parameters, for running the image path on a CPU.
+"""Build a vision-language model of half a million random parameters, to run recipes with images on a CPU.
 
-It is a ViP-LLaVA: two layers of a CLIP encoder, projected into a Qwen2. The CPU environment has no torchvision, and
-without it transformers' video processors and vLLM's own LLaVA, Qwen and Gemma models can't be imported. ViP-LLaVA has
-no video processor, and vLLM runs transformers' model of it. Every image becomes sixteen tokens.
+It is a ViP-LLaVA: two layers of a CLIP encoder, projected into a Qwen2. The CPU environment has no torchvision.
+Without it, transformers' video processors and vLLM's own LLaVA, Qwen and Gemma models can't be imported. ViP-LLaVA has
+no video processor, and vLLM runs transformers' implementation of it. Every image becomes sixteen tokens.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from riskpo_openrlhf.lab.character_tokenizer import CHAT_TEMPLATE, CHAT_TOKENS, IMAGE, PAD
 
 IMAGE_SIZE, PATCH_SIZE = 56, 14
-_SPREAD = 0.1  # of fresh weights; the usual 0.02 is for wider models, here an image would hardly matter
-_CONSTANT = 5.0  # large beside the other numbers of a fresh hidden state
+_SPREAD = 0.1  # std of the initial weights; with the usual 0.02, an image would hardly change the output
+_CONSTANT = 5.0  # large compared with the other numbers of an initial hidden state
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """Build the processor: it scales an image's middle to a square, and puts one token a patch into the text."""
+    """Build the processor: it crops an image to a square and puts one token for each patch into the text."""
     return LlavaProcessor(
         CLIPImageProcessorPil(
             size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
@@ -83,8 +83,8 @@ def _never_say(model: VipLlavaForConditionalGeneration, tokens: list[int]) -> No
     """Forbid `tokens` in responses, in place.
 
     A response with an image's placeholder ends an OpenRLHF job ("Image features and image tokens do not match"). Real
-    models have learnt not to write it; random weights would, once in a hundred tokens. The head has no bias, so the
-    first number of every hidden state is made a constant, which no layer changes and which the head uses as one.
+    models have learnt not to write it; random weights would, once in a hundred tokens. The head has no bias. So the
+    first number of every hidden state is made a constant that no layer changes, and its weights serve as the bias.
     """
     text, projector = model.model.language_model, model.model.multi_modal_projector.linear_2
     text.embed_tokens.weight[:, 0] = _CONSTANT

@@ -1,11 +1,11 @@
 """Train several runs one after another on the same engines: `python3 -m riskpo_openrlhf.lab.train_series JOBS`.
 
 Starting Ray, vLLM and DeepSpeed takes longer than a short run of a tiny model, so `lab.compare_methods` does it once.
-JOBS holds one line of JSON a run: `{"folder": ..., "flags": [...]}`, with flags of `cli.train`. A run writes
-`folder/train.log` and at its end `folder/finished.json`. The runs may differ in everything but what engines and ranks
-are made of: number and placement, model architecture, lengths, reward function.
+JOBS holds one line of JSON for each run: `{"folder": ..., "flags": [...]}`, with flags of `cli.train`. A run writes
+`folder/train.log` and, at its end, `folder/finished.json`. All runs must agree in what engines and ranks are built
+from: number and placement, model architecture, lengths, reward function.
 
-The exit code is 0 if all runs are done. A run that fails ends the process, with a traceback in its log.
+Exit code 0: all runs are done. A run that fails ends the process, with a traceback in its log.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from riskpo_openrlhf.files import write_json
 from riskpo_openrlhf.integration import launch
 
-# With these, each run would wait for a placement of its own, or make its trainer elsewhere.
+# With these, each run would wait for its own placement, or create its trainer in another process.
 NOT_SHARED = ("--train.colocate_all", "--train.colocate_actor_ref", "--train.async_enable")
 
 
@@ -73,7 +73,7 @@ class _Trainer:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("jobs", type=Path, help="a line of JSON a run: folder, flags")
+    parser.add_argument("jobs", type=Path, help="file with one line of JSON for each run: folder, flags")
     file = parser.parse_args(argv).jobs
     try:
         jobs = [json.loads(line) for line in file.read_text().splitlines()]
@@ -99,14 +99,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _share() -> None:
-    """Replace three names where OpenRLHF's `train()` imports them from, which it does again for each run."""
+    """Replace three names in the modules from which OpenRLHF's `train()` imports them for each run."""
     import openrlhf.trainer.ppo_trainer as ppo_trainer
     import openrlhf.trainer.ray as trainer_ray
     import openrlhf.trainer.ray.launcher as launcher
 
     from riskpo_openrlhf.integration.trainers import RiskPOTrainer
 
-    # Weights, and so the model's path and the seed, come from each run itself. One group of ranks: the policy's.
+    # Each run has its own weights, so model path and seed (`own`) may differ. The policy is the only group of ranks.
     trainer_ray.create_vllm_engines = _Once(trainer_ray.create_vllm_engines, "engines", own=(2, 3))
     launcher.RayActorGroup = _Once(launcher.RayActorGroup, "ranks")
     ppo_trainer.PPOTrainer = _Trainer(RiskPOTrainer)

@@ -14,7 +14,7 @@ class Verdict:
     Attributes:
         correct: the answer is right.
         status: `ok`: an answer was found and compared. `no_answer`: none was found. `unparsable`: the answer can't be
-            read. `timeout`, `error`: no verdict, because the verifier failed; that is not a wrong answer.
+            read. `timeout`, `error`: no verdict, because the verifier failed. The answer does not count as wrong.
         extracted: the answer as it stands in the response, or None. With `timeout` and `error` it may be the reason.
 
     Raises `ValueError` for an unknown status, and for a correct answer whose status is not `ok`.

@@ -9,5 +9,5 @@ PATH = Path(__file__).with_name("reward_func.py")
 
 
 def reward_path(reward: str) -> str:
-    """Return the path of the built-in reward function for its name, and any other value as it is."""
+    """Return the path of the built-in reward function for its name, and any other value unchanged."""
     return str(PATH) if reward == NAME else reward

@@ -1,7 +1,7 @@
 r"""Grade an answer to a geometry problem: like `math`, but decimals may be rounded.
 
-The golds of Geometry3K are integers, roots and fractions such as `4 \sqrt { 7 }`, and decimals that somebody rounded.
-A response may give either form. So the two are compared as far as the decimals go.
+The golds of Geometry3K are integers, roots and fractions such as `4 \sqrt { 7 }`, and rounded decimals. A response
+may give either form. So the two are compared to the places that the decimal has.
 """
 
 from __future__ import annotations

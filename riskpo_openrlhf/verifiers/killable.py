@@ -43,7 +43,7 @@ class WorkerPool:
 
     Args:
         function: `package.module:function`. Arguments and result must be JSON.
-        warm_up: arguments of a first call. The worker counts as started when it has returned.
+        warm_up: arguments of a first call. The worker has started when this call returns.
         size: number of workers.
         seconds: CPU time of one call; a worker that takes more is killed, as is one that takes `WALL` times this by
             the clock.
@@ -81,7 +81,7 @@ class WorkerPool:
             self._places.put(None)
 
     def call(self, *arguments) -> tuple[str, object]:
-        """Call the function once. The call has a time limit; waiting for a free worker has that of `patience`.
+        """Call the function once, within the time limit. Waiting for a free worker is limited by `patience`.
 
         Returns:
             `("ok", result)`; `("timeout", None)`; `("memory", None)` if the call ran out of memory in two workers;
@@ -266,7 +266,7 @@ class _Worker:
         self.forget()
 
     def forget(self) -> None:
-        """Close our ends of the pipes. The process ends when nobody holds them."""
+        """Close our ends of the pipes. The process ends when no process holds them."""
         for file in (self.process.stdin, self.process.stdout, self._errors):
             with contextlib.suppress(OSError):  # closing flushes, and the process may be gone
                 file.close()

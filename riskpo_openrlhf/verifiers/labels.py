@@ -1,7 +1,7 @@
 """The label of a prepared row: which verifier grades it, and the right answer.
 
-OpenRLHF gives a reward function nothing of a row but its label, so the label holds both, as a JSON object. That keeps
-it a string for every reader: a bare `033` would come back from a JSON-lines file as the number 33.
+OpenRLHF passes only the label of a row to a reward function. So the label holds both, as the text of a JSON object.
+Every reader keeps such a text as a string, while a bare `033` would come back from a JSON-lines file as the number 33.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def grade(query: str, prompt: str, label: str) -> dict:
         `verifier/no_answer`, `verifier/unparsable` and `verifier/timeout`.
 
     Raises:
-        ValueError: the label is wrong, or the response can't be told from the prompt.
+        ValueError: the label is wrong, or the prompt is not found in the query.
         RuntimeError: the verifier failed. If that happens too often, the job stops with this message.
     """
     name, gold = read_label(label)

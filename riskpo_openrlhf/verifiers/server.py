@@ -36,12 +36,12 @@ def create_app(threads: int = 16, max_items: int = 1024, max_bytes: int = 64 * 2
 
     `POST /get_reward` takes a `Batch`. It answers `rewards`, `scores` and `extra_logs` as `reward_func.grade` does,
     and `error`, the verifier's message or null. A batch of one, as OpenRLHF sends it, gets numbers; others get lists.
-    A response without a verdict has score NaN, which is no JSON, but Python's readers accept it. `GET /health` grades
-    an easy answer: status 200, or 503 with the reason.
+    A response without a verdict has score NaN. NaN is not standard JSON, but Python's readers accept it. `GET /health`
+    grades an easy answer and gives status 200, or 503 with the reason.
 
     Args:
-        threads: responses graded at once, without those that take longer than `PATIENCE`: slow ones do not hold up
-            easy ones.
+        threads: responses graded at once. One that takes longer than `PATIENCE` no longer counts, so that slow
+            responses do not hold up easy ones.
         max_items: limit of responses in a batch; more get status 413.
         max_bytes: limit of a request's size; more gets status 413, before it is read to the end.
     """

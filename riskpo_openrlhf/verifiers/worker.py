@@ -58,7 +58,7 @@ def main(function: str, seconds: str, wall_seconds: str, megabytes: str) -> None
 
 
 def _resident() -> int:
-    """Return the resident memory in bytes. `getrusage` will not do: its maximum includes the parent's."""
+    """Return the resident memory in bytes. Not from `getrusage`, whose maximum includes the parent's."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 

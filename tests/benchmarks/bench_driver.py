@@ -119,6 +119,7 @@ def samples(responses: int, tokens: int) -> dict:
         of = strategy("riskpo")
         of.args.reward.remote_url = "riskpo"
         of.args.rollout.batch_size = responses // GROUP
+        of.args.algo.dynamic_filtering_enable, of.args.train.agent_func_path = False, None
         of.args.riskpo = SimpleNamespace(max_steps=None, eval_max_new_tokens=None)
         maker = generator(of, None, None, None, [])
         with Measured() as cost:

@@ -214,7 +214,6 @@ WRONG = {
         "--algo.riskpo.credit uniform can't stand beside --algo.riskpo.preset released-dapo",
     ),
     "a KL loss of weight 0": (["--algo.kl.use_loss"], "--algo.kl.use_loss has no effect with --algo.kl.init_coef 0"),
-    "an adaptive KL of weight 0": (["--algo.kl.target", "6"], "--algo.kl.target has no effect with"),
     "evaluation before asynchronous training": (
         ["--riskpo.eval_at_start", "--train.async_enable", "--eval.dataset", "x"],
         "--riskpo.eval_at_start does not work with",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from riskpo_openrlhf.integration import check_start
+from riskpo_openrlhf.integration import check_start, memory
 from riskpo_openrlhf.integration.parser import openrlhf_parser
 from riskpo_openrlhf.integration.placement import gpus_needed
 from riskpo_openrlhf.integration.try_reward import find_fault
@@ -14,10 +14,11 @@ from riskpo_openrlhf.verifiers import built_in
 
 @pytest.fixture
 def values(tmp_path):
-    """`values(**flags)`: OpenRLHF's defaults, a job that has nothing wrong, and changes."""
+    """`values(**flags)`: OpenRLHF's defaults, a job that has nothing wrong, and changes; `{tmp_path}` is filled in."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text(json.dumps({"model_type": "qwen2", "max_position_embeddings": 64}))
     (tmp_path / "train.jsonl").write_text('{"input": "1+1=", "label": "2", "datasource": "sums"}\n' * 24)
+    (tmp_path / "reward.py").write_text(GOOD)
     defaults = vars(openrlhf_parser().parse_args([]))
 
     def make(**flags):
@@ -25,17 +26,20 @@ def values(tmp_path):
             "actor.model_name_or_path": str(tmp_path / "model"), "data.prompt_dataset": str(tmp_path / "train.jsonl"),
             "data.input_key": "input", "data.label_key": "label", "reward.remote_url": [str(built_in.PATH)],
             "algo.kl.init_coef": 0.0, "algo.advantage.estimator": "group_norm", "vllm.num_engines": 1,
-            "actor.num_gpus_per_node": 1, "rollout.batch_size": 12, "rollout.n_samples_per_prompt": 4,
+            "actor.num_gpus_per_node": 1, "ref.num_gpus_per_node": 1, "reward.num_gpus_per_node": 1,
+            "rollout.batch_size": 12, "rollout.n_samples_per_prompt": 4,
             "rollout.micro_batch_size": 8, "train.batch_size": 24, "train.micro_batch_size": 4, "ds.zero_stage": 3,
             "rollout.max_new_tokens": 6, "data.max_len": 48, "ckpt.path": str(tmp_path / "ckpt"),
             "ckpt.output_dir": str(tmp_path / "out"), "riskpo.runtime": "cpu", "rollout.temperature": 1.0,
         }  # fmt: skip
+        flags = json.loads(json.dumps(flags).replace("{tmp_path}", str(tmp_path)))
         return {**defaults, **good, **{name.replace("__", "."): value for name, value in flags.items()}}
 
     return make
 
 
 ADAPTIVE = {"algo__kl__target": 0.1, "algo__kl__init_coef": 0.1}
+GOOD = "def reward_func(queries, prompts, labels):\n    return {'rewards': 1.0 if labels[0] == '2' else 0.0}\n"
 
 
 def found(values) -> list[str]:
@@ -45,6 +49,50 @@ def found(values) -> list[str]:
 def test_a_good_command_has_no_problem_and_no_note(values):
     checked = check_start.check(values(), call_reward=True)
     assert (checked.problems, checked.notes) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"reward__remote_url": ["{tmp_path}/reward.py"]},
+        {"reward__remote_url": ["http://127.0.0.1:1/get_reward", "https://other/get_reward"]},
+        {"reward__remote_url": None, "reward__model_name_or_path": "{tmp_path}/model,{tmp_path}/model"},
+        {"eval__temperature": 0, "eval__dataset": "{tmp_path}/train.jsonl", "eval__n_samples_per_prompt": 1},
+        {"algo__kl__target": 6.0, "algo__kl__init_coef": 0.1},
+        {"actor__model_name_or_path": "nobody/a-model-of-the-hub"},
+    ],
+)
+def test_every_source_of_a_reward_and_what_may_be_left_out_is_taken(flags, values):
+    assert found(values(**flags)) == []
+
+
+def test_a_model_whose_positions_the_engines_may_stretch_is_left_to_them(values, tmp_path):
+    config = {"model_type": "qwen2", "max_position_embeddings": 64}
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    (tmp_path / "model/config.json").write_text(json.dumps({**config, "rope_scaling": scaling}))
+    assert found(values(data__max_len=256)) == []
+
+
+def test_a_job_that_no_card_can_hold_is_refused_with_its_needs(values, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # an 80 GB card is assumed
+    large = values(riskpo__runtime="gpu")  # sizes that the config leaves out are those of 7.7 billion parameters
+    assert any(message.startswith("--actor.num_gpus_per_node 1: a card needs about 1") for message in found(large)), (
+        found(large)
+    )
+    assert check_start.check(large).memory.training > 100 and check_start.check(values()).memory is None
+
+
+def test_a_reward_function_is_called_in_a_dry_run_only(values, tmp_path):
+    (tmp_path / "mine.py").write_text("def reward_func(queries, prompts, labels): raise KeyError(labels[0])\n")
+    mine = values(reward__remote_url=[str(tmp_path / "mine.py")])
+    assert found(mine) == []
+    (problem,) = check_start.check(mine, call_reward=True).problems
+    assert str(problem).startswith("--reward.remote_url") and "KeyError: '2'" in str(problem)
+
+
+def test_a_folder_that_this_user_may_not_write_is_refused(values, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # tests may run as root, who may write anywhere
+    assert [message.split()[0] for message in found(values())] == ["--ckpt.path", "--ckpt.output_dir"]
 
 
 @pytest.mark.parametrize(
@@ -58,12 +106,22 @@ def test_a_good_command_has_no_problem_and_no_note(values):
         ({"data__prompt_dataset": ""}, "--data.prompt_dataset", "is missing"),
         ({"actor__model_name_or_path": "/no/model"}, "--actor.model_name_or_path", "no config.json"),
         ({"data__max_len": 100_000}, "--data.max_len 100000", "the 64 positions"),
-        ({"algo__kl__target": 0.1}, "--algo.kl.target 0.1", "is 0 and stays 0"),
+        ({"algo__kl__target": 0.1}, "--algo.kl.target 0.1", "is 0 (as in every preset) and stays 0"),
         ({**ADAPTIVE, "algo__kl__horizon": 0}, "--algo.kl.horizon 0", "above 0"),
+        ({**ADAPTIVE, "algo__kl__target": 0.0}, "--algo.kl.target 0", "divides the KL"),
+        ({"eval__dataset": "{tmp_path}/train.jsonl", "eval__temperature": 0, "eval__n_samples_per_prompt": 4},
+         "--eval.n_samples_per_prompt 4", "all equal"),
+        ({"data__prompt_dataset": "/no/such.jsonl"}, "--data.prompt_dataset", "/no/such.jsonl"),
+        ({"rollout__top_p": 0}, "--rollout.top_p 0", "(0, 1]"),
+        ({"actor__model_name_or_path": ""}, "--actor.model_name_or_path", "is missing"),
+        ({"critic__model_name_or_path": "/no/model"}, "--critic.model_name_or_path", "no config.json"),
+        ({"reward__model_name_or_path": "{tmp_path}/model,/no/model"}, "--reward.model_name_or_path /no", "no con"),
         ({"rollout__temperature": 0}, "--rollout.temperature 0", "above 0"),
         ({"vllm__num_engines": None}, "--vllm.num_engines", "1 or more"),
         ({"data__max_samples": 0}, "--data.max_samples 0", "1 or more"),
         ({"ckpt__path": "/etc/hostname/here"}, "--ckpt.path", "/etc/hostname is a file"),
+        ({"ckpt__output_dir": "/etc/hostname/here"}, "--ckpt.output_dir", "/etc/hostname is a file"),
+        ({"logger__tensorboard_dir": "/etc/hostname/a"}, "--logger.tensorboard_dir", "/etc/hostname is a file"),
     ],
 )  # fmt: skip
 def test_what_flags_and_files_tell_is_refused_with_the_flag(flags, flag, said, values):
@@ -76,9 +134,12 @@ def test_surprises_are_notes(values, tmp_path):
     notes = check_start.check(values(data__max_samples=24, eval__dataset=str(tmp_path / "eval.jsonl"))).notes
     assert "24 of its 30 rows are used" in notes[0]
     assert "older weights" in check_start.check(values(train__async_enable=True)).notes[0]
-
-
-GOOD = "def reward_func(queries, prompts, labels):\n    return {'rewards': 1.0 if labels[0] == '2' else 0.0}\n"
+    (note,) = check_start.check(values(ckpt__best_metric_key="sums/pass@4")).notes
+    assert "--ckpt.best_metric_key sums/pass@4 has no effect" in note
+    own = check_start.check(values(reward__remote_url=[str(tmp_path / "reward.py")], data__label_key=None))
+    assert own.problems == [] and "gets empty labels" in own.notes[0]
+    (note,) = check_start.check(values(rollout__batch_size=10, train__batch_size=40)).notes
+    assert "16 of its 16 responses fill no --train.batch_size 40" in note
 
 
 @pytest.mark.parametrize(
@@ -90,7 +151,7 @@ GOOD = "def reward_func(queries, prompts, labels):\n    return {'rewards': 1.0 i
         ("reward_func = 3\n", "has no function `reward_func"),
         ("raise SystemExit(3)\n", "exit code 3"),
         ("import os\nos._exit(7)\n", "exit code 7"),
-        ("def reward_func(queries, prompts, labels): return labels[3]\n", "fails on the first row"),
+        ("async def reward_func(queries, prompts, labels): return labels[3]\n", "fails on the first row of the data"),
         ("def reward_func(queries, prompts, labels): return 'yes'\n", "gives no verdict on the first row"),
     ],
 )
@@ -100,18 +161,36 @@ def test_a_bad_reward_file_is_told_before_the_start(text, said, tmp_path):
     assert said in find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2"})
 
 
-def test_a_good_reward_file_passes_whatever_it_prints_and_a_hanging_one_ends(tmp_path):
+def test_a_good_reward_file_passes_whatever_it_prints_and_starts_and_a_hanging_one_ends(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     file = tmp_path / "reward.py"
-    file.write_text("print('hello')\n" + GOOD + "print('{}')\n")
-    assert find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2"}) == ""
+    file.write_text(
+        "import os, threading\nprint('hello')\nassert os.environ['CUDA_VISIBLE_DEVICES'] == ''  # it takes no GPU\n"
+        f"threading.Thread(target=threading.Event().wait).start()\nasync {GOOD}print('{{}}')\n"
+    )
+    assert find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2"}, seconds=60) == ""
     file.write_text("import time\ntime.sleep(600)\n")
     assert "did not load within 3 s" in find_fault(str(file), "reward", seconds=3)
 
 
-def test_an_agent_file_needs_an_executor_of_openrlhfs(tmp_path):
+def test_a_disk_that_is_smaller_than_one_checkpoint_is_refused_if_checkpoints_are_written(values, monkeypatch):
+    needs = memory.Estimate(30.0, 20.0, {}, 0.0, checkpoint=25.0)
+    usage = check_start.shutil.disk_usage
+    monkeypatch.setattr(check_start.shutil, "disk_usage", lambda path: usage(path)._replace(free=24_000_000_000))
+    (problem,) = check_start.disk_problems(values(ckpt__save_steps=5), needs)
+    assert str(problem).startswith("--ckpt.path") and "24 GB free, and a checkpoint takes 25 GB" in str(problem)
+    assert list(check_start.disk_problems(values(eval__steps=5), needs))  # the best one
+    for fits in ({"ckpt__save_steps": -1, "eval__steps": -1}, {"ckpt__save_steps": 5, "ckpt__disable_ds": True}):
+        assert not list(check_start.disk_problems(values(**fits), needs))
+    assert not list(check_start.disk_problems(values(ckpt__save_steps=5), needs._replace(checkpoint=23.0)))
+    assert not list(check_start.disk_problems(values(ckpt__save_steps=5), None))  # no model to estimate by
+
+
+def test_an_agent_file_needs_an_executor_of_openrlhfs(values, tmp_path):
     file = tmp_path / "agent.py"
     file.write_text("class AgentExecutor: pass\n")
-    assert "inherits from openrlhf.utils.agent.AgentExecutorBase" in find_fault(str(file), "agent")
+    (problem,) = found(values(train__agent_func_path=str(file)))
+    assert problem.startswith("--train.agent_func_path") and "openrlhf.utils.agent.AgentExecutorBase" in problem
     file.write_text(
         "from openrlhf.utils.agent import AgentExecutorBase\n"
         "class AgentExecutor(AgentExecutorBase):\n    async def execute(self, *args, **kwargs): ...\n"
@@ -134,6 +213,8 @@ MODELS = {
     [  # the placements of openrlhf.cli.train_ppo_ray.train, by hand
         ({}, 4 + 4 + 4 + 2 + 2),
         ({"train.colocate_actor_ref": True}, 4 + 4 + 2 + 2),
+        ({"train.agent_func_path": "agent.py"}, 4 + 4 + 4 + 2),
+        ({"vllm.tensor_parallel_size": 2}, 4 + 8 + 4 + 2 + 2),
         ({"train.colocate_critic_reward": True}, 4 + 4 + 4 + 2),
         ({"train.colocate_all": True}, 4),
         ({"train.colocate_all": True, "train.async_enable": True}, 4 + 4),

@@ -28,12 +28,22 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "nowhere", "http://127.0.0.1:8265"])
-def test_an_address_at_which_nobody_listens_is_refused_at_once_with_the_address(address, monkeypatch):
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:{port}", "refused"),
+        ("ray://127.0.0.1:{port}", "refused"),
+        ("nowhere", "not HOST:PORT"),
+        ("http://127.0.0.1:8265", "not HOST:PORT"),
+    ],
+)
+def test_an_address_at_which_nobody_listens_is_refused_at_once_with_the_address(address, reason, monkeypatch):
     address = address.format(port=free_port())
     monkeypatch.setenv("RAY_ADDRESS", address)
     start = time.monotonic()
-    with pytest.raises(cluster.ClusterError, match=f"no Ray cluster answers at RAY_ADDRESS={address}.*correct the"):
+    with pytest.raises(
+        cluster.ClusterError, match=f"no Ray cluster answers at RAY_ADDRESS={address} .*{reason}.*correct the"
+    ):
         cluster.start_ray("gpu", 1)
     assert time.monotonic() - start < 30
 
@@ -105,7 +115,8 @@ def test_a_job_that_sets_the_hook_of_the_cpu_runtime_is_told_so(monkeypatch):
     cluster.worker_environment("gpu")
 
 
-def test_workers_on_gpus_get_the_variables_that_openrlhf_gives_them():
+@pytest.mark.parametrize("given", [None, "INFO"])
+def test_workers_on_gpus_get_the_variables_that_openrlhf_gives_them(given, monkeypatch):
     import ast
     import inspect
 
@@ -116,6 +127,7 @@ def test_workers_on_gpus_get_the_variables_that_openrlhf_gives_them():
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.init"
     ]  # fmt: skip
     assert [keyword.arg for keyword in call.keywords] == ["runtime_env"]
+    monkeypatch.setenv("NCCL_DEBUG", given) if given else monkeypatch.delenv("NCCL_DEBUG", raising=False)
     theirs = eval(compile(ast.Expression(call.keywords[0].value), "", "eval"), {"os": os})
     assert theirs == cluster.worker_environment("gpu")
 
@@ -126,14 +138,15 @@ def test_paths_that_are_there_become_absolute_and_names_of_the_hub_stay(tmp_path
     (tmp_path / "model").mkdir()
     values = {
         "actor.model_name_or_path": "model", "data.prompt_dataset": "a.jsonl,OpenRLHF/prompts",
-        "reward.remote_url": "http://host:1/x", "ckpt.path": "./ckpt", "logger.tensorboard_dir": None,
-        "ckpt.output_dir": "/abs", "reward.model_name_or_path": None,
+        "reward.remote_url": "http://host:1/x", "ckpt.path": "./ckpt", "logger.tensorboard_dir": "logs",
+        "ckpt.output_dir": "out", "reward.model_name_or_path": None,
     }  # fmt: skip
     cluster.absolute_paths(values)
     assert values == {
         "actor.model_name_or_path": f"{tmp_path}/model", "ckpt.path": f"{tmp_path}/ckpt",
         "data.prompt_dataset": f"{tmp_path}/a.jsonl,OpenRLHF/prompts", "reward.remote_url": "http://host:1/x",
-        "logger.tensorboard_dir": None, "ckpt.output_dir": "/abs", "reward.model_name_or_path": None,
+        "logger.tensorboard_dir": f"{tmp_path}/logs", "ckpt.output_dir": f"{tmp_path}/out",
+        "reward.model_name_or_path": None,
     }  # fmt: skip
     assert cluster.paths_read(values) == [f"{tmp_path}/model", f"{tmp_path}/a.jsonl"]
 
@@ -155,15 +168,16 @@ def test_a_port_that_is_chosen_is_given_to_nobody_else_and_a_rendezvous_can_bind
 
 
 def test_a_lock_that_a_killed_job_left_is_removed_and_one_that_is_held_stays(tmp_path, capsys):
-    for name in ("held", "left"):
+    for name in ("held", "left", "left/deeper"):
         (tmp_path / name).mkdir()
     descriptor = os.open(tmp_path / "held/lock", os.O_CREAT | os.O_EXCL)  # as torch's FileBaton does
     (tmp_path / "left/lock").touch()
+    (tmp_path / "left/deeper/lock").touch()
     try:
         extensions.remove_stale_locks(tmp_path)
     finally:
         os.close(descriptor)
-    assert (tmp_path / "held/lock").exists() and not (tmp_path / "left/lock").exists()
+    assert [str(lock.relative_to(tmp_path)) for lock in tmp_path.rglob("lock")] == ["held/lock"]
     assert str(tmp_path / "left/lock") in capsys.readouterr().out
 
 

@@ -1,6 +1,7 @@
 """The seams in OpenRLHF that the plugin relies on."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import distributions
@@ -187,12 +188,17 @@ def train(*flags, path=""):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
-def test_the_benchmark_of_the_experience_maker_runs(tmp_path):
-    script = Path(__file__).parents[1] / "benchmarks/bench_experience_maker.py"
-    command = [sys.executable, str(script), "--responses", "200", "--repeats", "1"]
+@pytest.mark.system  # ten seconds each
+@pytest.mark.parametrize(
+    ("script", "flags", "row"),
+    [("bench_experience_maker", ["--responses", "200", "--repeats", "1"], r"^.* x$"),
+     ("bench_driver", ["--sizes", "200", "400"], r"^\| [24]00 \| 16 .*\|$")],
+)  # fmt: skip
+def test_a_benchmark_of_the_driver_runs(script, flags, row, tmp_path):
+    command = [sys.executable, Path(__file__).parents[1] / f"benchmarks/{script}.py", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len([line for line in done.stdout.splitlines() if line.rstrip().endswith(" x")]) == 2
+    assert len([line for line in done.stdout.splitlines() if re.match(row, line.rstrip())]) == 2
 
 
 def test_a_missing_module_is_named(monkeypatch):
@@ -201,6 +207,7 @@ def test_a_missing_module_is_named(monkeypatch):
         contract.check()
 
 
+@pytest.mark.system  # half a minute
 def test_openrlhfs_own_test_suite_passes_with_our_classes_installed(tmp_path):
     # Its wheel ships the suite as a top-level package called `tests`, beside the package itself.
     suite = Path(find_spec("openrlhf").submodule_search_locations[0]).parent / "tests"

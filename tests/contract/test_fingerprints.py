@@ -10,6 +10,7 @@ from riskpo_openrlhf.integration import checkpoints, fingerprints, launch
 from riskpo_openrlhf.integration.checkpoints import ACTOR, WRITING
 from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.parser import openrlhf_parser
+from riskpo_openrlhf.tables import to_json
 
 
 @pytest.fixture
@@ -32,20 +33,35 @@ def flags(files, *more):
 
 
 def saved(args) -> dict:
-    return json.loads(json.dumps(fingerprints.of(args)))  # as the manifest gives it back
+    return json.loads(to_json(fingerprints.of(args)))  # as the manifest gives it back
 
 
 def test_the_same_run_resumes_without_a_word_also_from_another_folder(files, tmp_path):
-    before = saved(flags(files))
+    before = saved(flags(files, "--actor.max_norm", "inf"))
+    del before["flags"]["actor.adam.eps"]  # as if an earlier release had no such flag
     for name, path in files.items():
         files[name] = path.rename(path.with_name(f"moved{path.suffix}"[:9] + name + path.suffix))
-    moved = flags(files, "--ckpt.path", tmp_path / "elsewhere", "--eval.steps", 5, "--ckpt.load_enable")
+    moved = flags(files, "--actor.max_norm", "inf", "--ckpt.path", tmp_path / "elsewhere", "--eval.steps", 5,
+                  "--ckpt.load_enable")  # fmt: skip
     assert fingerprints.compare(before, moved, Path("there")) == []
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_a_checkpoint_without_fingerprints_is_taken_and_the_missing_comparison_is_told(nothing, files):
+    (line,) = fingerprints.compare(nothing, flags(files), Path("there"))
+    assert "there carries no fingerprints" in line
+
+
+def test_a_start_reads_its_files_once(files):
+    args = flags(files)
+    before = fingerprints.of(args)
+    files["data"].unlink()
+    assert fingerprints.of(args) is before
 
 
 REFUSED_CHANGES = [
     ("--data.max_samples", "7"), ("--data.prompt_split", "test"), ("--ds.zero_stage", "3"),
-    ("--ds.param_dtype", "fp16"), ("--ds.lora.rank", "4"), ("--actor.optim", "muon"),
+    ("--ds.param_dtype", "fp16"), ("--ds.lora.rank", "4"), ("--actor.optim", "muon"), ("--data.prompt_probs", "1.0"),
 ]  # fmt: skip
 
 
@@ -56,11 +72,18 @@ def test_a_flag_that_makes_the_state_meaningless_is_refused_with_both_values_and
         fingerprints.compare(before, flags(files, flag, value), Path("there"))
 
 
-@pytest.mark.parametrize("part", ["data", "model"])
-def test_other_content_of_data_or_model_is_refused(files, part):
+@pytest.mark.parametrize(
+    ("part", "file"),
+    [("data", "train.jsonl"), ("data", "second.jsonl"), ("data", "folder/deep/train.jsonl"),
+     ("model", "model/config.json"), ("model", "model/tokenizer.json"), ("model", "model/tokenizer_config.json")],
+)  # fmt: skip
+def test_other_content_of_data_or_model_is_refused(files, part, file, tmp_path):
+    (tmp_path / "folder/deep").mkdir(parents=True)
+    files["data"] = f"{files['data']},{tmp_path / 'second.jsonl'},{tmp_path / 'folder'}"
+    file = tmp_path / file
+    file.write_text("before")
     before = saved(flags(files))
-    file = files["data"] if part == "data" else files["model"] / "config.json"
-    file.write_text(file.read_text() + " ")
+    file.write_text("after")
     with pytest.raises(RunFault, match=f"{fingerprints.CONTENTS[part]} has other content"):
         fingerprints.compare(before, flags(files), Path("there"))
 
@@ -93,10 +116,15 @@ def test_flags_and_files_alone_tell_a_resume_that_makes_no_sense(files, tmp_path
     checkpoints.seal(folder, 2, fingerprints.of(args))
     checkpoints.finish(tmp_path / "checkpoints", False, 1, 1.0)
     fingerprints.check_resume(args)
-    with pytest.raises(RunFault, match="2 ranks wrote it, and this run has 4"):
-        fingerprints.check_resume(flags(files, "--ckpt.path", args.ckpt.path, "--ckpt.load_enable",
-                                        "--actor.num_nodes", 2))  # fmt: skip
+    four = flags(files, "--ckpt.path", args.ckpt.path, "--ckpt.load_enable", "--actor.num_nodes", 2)
+    with pytest.raises(RunFault, match="2 ranks wrote it, and this run has 4.*this is 2"):
+        fingerprints.check_resume(four)
+    four.ds.zero_stage = 3  # whose checkpoints are converted; but another stage is another optimizer
+    with pytest.raises(RunFault, match="--ds.zero_stage 3 .checkpoint 2."):
+        fingerprints.check_resume(four)
     files["data"].write_text("")
+    resumed = ("--ckpt.path", args.ckpt.path, "--ckpt.load_enable")
     with pytest.raises(RunFault, match="--data.prompt_dataset has other content"):
-        fingerprints.check_resume(flags(files, "--ckpt.path", args.ckpt.path, "--ckpt.load_enable"))
+        fingerprints.check_resume(flags(files, *resumed))
     fingerprints.check_resume(flags(files, "--ckpt.path", args.ckpt.path))  # a new run
+    fingerprints.check_resume(flags(files, *resumed, "--ds.use_universal_ckpt"))

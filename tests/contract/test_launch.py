@@ -155,6 +155,7 @@ def names_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("estimator", ["riskpo", "rloo"])
+@pytest.mark.system  # on Ray
 def test_openrlhfs_driver_makes_our_experience_maker_from_its_own_arguments(names_kept, estimator):
     from openrlhf.trainer.ppo_trainer import BasePPOTrainer
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from riskpo_openrlhf.integration.memory import CARD, CONTEXTS, KNOWN, estimate, model_size, too_large
+from riskpo_openrlhf.integration.memory import CARD, CONTEXTS, KNOWN, estimate, model_size, read_config, too_large
 
 QWEN_1_5B = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"]
 QWEN_VL_3B = KNOWN["Qwen/Qwen2.5-VL-3B-Instruct"]
@@ -65,16 +65,17 @@ def qwen(tmp_path, monkeypatch):
 
 
 def test_sizes_come_from_the_config_alone_and_a_model_that_is_not_there_is_not_estimated(qwen):
-    assert model_size(qwen) == QWEN_1_5B == model_size("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B")
-    assert model_size("nobody/has-this-model") is None
-    assert too_large({**FLAGS, "actor.model_name_or_path": "nobody/has-this-model"}) == (None, "")
-    assert too_large({**FLAGS, "actor.model_name_or_path": qwen, "riskpo.runtime": "cpu"}) == (None, "")
+    assert model_size(read_config(qwen)) == QWEN_1_5B
+    name = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"  # of the paper: known without its config
+    assert too_large({**FLAGS, "actor.model_name_or_path": name}, None) == too_large(FLAGS, read_config(qwen))
+    assert read_config("nobody/has-this-model") is None
+    assert too_large(FLAGS, None) == (None, "")
+    assert too_large({**FLAGS, "riskpo.runtime": "cpu"}, read_config(qwen)) == (None, "")
 
 
 def test_what_no_card_can_hold_is_refused_with_what_to_change(qwen):
-    fits = {**FLAGS, "actor.model_name_or_path": qwen}
-    needs, message = too_large(fits)
+    needs, message = too_large(FLAGS, read_config(qwen))
     assert message == "" and needs.training < CARD
-    needs, message = too_large({**fits, "train.max_tokens_per_gpu": 32_768})
+    needs, message = too_large({**FLAGS, "train.max_tokens_per_gpu": 32_768}, read_config(qwen))
     assert needs.training > CARD
     assert "has 79.6 GiB: take a smaller --train.max_tokens_per_gpu" in message

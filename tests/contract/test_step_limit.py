@@ -11,6 +11,7 @@ from riskpo_openrlhf.config import RiskPOConfig
 from riskpo_openrlhf.integration import trainers
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.samples import RiskPOSamplesGenerator
+from riskpo_openrlhf.integration.step_limit import StepLimit, total_steps
 
 EPISODE = 3  # rollouts
 
@@ -127,12 +128,21 @@ def test_a_resumed_run_counts_on(run, make_generator, driver_parts, monkeypatch)
 
 
 def test_the_number_of_steps_that_is_shown_is_the_smaller_one_and_too_few_episodes_are_told(capsys):
-    from riskpo_openrlhf.integration.step_limit import total_steps
-
-    assert total_steps(make_args(), 3) == 12 and total_steps(make_args(5), 3) == 5
+    assert [total_steps(make_args(limit), 3) for limit in (None, 5, 12)] == [12, 5, 12]
     assert "note" not in capsys.readouterr().out
     assert total_steps(make_args(20), 3) == 12
     assert "12 steps in 4 episodes, fewer than --riskpo.max_steps 20" in capsys.readouterr().out
+    args = make_args()
+    args.rollout.batch_size = 2
+    assert total_steps(args, 3) == 8  # the second step of an episode has one prompt
+    args.algo.dynamic_filtering_enable = True
+    assert total_steps(args, 3) is None
+
+
+def test_the_end_of_the_steps_is_told_once(capsys):
+    limit = StepLimit(2)
+    assert [limit.reached() for limit.steps in (1, 2, 2)] == [False, True, True]
+    assert capsys.readouterr().out.count("--riskpo.max_steps 2 is reached") == 1
 
 
 def test_evaluations_take_their_own_length_and_training_keeps_its_own(make_generator, monkeypatch):

@@ -143,7 +143,7 @@ def policy_worker(checks: Checks, device: str, stage: int, fp32_sums: bool) -> N
         **numbers,
     )
     if device == "cuda" and dynamic:
-        size, values = memory.model_size(str(folder)), flat(args)
+        size, values = memory.model_size(memory.read_config(str(folder))), flat(args)
         expected = memory.estimate(values, size).training - memory.CONTEXTS
         peak = torch.cuda.max_memory_allocated() / memory.GIB
         checks.add(
@@ -170,6 +170,7 @@ def model(folder: Path, device: str) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from riskpo_openrlhf.lab.character_tokenizer import build_tokenizer
+    from riskpo_openrlhf.lab.save_model import save_model
 
     large = device == "cuda"
     tokenizer = build_tokenizer(4096)
@@ -186,8 +187,7 @@ def model(folder: Path, device: str) -> None:
         **dict(zip(names, sizes, strict=True)), tie_word_embeddings=False, max_position_embeddings=32_768,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
     )  # fmt: skip
-    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(folder, Qwen2ForCausalLM(config), tokenizer)
 
 
 def final_flags(folder: Path, device: str, flags: list):

@@ -26,6 +26,17 @@ class RiskPOPolicyActor:
     async def nothing(self):
         pass
 
+    def lose_the_engine(self):
+        time.sleep(2)
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1234")
+
+@ray.remote(num_cpus=0)
+class Engine:  # its actor lives on
+    def __init__(self):
+        watch.join("vLLM engine", lambda: "EngineDeadError: class_name: RiskPORolloutActor pid: 5")
+    def wait(self):
+        pass
+
 @ray.remote(num_cpus=0)
 class RiskPORolloutActor:
     def __init__(self):
@@ -47,6 +58,9 @@ if sys.argv[1] == "killed":  # while the run waits for another part, as in async
 elif sys.argv[1] == "start":
     engine = RiskPORolloutActor.remote()
     ray.get(first.hang_here.remote())
+elif sys.argv[1] == "inside":
+    engine = Engine.remote()
+    ray.get([engine.wait.remote(), first.lose_the_engine.remote()])
 elif sys.argv[1] == "raised":
     os.kill(pids[1], signal.SIGKILL)
     ray.get(second.hang_here.remote())
@@ -93,6 +107,11 @@ def test_a_part_that_fails_in_its_start_ends_the_run_with_its_own_error_last(tmp
 def test_a_death_that_ray_raises_is_told_in_the_same_words(tmp_path):
     lines = run(tmp_path, "raised", 120)
     assert lines[-2].startswith("[riskpo] failed: a policy worker died") and lines[-1].startswith("[riskpo] cure: ")
+
+
+def test_an_engines_own_process_that_dies_is_the_cause_and_not_the_connection_that_broke_with_it(tmp_path):
+    lines = run(tmp_path, "inside", 120)
+    assert lines[-2] == "[riskpo] failed: a process of a vLLM engine died" and "oom" in lines[-1]
 
 
 def test_a_run_that_stands_still_ends_with_the_stack_of_each_part(tmp_path):

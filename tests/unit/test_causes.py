@@ -117,6 +117,13 @@ def test_a_run_fault_in_an_actors_start_is_no_fault_of_machines():
     assert (found.cause, found.kind) == ("No data. Name a file.", RUN_FAULT)
 
 
-@pytest.mark.parametrize("error", [KeyError("episode"), AssertionError(), RuntimeError("")])
-def test_an_unknown_error_is_given_as_it_is(error):
-    assert type(error).__name__ in explain(error).cause
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(KeyError("episode"), RUN_FAULT), (AssertionError(), RUN_FAULT), (TypeError("None"), RUN_FAULT),
+     (RuntimeError(""), causes.INFRASTRUCTURE), (OSError(5, "Input/output error"), causes.INFRASTRUCTURE),
+     (ConnectionResetError(), causes.INFRASTRUCTURE)],
+)  # fmt: skip
+def test_an_unknown_error_is_given_as_it_is_and_is_restarted_unless_the_code_would_raise_it_again(error, kind):
+    for each in (error, raised(error)):
+        found = explain(each)
+        assert type(error).__name__ in found.cause and found.kind == kind

@@ -293,11 +293,12 @@ def test_every_rollout_s_worth_of_dropped_groups_in_a_row_is_told(capsys):
 
 
 def test_a_best_metric_may_have_tensorboards_prefix_and_an_unknown_one_is_told_with_those_that_exist():
-    metrics = {"aime/pass@4": 0.5, "eval_aime_pass1": 0.2, "eval/odd": 1.0}
+    metrics = {"aime/pass@4": 0.5, "eval_aime_pass1": 0.2, "eval/odd": 1.0, "odd": 0.0}
     assert without_eval_prefix("eval/aime/pass@4", metrics) == "aime/pass@4"
     assert without_eval_prefix("eval/eval_aime_pass1", metrics) == "eval_aime_pass1"
     assert without_eval_prefix("eval/odd", metrics) == "eval/odd"
+    assert without_eval_prefix("eval/aime/pass@8", metrics) == "eval/aime/pass@8"
     for known in ("", None, "none", *metrics, "eval/aime/pass@4"):
         require_known_metric(known, metrics)
-    with pytest.raises(RunFault, match=r"key aime/pass@8 is none .*: aime/pass@4, eval/odd, eval_aime_pass1"):
+    with pytest.raises(RunFault, match=r"key aime/pass@8 is none .*: aime/pass@4, eval/odd, eval_aime_pass1, odd"):
         require_known_metric("aime/pass@8", metrics)

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from riskpo_openrlhf.integration.causes import INFRASTRUCTURE, RUN_FAULT, START
+from riskpo_openrlhf.integration.supervise import Supervisor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
 
@@ -183,6 +184,14 @@ def test_a_signal_while_a_restart_waits_ends_the_run(run):
         time.sleep(0.05)
     job.process.send_signal(signal.SIGTERM)
     assert job.end()[-1] == "[riskpo] SIGTERM: ended" and job.code == 143
+
+
+def test_a_signal_to_a_job_that_has_just_ended_raises_nothing():
+    supervisor = Supervisor([], {"ckpt.load_enable": True})
+    supervisor.child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitpid(supervisor.child.pid, 0)  # as `_wait` does, before it notes the exit code
+    supervisor._on_signal(signal.SIGTERM, None)
+    assert supervisor.signal == signal.SIGTERM
 
 
 PARENT = """

@@ -1,12 +1,12 @@
 """Grade a response that holds a Python program: run it on every test in a sandbox. All tests must pass.
 
-The way of a program, one file a step (docs/sandbox.md says what is covered):
+What happens to a program, one file for each step (docs/sandbox.md says what the sandbox covers):
 
     extract.py      find the program in the response: the last block that is Python
     testcases.py    read the test set that the label names
     run_tests.py    run the program on the tests, in order, until one fails
-    sandbox.py      keep the program from everything but its input and output; guest.py is the part inside, boxes.py
-                    lends sandboxes to one program after the other
+    sandbox.py      isolate the program, so that it reaches its input and output only; guest.py runs inside, and
+                    boxes.py lets several programs use one sandbox in turn
     outputs.py      compare an output with the expected one
 """
 

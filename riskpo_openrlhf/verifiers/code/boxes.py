@@ -1,8 +1,8 @@
-"""Start sandboxes from `guest.py`, lend them to one program after the other, and end them.
+"""Start sandboxes from `guest.py`, reuse them for one program after another, and end them.
 
-A sandbox goes to another program only if its supervisor says after every run that no trace can be left (`guest.py`,
-`Supervisor`): the program ended by itself, and its folder was never changed. Any other sandbox is ended with its
-program. Of one program's runs, and of two programs, no two run at once in a sandbox.
+A sandbox is reused only if its supervisor reports after every run that no trace can be left (`guest.py`,
+`Supervisor`): the program ended by itself, and its folder was never changed. Any other sandbox ends with its program.
+A sandbox runs one program at a time, and one run of it at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SandboxError(RuntimeError):
 
 
 class Box:
-    """A sandbox without a program, or with one after the other. `clean`: none of them can have left a trace."""
+    """A sandbox that runs one program after another. `clean`: none of them can have left a trace."""
 
     def __init__(self, config: dict):
         self.config, self.clean = config, config["isolated"]
@@ -73,7 +73,7 @@ class Box:
             return True
 
     def close(self) -> None:
-        """Let go of the sandbox, which ends everything in it, and wait until all is gone."""
+        """End everything in the sandbox, and wait until it is gone."""
         with contextlib.suppress(OSError), self.control:
             self.control.shutdown(socket.SHUT_WR)
             self.control.settimeout(GRACE_SECONDS)
@@ -123,7 +123,7 @@ class _Zygote:
         return os.pread(self._errors, 4096, max(0, size - 4096)).decode(errors="replace").strip()
 
     def forget(self) -> None:
-        """Close our ends. The zygote, and every sandbox of it, ends when nobody holds them."""
+        """Close our ends of the sockets. The zygote and its sandboxes end when no process holds them."""
         if self._process:
             self._host.close()
             os.close(self._errors)
@@ -159,7 +159,7 @@ atexit.register(_close_all)
 
 @contextlib.contextmanager
 def lend_box(config: dict):
-    """Lend a sandbox of these settings: one that only clean programs had, or a new one."""
+    """Lend a sandbox of these settings: one that only clean programs have used, or a new one."""
     while _idle:
         box = _idle.pop()
         if box.config == config and not box.ended():
@@ -180,7 +180,7 @@ def lend_box(config: dict):
 
 @contextlib.contextmanager
 def in_memory(name: str, content: bytes = b""):
-    """Make a file in memory, of which only its users know."""
+    """Make a file in memory, which has no path."""
     file = os.memfd_create(name)
     try:
         fill(file, content)
@@ -190,7 +190,7 @@ def in_memory(name: str, content: bytes = b""):
 
 
 def fill(file: int, content: bytes) -> None:
-    """Make this the content of a file, and its start the place to read and write."""
+    """Replace the content of a file, and go to its start."""
     os.ftruncate(file, 0)
     os.lseek(file, 0, os.SEEK_SET)
     while content:

@@ -20,9 +20,9 @@ _LITERAL = (
 def extract_programs(response: str) -> list[str]:
     """Return the texts that may be the program, the likeliest first: the first that is Python is the program.
 
-    Blocks count after the last `</think>`. If blocks say that they are Python, the last of these; else the blocks
-    without a language, the last first, because an output may follow the program. A fence within a string or a comment
-    does not end a block of Python, unless the block would be no Python otherwise.
+    Only blocks after the last `</think>` count. If any is marked as Python, the last of these is taken. Otherwise the
+    blocks without a language are, the last first, because an output may follow the program. A fence within a string
+    or a comment does not end a block of Python, unless the block would be no Python otherwise.
     """
     answer = after_thinking(response)
     if answer is None:

@@ -1,4 +1,4 @@
-"""Compare what a program gave with what a test expects: by LiveCodeBench's rules, and with tolerance where it belongs.
+"""Compare what a program gave with what a test expects: by LiveCodeBench's rules, or within a tolerance.
 
 Whether real numbers may differ is a property of the problem. `tolerance_of` takes it from the test set: from its field
 `tolerance`, or from the numbers that it shows.

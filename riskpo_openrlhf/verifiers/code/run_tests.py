@@ -32,7 +32,7 @@ def run_tests(program: str, tests: dict, seconds: float, must_do: bool = False) 
         program: Python source.
         tests: a test set that `testcases.check_tests` accepts.
         seconds: for all tests together; a program that has not passed them by then is wrong.
-        must_do: a program that does nothing is no program.
+        must_do: a program that does nothing counts as no program.
 
     Raises:
         SandboxError, OSError: the sandbox fails.

@@ -1,4 +1,4 @@
-"""Run untrusted Python programs on Linux, and keep them from everything but their input and output.
+"""Run untrusted Python programs on Linux, isolated: they reach their input and output only.
 
 Covered, in two layers. Linux namespaces: no files of the host but system libraries and Python's own, no network, no
 other processes, no privileges. In each process: a system call filter (no new processes, no sockets, no signals to
@@ -6,7 +6,7 @@ others) and limits of CPU time, memory, output, files and threads. What is left 
 namespace. See docs/sandbox.md.
 
 Not covered: bugs of the kernel; side channels (timing, caches, load); Python's and the system's libraries, which a
-program can read. This is no virtual machine: for programs of deliberate attackers, use one.
+program can read. The sandbox is no virtual machine: use one if attackers may write the programs.
 
     python3 -m riskpo_openrlhf.verifiers.code.sandbox    # self-test: does the sandbox work on this machine?
 

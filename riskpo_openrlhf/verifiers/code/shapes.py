@@ -1,4 +1,4 @@
-"""Read the test sets of others: APPS, TACO, PRIME and verl, LiveCodeBench, MBPP and Archer.
+"""Read public test sets: APPS, TACO, PRIME and verl, LiveCodeBench, MBPP and Archer.
 
     {"inputs": [...], "outputs": [...], "fn_name": ...}         APPS, TACO, PRIME, verl; also as text in `input_output`
     {"assert_case": ["assert ..."]}, ["assert ..."]             PRIME; MBPP
@@ -38,7 +38,7 @@ def is_test_set(value) -> bool:
 
 
 def convert(value):
-    """Return a test set in our shape. What has no public shape comes back as it is, for `check_tests` to refuse.
+    """Return a test set in our shape. A value of no public shape is returned unchanged; `check_tests` refuses it.
 
     Raises `ValueError` for a public shape that holds something else than it should.
     """

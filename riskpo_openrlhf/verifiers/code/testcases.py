@@ -1,4 +1,4 @@
-"""Test sets for programs: the format that `verifiers.code` reads. `shapes.py` turns those of others into it.
+"""Test sets for programs: the format that `verifiers.code` reads. `shapes.py` converts public ones to it.
 
 The format is plain JSON, of three kinds:
 
@@ -8,8 +8,10 @@ The format is plain JSON, of three kinds:
 
 `functional` is LiveCodeBench's convention. `input` holds the positional arguments, one JSON value a line; `output` is
 one JSON value. The function is a method of a class `Solution`, or a plain function. `assert` is Archer's convention:
-Python source that raises if the program is wrong. Optional in each: `time_limit` (seconds a test) and `memory_mb`. In
-the first two `tolerance`, by how much real numbers may differ (`outputs.py`); in a test `or`, another right output.
+Python source that raises if the program is wrong.
+
+Each may have `time_limit` (seconds a test) and `memory_mb`. The first two may have `tolerance`, by how much real
+numbers may differ (`outputs.py`). A test may have `or`, another right output.
 """
 
 from __future__ import annotations
@@ -96,7 +98,7 @@ def read_tests(gold: str) -> dict:
 
 
 def _read_file(name: str) -> str:
-    """Return the text of a file of tests. A label is data of others, so it can't name just any file."""
+    """Return the text of a file of tests. Others wrote the labels, so they can't name just any file."""
     path = Path(name).resolve(strict=True)
     if not path.name.endswith((".json", ".json.gz")):
         raise ValueError(f"{name} is refused: a file of tests ends in .json or .json.gz")

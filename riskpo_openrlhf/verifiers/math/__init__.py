@@ -1,6 +1,6 @@
 r"""Grade an answer in mathematical notation: numbers, expressions, equations, sets, intervals, matrices, words.
 
-The way of an answer, one file a step (docs/verifiers.md says what counts as equal and why):
+What happens to an answer, one file for each step (docs/verifiers.md says what counts as equal and why):
 
     extract.py      find the answer in the response: the last \boxed{…}, `Answer: …` or `#### …`
     notation.py     rewrite both answers into one notation: text to text

@@ -1,4 +1,4 @@
-"""Evaluate a tree of `grammar.py`: exactly as long as values are rational, by mpmath's numbers beyond."""
+"""Evaluate a tree of `grammar.py`: exactly while values are rational, else by mpmath's numbers."""
 
 from __future__ import annotations
 

@@ -90,12 +90,13 @@ def run(where: Path, folder: Path, args, kills: int) -> dict:
         if job.process.poll() is not None:
             break
         title = draw.choice(titles)
-        victims = job.find(title)
-        if not victims:
+        try:
+            victim = draw.choice(job.wait_for(lambda title=title: job.find(title), 300))
+            os.kill(victim.pid, signal.SIGKILL)
+        except (TimeoutError, ProcessLookupError):
+            print(f"no {title[0]} to kill", flush=True)
             continue
-        victim = draw.choice(victims)
-        faults.append({"part": title, "step": reader.last(), "at": time.monotonic()})
-        os.kill(victim.pid, signal.SIGKILL)
+        faults.append({"part": title[0], "step": reader.last(), "at": time.monotonic()})
     job.process.wait()
     wall = time.monotonic() - start
     reader.join(5)

@@ -13,18 +13,23 @@ from pathlib import Path
 
 import psutil
 
-from riskpo_openrlhf.files import write_jsonl
-from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, as_data, problems
-from riskpo_openrlhf.lab.tiny_model import MODELS, shipped
-
-ENGINE_CORE, ENGINE_ACTOR, POLICY = "VLLM::EngineCore", "ray::RiskPORolloutActor", "ray::RiskPOPolicyActor"
-DRIVER, TRAINING_DRIVER = "ray::RiskPOTrainer", "ray::RiskPOTrainingActor"
-GENERATOR, LAUNCHER = "ray::RiskPOGenerateSamplesActor", "ray::RiskPOTrainerAsync"
+# How the titles of processes begin. Ray names an actor that runs a method after the class that defines the method.
+ENGINE_CORE = ("VLLM::EngineCore",)
+ENGINE_ACTOR = ("ray::RiskPORolloutActor", "ray::RolloutRayActor")
+POLICY = ("ray::RiskPOPolicyActor", "ray::PolicyModelActor")
+DRIVER = ("ray::RiskPOTrainer", "ray::PPOTrainer.")
+TRAINING_DRIVER = ("ray::RiskPOTrainingActor", "ray::TrainingActor")
+GENERATOR = ("ray::RiskPOGenerateSamplesActor", "ray::GenerateSamplesActor")
+LAUNCHER = ("ray::RiskPOTrainerAsync", "ray::PPOTrainerAsync")
 
 
 def material(folder: Path) -> Path:
     """Put the model and the problems there, once."""
     if not (folder / "train.jsonl").exists():
+        from riskpo_openrlhf.files import write_jsonl
+        from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, as_data, problems
+        from riskpo_openrlhf.lab.tiny_model import MODELS, shipped
+
         shutil.copytree(shipped(MODELS["mixed"]), folder / "model", dirs_exist_ok=True)
         write_jsonl(folder / "train.jsonl", as_data(problems(CHARACTER_KINDS, 240, 0)))
     return folder
@@ -50,15 +55,18 @@ def command(where: Path, folder: Path, *flags) -> list[str]:
 class Job:
     """A running job. Its output is in `log`."""
 
-    def __init__(self, words: list[str], folder: Path, name: str = "job"):
+    def __init__(self, words: list[str], folder: Path, name: str = "job", address: str = ""):
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"{name}.log"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "WANDB_MODE": "offline"}
         environment.pop("RAY_ADDRESS", None)
+        environment |= {"RAY_ADDRESS": address} if address else {}
         with open(self.log, "wb") as output:
             self.process = subprocess.Popen(
-                words, stdout=output, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True
-            )
+                words, stdout=output, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True,
+                # A shell starts what it runs in the background deaf to SIGINT.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )  # fmt: skip
         self.known: dict[int, psutil.Process] = {}
 
     def text(self) -> str:
@@ -73,8 +81,8 @@ class Job:
         self.known.update((process.pid, process) for process in found)
         return found
 
-    def find(self, title: str) -> list[psutil.Process]:
-        """Return the processes whose title starts so."""
+    def find(self, title: tuple[str, ...]) -> list[psutil.Process]:
+        """Return the processes whose title starts with one of these."""
         return [process for process in self.processes() if _title(process.pid).startswith(title)]
 
     def wait_for(self, condition: Callable[[], object], seconds: float, pause: float = 0.05):
@@ -91,7 +99,7 @@ class Job:
     def until_step(self, step: int, seconds: float = 420) -> None:
         self.wait_for(lambda: f"[riskpo] step {step}" in self.text(), seconds, 0.2)
 
-    def during(self, title: str, method: str, seconds: float = 420) -> psutil.Process:
+    def during(self, title: tuple[str, ...], method: str, seconds: float = 420) -> psutil.Process:
         """Wait until an actor runs this method, and return its process."""
         process = self.wait_for(lambda: self.find(title), seconds, 0.5)[0]
         self.wait_for(lambda: method in _title(process.pid), seconds, 0.002)

@@ -26,8 +26,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parents[1]))
 import job as jobs
+from cluster import cluster
 from job import DRIVER, ENGINE_ACTOR, ENGINE_CORE, GENERATOR, LAUNCHER, POLICY, TRAINING_DRIVER, Job
 
 SLOW = "import time\ndef reward_func(queries, prompts, labels):\n    time.sleep(.3)\n    return [{}]\n"
@@ -43,7 +47,7 @@ REWARDS = {
 }
 ASYNC = ("--train.async_enable",)
 TWO = ("--actor.num_gpus_per_node", 2)
-STALL = ("--riskpo.stall_timeout", 20)
+STALL = ("--riskpo.stall_timeout", 60)
 
 
 @dataclass
@@ -62,15 +66,14 @@ class Row:
     known: list = field(default_factory=list)
 
 
-def kill(title: str, number: int = signal.SIGKILL, step: int = 1, during: str = "", which: int = 0):
-    """Return what sends a signal to a part after a step, or while it runs the method `during`."""
+def kill(title: tuple[str, ...], number: int = signal.SIGKILL, step: int = 1, during: str = "", which: int = 0):
+    """Return what sends a signal to a part after a step, or while a policy worker runs the method `during`."""
 
     def breaks(job: Job) -> None:
         if step:
             job.until_step(step)
         if during:
-            owner, _, method = during.rpartition(".")
-            job.during(owner or title, method)
+            job.during(POLICY, during)
         victims = job.wait_for(lambda: job.find(title)[which:], 300, 0.01)
         job.processes()
         os.kill(victims[0].pid, number)
@@ -91,19 +94,19 @@ def send(number: int, step: int = 1, seconds: float = 0):
     return breaks
 
 
-SYNC_WEIGHTS, SAVES = f"{POLICY}.broadcast_to_vllm", f"{POLICY}.save_checkpoint"
+SYNC_WEIGHTS, SAVES = "broadcast_to_vllm", "save_checkpoint"  # methods of a policy worker
 ROWS = [
-    Row("engine process killed in generation", kill(ENGINE_CORE), reward="slow"),
-    Row("engine actor killed in generation", kill(ENGINE_ACTOR), reward="slow"),
-    Row("engine actor killed in generation, asynchronous", kill(ENGINE_ACTOR), ASYNC, "slow"),
-    Row("engine process killed in generation, asynchronous", kill(ENGINE_CORE), ASYNC, "slow"),
+    Row("engine process killed in generation", kill(ENGINE_CORE)),
+    Row("engine actor killed in generation", kill(ENGINE_ACTOR)),
+    Row("engine actor killed in generation, asynchronous", kill(ENGINE_ACTOR), ASYNC),
+    Row("engine process killed in generation, asynchronous", kill(ENGINE_CORE), ASYNC),
     Row("engine actor killed in the weight sync", kill(ENGINE_ACTOR, during=SYNC_WEIGHTS)),
     Row("engine process killed in the weight sync", kill(ENGINE_CORE, during=SYNC_WEIGHTS)),
     Row("engine actor killed in its start", kill(ENGINE_ACTOR, step=0), resumable=False),
     Row("engine process killed in its start", kill(ENGINE_CORE, step=0), resumable=False),
     # Refused before it starts: the model has 64 positions.
     Row("engine that would fail in its own start", None, ("--data.max_len", 100000), code=2, resumable=False),
-    Row("policy worker killed in generation", kill(POLICY), reward="slow"),
+    Row("policy worker killed in generation", kill(POLICY)),
     Row("policy worker killed in the weight sync", kill(POLICY, during=SYNC_WEIGHTS)),
     Row("policy worker killed in a save", kill(POLICY, during=SAVES), owner="ckpt"),
     Row("policy worker killed in its start", kill(POLICY, step=0), resumable=False),
@@ -111,7 +114,8 @@ ROWS = [
     Row("one of two policy workers stopped", kill(POLICY, signal.SIGSTOP, which=1), (*TWO, *STALL)),
     Row("engine process stopped", kill(ENGINE_CORE, signal.SIGSTOP), STALL),
     Row("driver killed", kill(DRIVER)),
-    Row("generator killed, asynchronous", kill(GENERATOR), (*ASYNC, "--data.max_samples", 240)),
+    Row("driver killed in a save", kill(DRIVER, during=SAVES)),
+    Row("generator killed, asynchronous", kill(GENERATOR), ASYNC),
     Row("training driver killed, asynchronous", kill(TRAINING_DRIVER), ASYNC),
     Row("launcher killed, asynchronous", kill(LAUNCHER), ASYNC),
     Row("generator stopped, asynchronous", kill(GENERATOR, signal.SIGSTOP), (*ASYNC, *STALL)),
@@ -136,6 +140,8 @@ ROWS = [
     Row("SIGTERM in the first second", send(signal.SIGTERM, 0, 1), code=143, resumable=False),
     Row("SIGKILL of the submitting process", send(signal.SIGKILL), code=-9),
     Row("ray job stop"),
+    Row("node lost"),
+    Row("node cut off"),
     Row("SIGKILL of the submitting process in the start", send(signal.SIGKILL, 0, 15), code=-9, resumable=False),
 ]  # fmt: skip
 
@@ -190,8 +196,9 @@ def run(row: Row, out: Path, limit: float, resume: bool) -> dict:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     flags = list(row.flags)
-    if row.reward:
-        (folder / "reward.py").write_text(REWARDS[row.reward])
+    # Steps that are long enough to be broken: the step's line reaches this script a moment later.
+    if reward := row.reward or ("slow" if row.breaks else ""):
+        (folder / "reward.py").write_text(REWARDS[reward])
         flags += ["--reward.remote_url", folder / "reward.py"]
     where = jobs.material(out / "material")
     with small_disk(folder, row.disk), reward_server(row.server) as url:
@@ -220,7 +227,7 @@ def run(row: Row, out: Path, limit: float, resume: bool) -> dict:
     whole = job.process.returncode == row.code and not left
     result["ok"] = whole and (row.code != 1 or last[-1].startswith("[riskpo] cure: "))
     if resume and row.resumable and not row.disk:
-        again = Job(jobs.command(where, folder, *row.flags, "--ckpt.load_enable"), folder, "resumed")
+        again = Job(jobs.command(where, folder, *flags, "--ckpt.load_enable"), folder, "resumed")
         again.end(420)
         found = re.search(r"\[riskpo\] resumed at step (\d+)", again.text())
         result["resumed"] = int(found[1]) if found and again.process.returncode == 0 else again.text()[-300:]
@@ -266,10 +273,9 @@ def ray_job_stop(out: Path) -> dict:
                     raise
                 time.sleep(3)
         head.wait_for(lambda: "[riskpo] step 1" in call("logs", "job"), 420, 2)
-        cluster = {process.pid for process in head.processes() if "ray::RiskPO" not in jobs._title(process.pid)}
         start = time.monotonic()
         call("stop", "job", check=False)
-        titles = ("ray::RiskPO", "VLLM", f"{sys.executable} -m riskpo_openrlhf")
+        titles = (*ENGINE_CORE, *ENGINE_ACTOR, *POLICY, *DRIVER, f"{sys.executable} -m riskpo_openrlhf")
 
         def left() -> list[str]:
             return [t for p in head.processes() if (t := jobs._title(p.pid)).startswith(titles)]
@@ -279,7 +285,7 @@ def ray_job_stop(out: Path) -> dict:
         seconds = time.monotonic() - start
         status, last = call("status", "job"), call("logs", "job").splitlines()[-2:]
         return {"row": "ray job stop", "seconds": round(seconds, 1), "left": left(), "last": last,
-                "status": "STOPPED" in status, "cluster": len(cluster), "owner": "watch",
+                "status": "STOPPED" in status, "owner": "watch",
                 "ok": "STOPPED" in status and not left()}  # fmt: skip
     finally:
         head.processes()
@@ -287,6 +293,36 @@ def ray_job_stop(out: Path) -> dict:
         head.end(20)
         head.kill_leftovers()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def node(out: Path, number: int, limit: float) -> dict:
+    """Train on a cluster of two nodes. End the node that has the engine, or let it freeze as one that is cut off."""
+    name = "node lost" if number == signal.SIGKILL else "node cut off"
+    folder = out / name.replace(" ", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0",
+        # As docs/clusters.md has it: a node that does not answer counts as lost after 30 s, not after 65.
+        "RAY_health_check_timeout_ms": "3000", "RAY_health_check_failure_threshold": "5",
+    }  # fmt: skip
+    with cluster(2, 1, folder, environment) as (address, nodes):
+        flags = ("--riskpo.wait_for_gpus", 90)
+        job = Job(jobs.command(jobs.material(out / "material"), folder, *flags), folder, address=address)
+        job.until_step(1)
+        second = psutil.Process(nodes[1].pid)
+        family = [second, *second.children(recursive=True)]
+        engine = any(jobs._title(process.pid).startswith(ENGINE_ACTOR) for process in family)
+        if not engine:  # then it has the policy worker
+            assert any(jobs._title(process.pid).startswith(POLICY) for process in family)
+        for process in family:
+            process.send_signal(number)
+        seconds = job.end(limit)
+        left = job.leftovers()
+    last = [line[:400] for line in job.text().splitlines() if line.strip()][-2:]
+    ok = job.process.returncode == 1 and "node" in last[0] and last[1].startswith("[riskpo] cure: ") and not left
+    return {"row": name, "seconds": round(seconds, 1), "code": job.process.returncode, "left": left, "last": last,
+            "had": "engine" if engine else "policy worker", "owner": "watch", "ok": ok}  # fmt: skip
 
 
 def job_end_watched(job: Job, limit: float) -> float:
@@ -302,18 +338,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="rows whose name holds one of these words")
     parser.add_argument("--resume", action="store_true", help="resume from each row's last checkpoint")
-    parser.add_argument("--limit", type=float, default=120, help="seconds from the fault to the end, at most")
+    parser.add_argument("--limit", type=float, default=150, help="seconds from the fault to the end, at most")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "riskpo-faults")
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
-    rows = [row for row in ROWS if not args.only or any(word in row.name for word in args.only)]
+    rows = [row for row in ROWS if row.name in args.only]  # one whole name, or words
+    rows = rows or [row for row in ROWS if not args.only or any(word in row.name for word in args.only)]
     if args.list:
         print("\n".join(f"{row.name} ({row.owner})" for row in rows))
         return
+    out = args.out.absolute()
+    special = {
+        "ray job stop": lambda: ray_job_stop(out),
+        "node lost": lambda: node(out, signal.SIGKILL, args.limit),
+        "node cut off": lambda: node(out, signal.SIGSTOP, args.limit),
+    }
     results = []
     for row in rows:
-        out = args.out.absolute()
-        result = ray_job_stop(out) if row.name == "ray job stop" else run(row, out, args.limit, args.resume)
+        result = special[row.name]() if row.name in special else run(row, out, args.limit, args.resume)
         results.append(result)
         print(json.dumps(result), flush=True)
         with open(args.out / "results.jsonl", "a", encoding="utf-8") as file:
