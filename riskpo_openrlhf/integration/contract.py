@@ -117,7 +117,11 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "DeepspeedStrategy.get_rank": "self",
         "DeepspeedStrategy._write_ckpt_metric": "self ckpt_dir metric_value metric_key",
     },
-    "openrlhf.utils.utils": {"get_strategy": "args", "get_tokenizer": "pretrain model padding_side strategy use_fast"},
+    "openrlhf.utils.utils": {
+        "get_strategy": "args",
+        "get_tokenizer": "pretrain model padding_side strategy use_fast",
+        "is_vlm_model": "pretrain",
+    },
     "openrlhf.utils.agent": {
         "AgentExecutorBase": None,
         "SingleTurnAgentExecutor.execute": "self prompt label sampling_params max_length hf_tokenizer llm_engine "

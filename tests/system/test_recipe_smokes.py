@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from transformers import AutoProcessor
 
 from riskpo_openrlhf.analysis.paper_tables import TABLES
 
@@ -69,4 +70,6 @@ def test_a_recipe_smokes(task, method, source, tmp_path):
     output = recipe(task, tmp_path, "--method", method, "--out", str(tmp_path / "run"))
     # DAPO's filter may keep enough for another step, or too little for a second one.
     check_run(tmp_path / "run", 1 if method == "dapo" else 2)
+    if task == "geometry":  # what an engine needs to load the model
+        assert AutoProcessor.from_pretrained(tmp_path / "run/model").image_processor
     assert f"{source}/pass@1" in output or method == "dapo"
