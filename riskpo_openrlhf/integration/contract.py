@@ -170,7 +170,7 @@ ATTRIBUTES: dict[str, str] = {
     "reward_model_group",
     "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args prompts_dataloader "
     "vllm_engines",
-    "openrlhf.utils.deepspeed.deepspeed.DeepspeedStrategy": "args use_ds_universal_ckpt",
+    "openrlhf.utils.deepspeed.deepspeed.DeepspeedStrategy": "args stage use_ds_universal_ckpt",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
     "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "_rank actor strategy trainer",
     "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",
