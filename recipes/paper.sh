@@ -10,5 +10,6 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [[ " $* " == *" --smoke "* ]]; then
     source "$here/lib/environment.sh"
     ensure_environment cpu
+    export DS_ACCELERATOR=cpu
 fi
 exec python3 "$here/lib/paper.py" "$@"

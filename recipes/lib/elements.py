@@ -107,17 +107,56 @@ TRAINED_ON = {
     "geometry": ("geometry3k_train",),
 }  # fmt: skip
 
-# For the estimate of hours. Rollouts of a run: docs/recipes.md, "Settings". Answers of an evaluation: problems x n.
+TESTED_ON = {
+    "math_hard": ("aime24", "aime25", "amc", "math500"), "math_easy": EASY, "code": ("livecodebench_v5",),
+    "geometry": ("geometry3k_test",),
+}  # fmt: skip
+# What `--smoke` takes of a table unless --rows says otherwise: each kind of row once.
+SMOKE_ROWS = {
+    "table1": (R1.split("/")[1], "Dr.GRPO", "GRPO", "GPG", "DAPO", "GMPO", "RiskPO"),
+    "table2": ("DAPO", "RiskPO"), "table3": ("0.2 0.8", "0.1 0.8", "0.2 0.6"), "table4": ("1", "5", "10"),
+    "table5": ("0.0", "0.5"),
+}  # fmt: skip
+
+# For the estimate of hours and disk. Rollouts of a run: docs/recipes.md, "Settings".
 ROLLOUTS = {"math_hard": 330, "math_easy": 290, "code": 130, "geometry": 120}
+STEPS = {"released-dapo": 500, "released-math": 200, "released-seeking": 200}  # methods with a length of their own
+PROBLEMS = {
+    "dapo_math_17k": 17398, "aime25": 30, "aime24": 30, "amc": 83, "math500": 500, "minerva": 272,
+    "olympiadbench": 674, "math_test": 5000, "gsm8k_test": 1319, "livecodebench_v5": 279, "geometry3k_test": 601,
+}  # fmt: skip
+# Answers of one evaluation while training.
 EVALUATED = {"math_hard": 643 * 16, "math_easy": 6319 * 2, "code": 279 * 4, "geometry": 601 * 4, CURVES: 1589 * 32}
 RESPONSES, EVALUATE_EVERY = 5120, 20  # responses a rollout; rollouts between evaluations
-# Assumed, not measured: mean tokens of a response, and tokens a second and GPU for 1.5 billion parameters.
-TOKENS, GENERATED, TRAINED = 2000, 3000, 12000
+SIXTEEN = "16 answers"  # how figures 3 and 9 are sampled
+DISTRIBUTION = {"n": 16, "temperature": 0.8, "top_p": 1, "max_new_tokens": 3072}
+# Assumed, not measured: an answer's mean share of its token limit, and tokens a second and GPU for 1.5 billion
+# parameters.
+LIMIT, SHARE, GENERATED, TRAINED = 3072, 2 / 3, 3000, 12000
+SMALL, PARAMETERS = 1.78e9, {"geometry": 3.75e9}
 
 
-def gpu_hours(training: Training) -> float:
+def training_disk(training: Training) -> float:
+    """Return the GB of a finished run: three checkpoints of 14 bytes a parameter, and a model of 2."""
+    return (3 * 14 + 2) * PARAMETERS.get(training.recipe, SMALL) / 1e9
+
+
+def training_hours(training: Training) -> float:
     """Estimate the GPU hours of a run from the assumed speeds."""
-    rollouts = ROLLOUTS[training.recipe]
-    trained = rollouts * RESPONSES * TOKENS
-    evaluated = (rollouts // EVALUATE_EVERY + 1) * EVALUATED[CURVES if training.variant == CURVES else training.recipe]
-    return ((trained + evaluated * TOKENS) / GENERATED + trained / TRAINED) / 3600
+    rollouts = STEPS.get(training.method, ROLLOUTS[training.recipe])
+    trained = rollouts * RESPONSES * SHARE * LIMIT
+    answers = (rollouts // EVALUATE_EVERY + 1) * EVALUATED[CURVES if training.variant == CURVES else training.recipe]
+    seconds = (trained + answers * SHARE * LIMIT) / GENERATED + trained / TRAINED
+    return seconds * PARAMETERS.get(training.recipe, SMALL) / SMALL / 3600
+
+
+def evaluation_hours(setting: str, sets: tuple[str, ...]) -> float:
+    """Estimate the GPU hours of an evaluation. `setting`: of `cli.evaluate`, or SIXTEEN."""
+    from riskpo_openrlhf.evaluation.problems import PAPER, SAMPLING
+
+    tokens = 0.0
+    for name in sets:
+        how = PAPER if setting == "paper" else SAMPLING.get(name)
+        n, limit = (DISTRIBUTION["n"], LIMIT) if setting == SIXTEEN else (how.n, how.max_new_tokens)
+        tokens += PROBLEMS[name] * n * SHARE * limit
+    return tokens / GENERATED / 3600

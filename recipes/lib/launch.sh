@@ -80,14 +80,14 @@ launch() {
         kind=runs/smoke
         source "$launch_root/recipes/lib/environment.sh"
         ensure_environment cpu
-        data=$(realpath -m "${RISKPO_CACHE:-$launch_root/.cache}/smoke-$task")
+        data=$(realpath -m "${RISKPO_CACHE:-$launch_root/.cache}/smoke-${task%_*}")
         model=$data/model
         finish+=(--smoke)
         for name in --vllm.enable_sleep --ds.enable_sleep --ds.packing_samples --train.dynamic_batch_enable \
             --actor.gradient_checkpointing_enable; do
             finish+=("--without=$name")
         done
-        DS_ACCELERATOR=cpu python3 -m riskpo_openrlhf.lab.smoke --task "$task" --out "$data"
+        [[ -d $data ]] || DS_ACCELERATOR=cpu python3 -m riskpo_openrlhf.lab.smoke --task "${task%_*}" --out "$data"
     fi
     out=$(realpath -m "${out:-$launch_root/$kind/$task-$method-seed$seed}")
 
@@ -104,6 +104,13 @@ launch() {
         "${machine_flags[@]}"
     )
     [[ -z $resume ]] || command+=(--ckpt.load_enable)
+    # Each engine runs so many programs at once. By itself it would take all cores of its node, as would its neighbours.
+    if [[ $task == code && $mode != smoke && " ${machine_flags[*]} " =~ " --vllm.num_engines "([0-9]+) ]]; then
+        local engines=${BASH_REMATCH[1]} cards=${GPUS_PER_NODE:-8} cores
+        cores=$(nproc)
+        engines=$((engines < cards ? engines : cards))
+        export RISKPO_CODE_SANDBOXES=${RISKPO_CODE_SANDBOXES:-$((cores > engines ? cores / engines : 1))}
+    fi
     if [[ $mode == smoke ]]; then
         command+=("${smoke_flags[@]}")
         # The penalty's zone must not be longer than a response, and a filter needs more prompts than it keeps.
@@ -141,7 +148,7 @@ launch() {
                 command -v ray >/dev/null || _launch_stop "--submit needs the command ray: pip install 'ray[default]'"
             elif ! _launch_installed; then
                 _launch_stop "OpenRLHF or this package is not installed for $(command -v python3):
-  pip install -e '.[gpu]' in $launch_root, or try the recipe without a GPU by --smoke"
+  install as in README.md, On GPUs, or try the recipe without a GPU by --smoke"
             fi
             ;;
     esac

@@ -113,8 +113,9 @@ def learning(groups: Groups, window: int = 1) -> list[list[Panel]]:
 
 
 def passk(groups: Groups, window: int = 1) -> list[list[Panel]]:
-    """Show Figures 4 and 8: for each data source a row with Pass@k for k = 1, 8, 16 and the largest."""
-    return [[_at(groups, source, k) for k in _shown(groups, source)] for source in _sources(groups)]
+    """Show Figures 4 and 8: for each data source a row with Pass@k for k = 1, 8, 16, or up to the largest below 16."""
+    most = max(SHOWN_KS)
+    return [[_at(groups, source, k) for k in _shown(groups, source) if k <= most] for source in _sources(groups)]
 
 
 def avgk(groups: Groups, window: int = 1) -> list[list[Panel]]:

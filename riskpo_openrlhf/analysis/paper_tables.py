@@ -109,7 +109,8 @@ def as_markdown(table: Table, measured: Mapping[str, Measured]) -> str:
         _row(["---"] * 2 + ["---:"] * len(table.columns)),
     ]
     for label, paper in table.rows.items():
-        lines.append(_row([label, "paper", *map(str, paper)]))
+        digits = (1 if len(sources) == 1 else 2 for sources in table.columns.values())  # as printed there
+        lines.append(_row([label, "paper", *(f"{value:.{n}f}" for value, n in zip(paper, digits, strict=True))]))
         for setting, values in measured.get(label, {}).items():
             cells = [measured_cell(sources, values) for sources in table.columns.values()]
             lines.append(_row(["", f"yours, `{setting}`", *(_shown(cell) for cell in cells)]))

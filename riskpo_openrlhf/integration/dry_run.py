@@ -28,8 +28,11 @@ def report(args: SimpleNamespace) -> int:
         if not name.startswith("critic.") or values["algo.advantage.estimator"] == "gae":
             print(f"--{name} {_shown(value)}")
     say(f"dry run: {summary(values)}")
-    if needs:
-        say(f"dry run: {needs}")
+    if values["riskpo.runtime"] != "cpu":
+        model = values["actor.model_name_or_path"]
+        say(
+            f"dry run: {needs or f'note: memory is not estimated, since the config of {model} is not on this machine'}"
+        )
     for note in notes:
         say(f"dry run: note: {note}")
     for problem in problems:

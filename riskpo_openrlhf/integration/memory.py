@@ -32,6 +32,15 @@ class ModelSize(NamedTuple):
     vocabulary: int
 
 
+# The models of the paper, so that their recipes can be planned before anything is downloaded.
+KNOWN = {
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": ModelSize(1_777_088_000, 28, 1536, 8960, 151_936),
+    "Qwen/Qwen2.5-Math-1.5B-Instruct": ModelSize(1_543_714_304, 28, 1536, 8960, 151_936),
+    "Qwen/Qwen2.5-1.5B-Instruct": ModelSize(1_543_714_304, 28, 1536, 8960, 151_936),
+    "Qwen/Qwen2.5-VL-3B-Instruct": ModelSize(3_754_622_976, 36, 2048, 11_008, 151_936),
+}
+
+
 class Estimate(NamedTuple):
     """GiB of a card while training and in the forward passes of a rollout, with all that shares the card; GiB of
     pinned host memory of a rank; GB of a checkpoint."""
@@ -82,13 +91,13 @@ def too_large(values: dict, config: PretrainedConfig | None) -> tuple[Estimate |
 
     Args:
         values: the final flags by dotted name.
-        config: the policy's, None if it could not be read.
+        config: the policy's, None if it could not be read. The paper's models need none.
 
     Returns:
         The estimate, None without a model's config or with the CPU runtime; and the message, "" if it fits.
     """
-    size = None if values["riskpo.runtime"] == "cpu" or config is None else model_size(config)
-    if size is None:
+    size = KNOWN.get(values.get("actor.model_name_or_path")) or (config and model_size(config))
+    if size is None or values["riskpo.runtime"] == "cpu":
         return None, ""
     import torch
 

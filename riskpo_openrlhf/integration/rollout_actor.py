@@ -13,7 +13,7 @@ from riskpo_openrlhf.integration import determinism
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.reward_calls import RewardCalls
 from riskpo_openrlhf.integration.watch import beat, join
-from riskpo_openrlhf.runtime import ERROR_VARIABLE
+from riskpo_openrlhf.runtime import ERROR_VARIABLE, RUNTIME_VARIABLE
 
 
 class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
@@ -25,6 +25,8 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
 
     async def __init__(self, *args, **kwargs):
         join("vLLM engine", self._fault)
+        if os.environ.get(RUNTIME_VARIABLE) == "cpu":
+            kwargs |= whole_prompts(kwargs)
         with tempfile.TemporaryDirectory(prefix="riskpo-") as folder:
             os.environ[ERROR_VARIABLE] = path = os.path.join(folder, "error")
             try:
@@ -88,3 +90,15 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
 
     def last_reward_error(self) -> str:
         return self.rewards.last_error
+
+
+def whole_prompts(kwargs: dict) -> dict:
+    """Return what lets a CPU engine read each prompt at once. `kwargs`: those of vLLM's engine.
+
+    Of a prompt that is read in parts, vLLM throws samples away and rewinds the prompt's random numbers. torch can't
+    rewind those of a CPU, and the engine would die.
+    """
+    given = {"enable_chunked_prefill": False}
+    if "max_num_batched_tokens" in kwargs:  # vLLM's own default is large enough
+        given["max_num_batched_tokens"] = max(kwargs["max_num_batched_tokens"], kwargs["max_model_len"])
+    return given

@@ -17,6 +17,7 @@ import numpy
 import torch
 import torch.distributed as dist
 from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy
+from openrlhf.utils.utils import is_vlm_model
 
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.integration import checkpoints, fingerprints
@@ -120,13 +121,22 @@ class RiskPOStrategy(DeepspeedStrategy):
             self._on_rank_0(lambda: shutil.rmtree(universal))
 
     def save_model(self, model, tokenizer, output_dir, **more) -> None:
-        """Write a model beside its place and move it there file by file, when all of it is written."""
+        """Write a model beside its place and move it there file by file, when all of it is written.
+
+        OpenRLHF's policy worker saves the tokenizer of a vision-language model, but not its image processor, and no
+        engine can load such a folder. It is added here.
+        """
         output = Path(output_dir)
         new = output / MODEL
         self._on_rank_0(lambda: shutil.rmtree(new, ignore_errors=True))
         super().save_model(model, tokenizer, str(new), **more)
 
         def move() -> None:
+            if is_vlm_model(self.args.actor.model_name_or_path):
+                from transformers import AutoProcessor
+
+                base = self.args.actor.model_name_or_path
+                AutoProcessor.from_pretrained(base, trust_remote_code=True).save_pretrained(new)
             for path in sorted(new.iterdir(), key=lambda path: path.name == "config.json"):  # it makes it a model
                 os.replace(path, output / path.name)
             new.rmdir()

@@ -1,4 +1,4 @@
-"""Prepare what a recipe's `--smoke` trains: `python3 -m riskpo_openrlhf.lab.smoke --task math_hard --out DIR`.
+"""Prepare what a recipe's `--smoke` trains: `python3 -m riskpo_openrlhf.lab.smoke --task math --out DIR`.
 
 It makes a tiny model, and problems in the format of the recipe's data; nothing is downloaded. Every problem's answer
 is a digit. The model is trained to answer with some digit, in the form that the task's verifier reads. So rewards
@@ -24,19 +24,21 @@ from riskpo_openrlhf.lab.character_tokenizer import build_tokenizer
 from riskpo_openrlhf.lab.save_model import save_model
 from riskpo_openrlhf.verifiers.labels import write_label
 
-# task -> the data sets of its recipe, and for recipes/paper.sh those of its table and figures
+# task -> the data sets of its recipes, and for recipes/paper.sh those of the tables and figures
 SETS = {
-    "math_hard": ("dapo_math_17k", "aime24", "aime25", "amc", "math500", "minerva", "olympiadbench", "math_test"),
-    "math_easy": ("math_train", "gsm8k_train", "math_test", "gsm8k_test"),
+    "math": (
+        "dapo_math_17k", "aime24", "aime25", "amc", "math500", "minerva", "olympiadbench",
+        "math_train", "gsm8k_train", "math_test", "gsm8k_test",
+    ),
     "geometry": ("geometry3k_train", "geometry3k_test"),
     "code": ("archer_code", "livecodebench_v5"),
-}
+}  # fmt: skip
 ROWS = 40
 WARM_STEPS = 120
 
 
 def save_smoke(task: str, folder: str | os.PathLike, final: str | os.PathLike | None = None) -> None:
-    """Write `NAME.jsonl` for each data set of the task's recipe, and `model/`, into `folder`.
+    """Write `NAME.jsonl` for each data set of the task's recipes, and `model/`, into `folder`.
 
     `final` is where the folder will be moved to: rows name their images by absolute paths.
     """
@@ -146,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Prepare the tiny model and the problems of a recipe's --smoke run.", allow_abbrev=False
     )
-    parser.add_argument("--task", required=True, choices=SETS, help="the recipe's task")
+    parser.add_argument("--task", required=True, choices=SETS, help="of the recipes")
     parser.add_argument("--out", type=Path, required=True, help="folder for model and data; kept if it exists")
     args = parser.parse_args(argv)
     made = build_once(args.out, lambda folder: save_smoke(args.task, folder, args.out))

@@ -98,6 +98,15 @@ def test_no_key_of_our_runtime_env_is_one_of_the_submitted_jobs(runtime, monkeyp
     assert before["env_vars"].keys() - ours["env_vars"].keys() == before["env_vars"].keys() & theirs["env_vars"].keys()
 
 
+@pytest.mark.parametrize("runtime", ["cpu", "gpu"])
+def test_the_verifiers_settings_go_to_the_engines_of_a_joined_cluster(runtime, monkeypatch):
+    settings = {"RISKPO_CODE_SANDBOXES": "3", "RISKPO_SANDBOX": "namespaces", "RISKPO_VERIFIER_SECONDS": "9"}
+    for name, value in {**settings, "RISKPO_DATA": "/data"}.items():
+        monkeypatch.setenv(name, value)
+    given = cluster.worker_environment(runtime)["env_vars"]
+    assert settings.items() <= given.items() and "RISKPO_DATA" not in given
+
+
 def test_a_job_that_sets_the_hook_of_the_cpu_runtime_is_told_so(monkeypatch):
     theirs = {"worker_process_setup_hook": "mine.hook"}
     monkeypatch.setenv(cluster.JOB_CONFIG, json.dumps({"runtime_env": theirs}))

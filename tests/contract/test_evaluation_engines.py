@@ -6,10 +6,13 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import torch
+from vllm.config import SchedulerConfig
 
 from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling, sample_seed
 from riskpo_openrlhf.integration import evaluation_engines as engines
 from riskpo_openrlhf.integration.reward_calls import RewardCalls
+from riskpo_openrlhf.integration.rollout_actor import whole_prompts
 from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
 from riskpo_openrlhf.verifiers import STATUSES
 
@@ -51,6 +54,17 @@ def test_openrlhf_has_what_the_evaluation_calls(module, name, parameters):
 def test_vllm_s_offline_batch_sizes_can_be_asked_for():
     for sizes in engines.vllm.AsyncEngineArgs.get_batch_defaults(1):
         assert sizes[engines.UsageContext.LLM_CLASS] > 0
+
+
+@pytest.mark.parametrize(("length", "tokens"), [(400, 4096), (8192, 4096)])
+def test_a_cpu_engine_reads_each_prompt_at_once_since_its_random_numbers_can_not_be_rewound(length, tokens):
+    with pytest.raises(RuntimeError, match="offset"):  # what vLLM calls for a prompt that it has read in part
+        torch.Generator("cpu").get_offset()
+    given = whole_prompts({"max_model_len": length, "max_num_batched_tokens": tokens})
+    # Raises ValueError if a prompt of the model's length does not fit into a batch.
+    config = SchedulerConfig(max_model_len=length, is_encoder_decoder=False, **given)
+    assert not config.enable_chunked_prefill and config.max_num_batched_tokens == max(length, tokens)
+    assert whole_prompts({"max_model_len": length}) == {"enable_chunked_prefill": False}
 
 
 def test_response_j_has_the_seed_that_vllm_gives_to_its_own_j():

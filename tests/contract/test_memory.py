@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from riskpo_openrlhf.integration.memory import CARD, CONTEXTS, ModelSize, estimate, model_size, read_config, too_large
+from riskpo_openrlhf.integration.memory import CARD, CONTEXTS, KNOWN, estimate, model_size, read_config, too_large
 
-QWEN_1_5B = ModelSize(1_777_088_000, 28, 1536, 8960, 151_936)
-QWEN_VL_3B = ModelSize(3_754_622_976, 36, 2048, 11_008, 151_936)
+QWEN_1_5B = KNOWN["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"]
+QWEN_VL_3B = KNOWN["Qwen/Qwen2.5-VL-3B-Instruct"]
 FLAGS = {
     "riskpo.runtime": "gpu", "actor.num_nodes": 1, "actor.num_gpus_per_node": 1, "train.colocate_all": True,
     "train.async_enable": False, "train.colocate_actor_ref": False, "train.dynamic_batch_enable": True,
@@ -66,6 +66,8 @@ def qwen(tmp_path, monkeypatch):
 
 def test_sizes_come_from_the_config_alone_and_a_model_that_is_not_there_is_not_estimated(qwen):
     assert model_size(read_config(qwen)) == QWEN_1_5B
+    name = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"  # of the paper: known without its config
+    assert too_large({**FLAGS, "actor.model_name_or_path": name}, None) == too_large(FLAGS, read_config(qwen))
     assert read_config("nobody/has-this-model") is None
     assert too_large(FLAGS, None) == (None, "")
     assert too_large({**FLAGS, "riskpo.runtime": "cpu"}, read_config(qwen)) == (None, "")

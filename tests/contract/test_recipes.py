@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import subprocess
 from itertools import product
@@ -79,6 +80,7 @@ def test_a_dry_run_prints_the_final_settings_and_what_the_command_line_overrode(
     ):  # fmt: skip
         assert setting in lines
     assert any("512 prompts x 10 responses = 5120" in line and "8 GPUs" in line for line in lines)
+    assert any("about 41 GiB a card in training" in line and "25 GB a checkpoint" in line for line in lines)
 
 
 def test_a_dry_run_names_every_problem_and_ends_with_2(data, dry_run, tmp_path):
@@ -220,14 +222,16 @@ def test_a_resumed_run_needs_checkpoints_and_a_new_one_a_free_folder(data, tmp_p
         assert run.returncode == 2 and message in run.stderr
 
 
-def paper_commands(*words) -> list[list[str]]:
-    """The trainings that `paper.sh` names before it ends for want of data."""
+def paper_plan(*words) -> str:
+    """What `paper.sh` says it will run, before it ends for want of data."""
     run = recipe("paper", *words)
     assert run.returncode == 2 and "no data:" in run.stdout, run.stdout + run.stderr
-    lines = [
-        line.removeprefix("paper:     ") for line in run.stdout.splitlines() if line.startswith("paper:     bash")
-    ]
-    return [line.split() for line in lines]
+    return run.stdout
+
+
+def paper_commands(*words) -> list[list[str]]:
+    """The trainings that `paper.sh` names."""
+    return [line.split() for line in paper_plan(*words).splitlines() if line.startswith("    bash ")]
 
 
 @pytest.mark.parametrize(
@@ -284,6 +288,61 @@ def test_finished_trainings_are_skipped_cut_off_ones_resumed_and_another_method_
     assert ["--resume" in command for command in commands] == [True, *[False] * (len(commands) - 1)]
     others = {command[command.index("--out") + 1] for command in paper_commands(*words, "--method", "recommended")}
     assert len(others) == len(folders) and not others & set(map(str, folders))
+
+
+def test_a_plan_counts_what_elements_share_once_and_names_evaluations_hours_and_disk(tmp_path):
+    words = ("table1", "figure4", "figure3", "--data", tmp_path, "--out", tmp_path / "runs")
+    plan = paper_plan(*words)
+    assert "table1: 6 trainings, 18 evaluations\n" in plan and "figure4: 2 trainings, 2 named above\n" in plan
+    assert plan.count("    bash ") == 6
+    assert "figure3: 1 evaluation\n" in plan and "on dapo_math_17k: 16 answers a problem, " in plan
+    assert re.search(r"evaluate 9 models on aime25, .*: setting public, \d+\.\d h each", plan)
+    sizes = r"together about (\d+) hours of training and (\d+) of evaluation on 8 GPUs .* and 470 GB of disk"
+    training, evaluation = map(int, re.search(sizes, plan).groups())
+    on_one = re.search(sizes.replace("8 GPUs", "1 GPUs"), paper_plan(*words, "--machines", "1gpu"))
+    assert abs(int(on_one[1]) - 8 * training) <= 8 and abs(int(on_one[2]) - 8 * evaluation) <= 8
+
+
+def test_rows_choose_those_of_tables_and_figures_and_one_that_is_nowhere_is_refused(tmp_path):
+    (command,) = paper_commands("table1", "figure4", "--rows", "RiskPO", "--data", tmp_path)
+    assert command[command.index("--method") + 1] == "paper"
+    for rows, message in {
+        ("RiskPO",): "--rows RiskPO: those of table3 are '0.2 0.8', ", ("0.2 0.8", "GRP"): "--rows GRP: not a row",
+    }.items():  # fmt: skip
+        run = recipe("paper", "table3", "--rows", *rows)
+        assert run.returncode == 2 and message in run.stderr
+
+
+def test_another_easy_model_has_folders_of_its_own(tmp_path):
+    (command,) = paper_commands("table3", "--rows", "0.2 0.8", "--data", tmp_path)
+    model = "Qwen/Qwen2.5-1.5B-Instruct"
+    (other,) = paper_commands("table3", "--rows", "0.2 0.8", "--data", tmp_path, "--easy_model", model)
+    assert other[other.index("--model") + 1] == model
+    assert command[command.index("--out") + 1] != other[other.index("--out") + 1]
+
+
+def test_a_dry_run_of_an_element_checks_each_training_and_shows_what_is_wrong(data, tmp_path):
+    for name in ("minerva", "olympiadbench"):
+        (data / f"{name}.jsonl").write_text((data / "aime24.jsonl").read_text())
+    words = ("figure4", "--rows", "RiskPO", "--data", data, "--out", tmp_path / "runs", "--dry-run")
+    run = recipe("paper", *words, "--", "--data.max_len", "3072")
+    assert run.returncode == 2 and not (tmp_path / "runs").exists()
+    assert "leaves no room for a prompt" in run.stdout and "1 of 1 commands would be refused" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("machines", "engines"), [("1gpu", 1), ("8gpu", 8), ("8gpu-async", 4), ("nodes", 8), ("nodes-async", 8)]
+)
+def test_the_engines_of_a_node_share_its_cores_for_their_programs(machines, engines, tmp_path):
+    shown = tmp_path / "python3"  # the last thing that a recipe does before it prints is to call python3
+    shown.write_text('#!/bin/sh\necho "sandboxes $RISKPO_CODE_SANDBOXES" >&2\n')
+    (tmp_path / "nproc").write_text("#!/bin/sh\necho 64\n")
+    for script in (shown, tmp_path / "nproc"):
+        script.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    words = ("code", "--machines", machines, "--print")
+    assert f"sandboxes {64 // engines}\n" in recipe(*words, PATH=path).stderr
+    assert "sandboxes 5\n" in recipe(*words, PATH=path, RISKPO_CODE_SANDBOXES="5").stderr
 
 
 def test_every_script_stops_at_its_first_error():

@@ -61,8 +61,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def cluster(nodes: int, gpus: int, folder: Path, environment: dict):
-    """Start a head and `nodes` - 1 other nodes with `gpus` pretend GPUs each. Yield its address and its processes."""
+def cluster(nodes: int, gpus: int, folder: Path, environment: dict, others: dict | None = None):
+    """Start a head and `nodes` - 1 other nodes with `gpus` pretend GPUs each. Yield its address and its processes.
+
+    `others`: the environment of the other nodes, if it is another one.
+    """
     ray, address, started = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"], "", []
     port = free_port()
     address = f"127.0.0.1:{port}"
@@ -75,7 +78,8 @@ def cluster(nodes: int, gpus: int, folder: Path, environment: dict):
                      str(free_port())] if node == 0 else ["--address", address]  # fmt: skip
             with open(folder / f"node{node}.log", "wb") as log:
                 started.append(subprocess.Popen(
-                    [*ray, *where, *resources], env=environment, stdout=log, stderr=log, start_new_session=True,
+                    [*ray, *where, *resources], env=others if node and others else environment,
+                    stdout=log, stderr=log, start_new_session=True,
                 ))  # fmt: skip
             if node == 0:
                 wait_for(port)
