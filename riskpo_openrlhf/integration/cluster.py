@@ -60,6 +60,8 @@ def start_ray(runtime: str, gpus: int, variables: dict[str, str] = OPENRLHF_VARI
         _join(address, environment)
         return
     alone = {"num_gpus": gpus, "num_cpus": gpus + 4, "include_dashboard": False} if runtime == "cpu" else {}
+    # After a SIGKILL of this process Ray's agents would look for their head for a minute (Ray's default).
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     ray.init(address="local", runtime_env=environment, **alone)
 
 

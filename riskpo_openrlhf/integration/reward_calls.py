@@ -36,7 +36,7 @@ class RewardCalls:
         self.seconds, self.last_error = SECONDS, ""
         self._executor = executor
         self._slots = asyncio.Semaphore(THREADS)
-        self._unanswered, self._gave_up = 0, float("-inf")
+        self._unanswered, self._answered, self._gave_up = 0, float("-inf"), float("-inf")
         self._loop_of_coroutines: asyncio.AbstractEventLoop | None = None
         if hasattr(executor, "_fetch_rewards_via_func"):
             executor._fetch_rewards_via_func = self._keeping_errors(self._by_function)
@@ -81,8 +81,8 @@ class RewardCalls:
         """Call the reward function in a thread of its own. Waiting for other calls does not count for the limit.
 
         A thread that hangs can't be ended. It is left behind, does not keep the process from ending, and another takes
-        its place. After as many calls without an answer in a row as run at once, the calls that waited for them are
-        given up: each would hang in its turn.
+        its place. When as many calls as run at once have hung in a row, and no other was answered meanwhile, the calls
+        that waited for them are given up: each would hang in its turn.
         """
         function, loop = self._executor.reward_func, asyncio.get_running_loop()
         source = source_of(function)
@@ -90,17 +90,17 @@ class RewardCalls:
         async with self._slots:
             if came <= self._gave_up:
                 raise RewardError(f"{self._too_late(source)}, call after call")
-            answer = loop.create_future()
+            answer, began = loop.create_future(), loop.time()
             work = contextvars.copy_context().run, (self._call, function, (queries, prompts, labels), loop, answer)
             threading.Thread(target=work[0], args=work[1], name="reward", daemon=True).start()
             try:
                 value, error = await self.within(answer, source)
             except RewardError:
-                self._unanswered += 1
+                self._unanswered += began > self._answered
                 if self._unanswered >= THREADS:
                     self._gave_up = loop.time()
                 raise
-            self._unanswered = 0
+            self._unanswered, self._answered = 0, loop.time()
         if isinstance(error, Exception):
             raise error
         if error is not None:  # such as SystemExit, which would end the engine

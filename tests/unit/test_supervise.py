@@ -53,6 +53,8 @@ class Run:
         self.process = subprocess.Popen(
             [sys.executable, "-c", SUPERVISE, folder / "job.py", str(restarts), folder / "checkpoints"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            # A shell starts what it runs in the background deaf to SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def end(self) -> list[str]:

@@ -285,8 +285,8 @@ def ray_job_stop(out: Path) -> dict:
         seconds = time.monotonic() - start
         status, last = call("status", "job"), call("logs", "job").splitlines()[-2:]
         return {"row": "ray job stop", "seconds": round(seconds, 1), "left": left(), "last": last,
-                "status": "STOPPED" in status, "owner": "watch",
-                "ok": "STOPPED" in status and not left()}  # fmt: skip
+                "status": "stopped" in status, "owner": "watch",
+                "ok": "stopped" in status and not left()}  # fmt: skip
     finally:
         head.processes()
         os.killpg(head.process.pid, signal.SIGTERM)
