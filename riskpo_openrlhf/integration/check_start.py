@@ -151,11 +151,16 @@ def folder_problems(values: dict) -> Iterator[Problem]:
         if not values[flag]:
             continue
         folder = Path(values[flag]).absolute()
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        there = _existing(folder)
         if not there.is_dir():
             yield Problem(f"--{flag}", f" {folder}: {there} is a file")
         elif not os.access(there, os.W_OK | os.X_OK):
             yield Problem(f"--{flag}", f" {folder}: this user may not write into {there}")
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that is there. `folder`: absolute."""
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
 def disk_problems(values: dict, needs: memory.Estimate | None) -> Iterator[Problem]:
@@ -163,8 +168,7 @@ def disk_problems(values: dict, needs: memory.Estimate | None) -> Iterator[Probl
     if not needs or values["ckpt.disable_ds"] or max(values["ckpt.save_steps"], values["eval.steps"]) <= 0:
         return
     folder = Path(values["ckpt.path"]).absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free / 1e9
+    free = shutil.disk_usage(_existing(folder)).free / 1e9
     if free < needs.checkpoint:
         yield Problem(
             "--ckpt.path",

@@ -96,8 +96,10 @@ def too_large(values: dict, config: PretrainedConfig | None) -> tuple[Estimate |
     Returns:
         The estimate, None without a model's config or with the CPU runtime; and the message, "" if it fits.
     """
+    if values["riskpo.runtime"] == "cpu":
+        return None, ""
     size = KNOWN.get(values.get("actor.model_name_or_path")) or (config and model_size(config))
-    if size is None or values["riskpo.runtime"] == "cpu":
+    if size is None:
         return None, ""
     import torch
 

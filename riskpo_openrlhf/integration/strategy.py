@@ -114,11 +114,12 @@ class RiskPOStrategy(DeepspeedStrategy):
         self._on_rank_0(convert)
         model._config.load_universal_checkpoint = True  # DeepSpeed asks at each load
         try:
-            return super().load_ckpt(model, str(part), universal.name, **options)
+            loaded = super().load_ckpt(model, str(part), universal.name, **options)
         finally:
             model._config.load_universal_checkpoint = False
-            dist.barrier()
-            self._on_rank_0(lambda: shutil.rmtree(universal))
+        dist.barrier()  # not after an error, which would wait here for ranks that wait elsewhere
+        self._on_rank_0(lambda: shutil.rmtree(universal))
+        return loaded
 
     def save_model(self, model, tokenizer, output_dir, **more) -> None:
         """Write a model beside its place and move it there file by file, when all of it is written.
