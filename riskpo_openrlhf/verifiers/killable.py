@@ -46,7 +46,7 @@ class WorkerPool:
         warm_up: arguments of a first call. The worker has started when this call returns.
         size: number of workers.
         seconds: CPU time of one call; a worker that takes more is killed, as is one that takes `WALL` times this by
-            the clock, or this and `patience`.
+            the clock. With `patience`, waiting and working may together take `seconds` and `patience` by the clock.
         megabytes: limit of a worker's address space, and so of its memory.
         start_seconds: time limit of a worker's start, warm-up included.
         patience: seconds to wait for a free worker; None: without limit.
@@ -97,10 +97,12 @@ class WorkerPool:
             raise ValueError(f"the request has {len(request)} bytes; allowed are {MAX_REQUEST}")
         deaths: list[int] = []
         while len(deaths) < 2:
+            asked = time.monotonic()
             try:
                 worker = self._places.get(timeout=self.patience)
             except queue.Empty:
                 return "timeout", None
+            waited = 0 if self.patience is None else time.monotonic() - asked
             try:
                 if self._closed:
                     raise WorkerError(_CLOSED)
@@ -109,7 +111,7 @@ class WorkerPool:
                     self._replace(worker)
                     continue
                 worker.send(request)
-                reply = worker.receive(self.wall)
+                reply = worker.receive(self.wall - waited)
             except TimeoutError:
                 self._replace(worker)
                 return "timeout", None
