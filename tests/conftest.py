@@ -1,5 +1,6 @@
 """What lies in tests/system starts real engines and carries the marker that `tests/run.sh --fast` leaves out."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import settings
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
+gc.disable()  # until all tests are collected: their imports make much and leave no garbage
+
 SYSTEM = Path(__file__).parent / "system"
-LONGEST = ("test_training.py",)
+LONGEST = ("test_training.py", "test_recipes.py", "test_supervise.py")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -20,6 +23,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker("system")
     # Longest first, so that two processes are busy to the end (`tests/run.sh`): short files fill the rest.
     items.sort(key=lambda item: (item.get_closest_marker("system") is None, item.path.name not in LONGEST))
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source recipes/lib/environment.sh
 ensure_environment dev
 
-arguments=()
+arguments=() processes=2
 for argument in "$@"; do
     if [[ $argument == --fast ]]; then
         arguments+=(-m "not system")
+        processes=3 # much of the rest is waiting for others
     else
         arguments+=("$argument")
     fi
@@ -34,8 +35,8 @@ check() {
 }
 check "ruff check" python3 -m ruff check .
 check "ruff format --check" python3 -m ruff format --check .
-# Two processes share the files, in the order of tests/conftest.py; `-n 0` takes one, for --pdb.
-check "pytest" python3 -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15 "${arguments[@]}"
+# Processes share the files, in the order of tests/conftest.py; `-n 0` takes one, for --pdb.
+check "pytest" python3 -m pytest -n "$processes" --dist loadfile --no-loadscope-reorder --durations 15 "${arguments[@]}"
 for name in "${failed[@]}"; do
     echo "tests/run.sh: $name failed" >&2
 done

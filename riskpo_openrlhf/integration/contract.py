@@ -9,6 +9,7 @@ another patch version of 0.11, is a note. Anything missing is a `ContractError`,
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import textwrap
@@ -329,18 +330,16 @@ def _check_seam(module, name: str, parameters: str | None) -> tuple[list[str], l
     return notes, differences[:1]
 
 
+@functools.cache
 def _attributes_of(cls: type) -> set[str]:
     """Return what objects of a class have: class attributes, fields, and what its methods set on `self`."""
     found = set(dir(cls)) | set(getattr(cls, "__dataclass_fields__", ()))
     own = (base for base in cls.__mro__ if base.__module__.startswith("openrlhf"))
     for base in (base for base in own if "<locals>" not in base.__qualname__):  # Ray's wrapper has no source
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(base)))):
-            if (
-                isinstance(node, ast.Attribute)
-                and isinstance(node.ctx, ast.Store)
-                and ast.unparse(node.value) == "self"
-            ):
-                found.add(node.attr)
+            match node:
+                case ast.Attribute(value=ast.Name(id="self"), ctx=ast.Store()):
+                    found.add(node.attr)
     return found
 
 
