@@ -26,7 +26,6 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    gc.freeze()
     gc.enable()
 
 

@@ -103,7 +103,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dry_run = "check all that needs no GPU, print the final settings, and end; json: the last line is one JSON object"
     stall = "end the run after SECONDS without progress, with stacks of its parts; 0: never (default: 3600)"
     add("--riskpo.stall_timeout", type=float, default=3600.0, metavar="SECONDS", help=stall)
-    restarts = "restart from the last checkpoint after a fault of machines, at most N times (default: 0)"
+    restarts = (
+        "after a fault of machines, replace the vLLM engine that died, or restart from the last checkpoint, each at "
+        "most N times (default: 0)"
+    )
     add("--riskpo.max_restarts", type=int, default=0, metavar="N", help=restarts)
     add("--riskpo.dry_run", nargs="?", choices=["text", "json"], const="text", help=dry_run)
 

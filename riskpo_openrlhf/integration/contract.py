@@ -64,6 +64,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "SamplesGenerator.__init__": "self strategy prompts_dataloader eval_dataloader tokenizer vllm_engines",
         "SamplesGenerator.generate_samples": "self generate_kwargs",
         "SamplesGenerator.generate_eval_samples": "self generate_kwargs",
+        "SamplesGenerator._generate_vllm": "self dataloader_iter num_prompts dynamic_filtering generate_kwargs",
         "SamplesGenerator._dispatch_prompts_to_vllm": "self prompts labels images generate_kwargs",
         "SamplesGenerator._process_response_into_experience": "self response generate_kwargs",
     },
@@ -88,6 +89,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "micro_train_batch_size buffer_limit buffer_cpu_offload eps_clip tokenizer dataloader_pin_memory "
         "vllm_engines kwargs",
         "ActorPPOTrainer.training_step": "self experience kl_ctl step loss_batch_info",
+        "ActorPPOTrainer._init_vllm_sync_group": "self backend",
         "PolicyModelActor.fit": "self kl_ctl",
         "PolicyModelActor.init_model_from_pretrained": "self strategy pretrain max_steps vllm_engines",
         "PolicyModelActor.forward": "self sequences action_mask attention_mask packed_seq_lens mm_train_inputs_list",
@@ -172,7 +174,7 @@ ATTRIBUTES: dict[str, str] = {
     "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args prompts_dataloader "
     "vllm_engines",
     "openrlhf.utils.deepspeed.deepspeed.DeepspeedStrategy": "args stage use_ds_universal_ckpt",
-    "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy",
+    "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy use_cuda_ipc",
     "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "_rank actor strategy trainer",
     "openrlhf.trainer.ray.vllm_engine.RolloutRayActor": "executor llm",
     "openrlhf.utils.agent.MultiTurnAgentExecutor": "agent_instance_cls",
@@ -207,7 +209,7 @@ train.agent_func_path train.async_enable train.async_queue_size train.batch_size
 train.colocate_all train.colocate_critic_reward train.dynamic_batch_enable train.full_determinism_enable
 train.max_epochs train.max_tokens_per_gpu train.micro_batch_size train.num_episodes train.seed
 vllm.enable_sleep vllm.enforce_eager vllm.gpu_memory_utilization vllm.num_engines vllm.sync_backend
-vllm.tensor_parallel_size
+vllm.sync_with_ray vllm.tensor_parallel_size
 """
 
 # The part that `evaluate` relies on.

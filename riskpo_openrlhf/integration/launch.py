@@ -89,7 +89,8 @@ REPLACED = tuple(Replacement(*row) for row in (
     ("openrlhf.trainer.ray.ppo_critic", "CriticModelActor", "model_actors.RiskPOCriticActor", SUBMITTER,
      "as for the reference model", {"num_gpus": 1}),
     ("openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "rollout_actor.RiskPORolloutActor", SUBMITTER,
-     "checks and limits calls for rewards, drops stale image embeddings, keeps Python's collector off vLLM",
+     "checks and limits calls for rewards, drops stale image embeddings, keeps Python's collector off vLLM; Ray "
+     "starts it again with `--riskpo.max_restarts`",
      {}),
     ("openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "evaluation_engines.RiskPOEvaluationActor", EVALUATION,
      "returns each graded sample as soon as it is done", {}),
@@ -207,7 +208,6 @@ def get_strategy(args):
     """Make OpenRLHF's strategy. OpenRLHF's `train` calls this first, with its final flags."""
     from openrlhf.utils.utils import get_strategy
 
-    gc.freeze()
     gc.enable()
     if not hasattr(args, "riskpo"):
         raise RuntimeError("these flags were parsed before riskpo_openrlhf.install() was called: call it first")
@@ -220,11 +220,13 @@ def get_strategy(args):
 
         sys.exit(dry_run.report(args))
     from riskpo_openrlhf.integration import check_start, fingerprints
+    from riskpo_openrlhf.integration.engine_restarts import let_ray_restart_engines
     from riskpo_openrlhf.integration.final_flags import flat, write_settings
 
     found = check_start.check(flat(args))
     _refuse_or_note([*found.problems, *check_start.resume_problems(args)], found.notes)
     _start_ray()
+    let_ray_restart_engines(args)
     write_settings(args)
     fingerprints.of(args)  # the workers get them with `args`
     ending.watch_run(args)

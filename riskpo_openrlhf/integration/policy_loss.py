@@ -123,6 +123,11 @@ class RiskPOPolicyActor(HoldsPort, plain_class(ppo_actor.PolicyModelActor)):
         """Make the checkpoint count that all actors, the critic's included, have written. All ranks are called."""
         self.strategy.finish_checkpoints()
 
+    def join_engines(self) -> None:
+        """Make a new group for the weight sync, with engines that were replaced. All ranks are called."""
+        if self._rank == 0 and not self.trainer.use_cuda_ipc:
+            self.trainer._init_vllm_sync_group(self.strategy.args.vllm.sync_backend)
+
     def fit(self, *args, **kwargs):
         """Update the policy, as OpenRLHF does; then look at this rank's weights, while they are loaded."""
         if self.trainer.weight_watch is None:

@@ -11,6 +11,7 @@ import openrlhf.trainer.ray.vllm_engine as vllm_engine
 
 from riskpo_openrlhf.integration import determinism
 from riskpo_openrlhf.integration.contract import plain_class
+from riskpo_openrlhf.integration.engine_restarts import BROKEN, KNOWN, NEW
 from riskpo_openrlhf.integration.reward_calls import RewardCalls
 from riskpo_openrlhf.integration.watch import beat, join
 from riskpo_openrlhf.runtime import ERROR_VARIABLE, RUNTIME_VARIABLE
@@ -39,6 +40,7 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
             finally:
                 del os.environ[ERROR_VARIABLE]
         self._draw = None
+        self._known = self._replaceable = self._syncing = False
         self.rewards = RewardCalls(self.executor)
         # The objects that vLLM and torch have made by now stay. Python's collector would visit all of them about every
         # thousand responses, and every request would wait half a second for it.
@@ -49,11 +51,17 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
         """Return an error if a process of the engine died: this actor lives on, and the weight sync waits for it."""
         if not getattr(self, "llm", None) or not self.llm.errored:
             return ""
+        if self._replaceable and not self._syncing:  # the driver will notice
+            return ""
         return f"EngineDeadError: class_name: {type(self).__name__} pid: {os.getpid()}"
 
-    def limit_rewards(self, seconds: float) -> None:
-        """Set the time limit of one reward, `--riskpo.reward_timeout`."""
-        self.rewards.seconds = seconds
+    def begin(self, reward_timeout: float, replaceable: bool) -> None:
+        """Take the run's settings: seconds for one reward, and whether the driver replaces engines that die."""
+        self._known, self._replaceable, self.rewards.seconds = True, replaceable, reward_timeout
+
+    def state(self) -> str:
+        """Tell the driver whether this process is the one that it knows, a new one in its place, or of no use."""
+        return BROKEN if self.llm.errored else KNOWN if self._known else NEW
 
     async def generate(self, *args, **kwargs):
         output = await super().generate(*args, **kwargs)
@@ -61,7 +69,9 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
         return output
 
     async def update_weight(self, name, dtype, shape, empty_cache=False, **more):
+        self._syncing = True
         result = await super().update_weight(name, dtype, shape, empty_cache, **more)
+        self._syncing = not empty_cache
         await self._forget_images(empty_cache)
         return result
 

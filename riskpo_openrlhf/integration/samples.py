@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import ray
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
+from ray.exceptions import RayError
 
 from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.integration import determinism
 from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 from riskpo_openrlhf.integration.check_sizes import whole_groups
+from riskpo_openrlhf.integration.engine_restarts import Replay, is_a_death, replaceable
 from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.filtering import FilterWatch
 from riskpo_openrlhf.integration.final_flags import flat
@@ -63,7 +66,9 @@ class RiskPOSamplesGenerator(SamplesGenerator):
             )
         self._evaluating = False
         for engine in self.vllm_engines:
-            engine.limit_rewards.remote(self.args.riskpo.reward_timeout)
+            engine.begin.remote(self.args.riskpo.reward_timeout, replaceable(self.args))
+        self.restore_engines: Callable[[], None] | None = None  # set by a driver that replaces engines
+        self._pending: list = []
         self.eval_samples: list[Experience] = []
         self.step_limit = StepLimit(self.args.riskpo.max_steps)
 
@@ -93,11 +98,33 @@ class RiskPOSamplesGenerator(SamplesGenerator):
     def _dispatch_prompts_to_vllm(self, prompts, labels, **more):
         if self.args.train.full_determinism_enable:
             ray.get([engine.begin_draw.remote(determinism.draw_name(self)) for engine in self.vllm_engines])
-        return super()._dispatch_prompts_to_vllm(prompts, labels, **more)
+        refs = super()._dispatch_prompts_to_vllm(prompts, labels, **more)
+        self._pending += refs
+        return refs
+
+    def _generate_vllm(self, dataloader_iter, **more):
+        """Generate as OpenRLHF does; again from the first prompt if an engine dies and is replaced."""
+        if not self.restore_engines:
+            return super()._generate_vllm(dataloader_iter=dataloader_iter, **more)
+        prompts, counts, watch = Replay(dataloader_iter), (self._responses, self._failed), copy(self.filter_watch)
+        while True:
+            self._pending = []
+            try:
+                return super()._generate_vllm(dataloader_iter=prompts, **more)
+            except RayError as error:
+                if not is_a_death(error):
+                    raise
+                for ref in self._pending:
+                    ray.cancel(ref)
+                self.restore_engines()
+            prompts.begin_again()
+            (self._responses, self._failed), self.filter_watch = counts, copy(watch)
 
     def generate_samples(self, **generate_kwargs):
         if self.step_limit.reached():
             return [], None, 0, True  # as at the end of the data
+        if self.restore_engines:
+            self.restore_engines()
         samples, *rest = super().generate_samples(**generate_kwargs)
         if self.args.train.full_determinism_enable:
             samples = determinism.in_one_order(samples)
@@ -123,6 +150,8 @@ class RiskPOSamplesGenerator(SamplesGenerator):
     def generate_eval_samples(self, **generate_kwargs) -> list[Experience]:
         if self.args.riskpo.eval_max_new_tokens is not None:
             generate_kwargs["max_new_tokens"] = self.args.riskpo.eval_max_new_tokens
+        if self.restore_engines:
+            self.restore_engines()
         self._evaluating = True
         try:
             self.eval_samples = super().generate_eval_samples(**generate_kwargs)

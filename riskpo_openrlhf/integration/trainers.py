@@ -19,6 +19,7 @@ from riskpo_openrlhf.integration import resume
 from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
 from riskpo_openrlhf.integration.best_metric import require_known_metric, unknown_metric, without_eval_prefix
 from riskpo_openrlhf.integration.contract import plain_class
+from riskpo_openrlhf.integration.engine_restarts import Engines, replaceable
 from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.guards import TrainingGuard
 from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
@@ -130,6 +131,19 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
         super().__init__(*args, **kwargs)
         self.total_steps = total_steps(self.args, len(self.prompts_dataloader))
         self.prompts_dataloader.generator = self.samples_generator
+        self._engines = None
+        if replaceable(self.args):
+            self._engines = Engines(self.vllm_engines, self.actor_model_group, self.args.riskpo.reward_timeout)
+            self.samples_generator.restore_engines = self._restore_engines
+
+    def _restore_engines(self) -> None:
+        if self._engines.mend():
+            self.broadcast_to_vllm()
+
+    def broadcast_to_vllm(self) -> None:
+        if self._engines:
+            self._engines.mend()
+        super().broadcast_to_vllm()
 
     def init_checkpoint_states(self, **more) -> dict:
         states = super().init_checkpoint_states(**more)

@@ -229,19 +229,19 @@ def ask_for_stacks(store: _Store) -> dict[str, dict]:
     return store.all("stack/")
 
 
-def deaths(store: _Store) -> list[str]:
+def deaths(store: _Store, states: tuple[str, ...] = ("DEAD",)) -> list[str]:
     """Return what is known of each part that died: its actor, as Ray says, or what it can't go on without."""
     # A dead actor first: a broken connection to it may have ended another part's processes.
-    return dead_actors(store.job) + [fault["text"] for fault in store.all("fault/").values()]
+    return dead_actors(store.job, states) + [fault["text"] for fault in store.all("fault/").values()]
 
 
-def dead_actors(job: str) -> list[str]:
+def dead_actors(job: str, states: tuple[str, ...] = ("DEAD",)) -> list[str]:
     """Return what Ray says of each actor of this job that died, other than by the run's own will."""
     import ray
     from ray._private.state import actors
 
-    found = []
-    for actor in actors(job_id=ray.JobID(bytes.fromhex(job)), actor_state_name="DEAD").values():
+    found, of_job = [], ray.JobID(bytes.fromhex(job))
+    for actor in (one for state in states for one in actors(job_id=of_job, actor_state_name=state).values()):
         cause, own_error = actor["DeathCause"], actor["DeathCause"].creation_task_failure_context
         text = str(cause)
         if not text.strip() or any(reason in text for reason in ("OUT_OF_SCOPE", "REF_DELETED", "RAY_KILL")):
@@ -264,7 +264,8 @@ def death(folders, seconds: float) -> Fault | None:
     until = time.monotonic() + seconds
     try:
         store = _Store()
-        while not (dead := deaths(store)) and time.monotonic() < until:
+        # An engine that Ray starts again, too: the run needed the one that died.
+        while not (dead := deaths(store, ("DEAD", "RESTARTING"))) and time.monotonic() < until:
             time.sleep(SECONDS / 4)
     except Exception:  # Ray's head is gone: what is known already must do
         return None

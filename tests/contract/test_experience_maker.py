@@ -25,7 +25,7 @@ GROUP, PROMPTS, TOKENS = 4, 12, 7
 def make_args(**changes):
     args = SimpleNamespace(
         train=SimpleNamespace(seed=3, dynamic_batch_enable=False, agent_func_path=None, full_determinism_enable=False),
-        riskpo=SimpleNamespace(reward_timeout=600.0, max_steps=None, eval_max_new_tokens=None),
+        riskpo=SimpleNamespace(reward_timeout=600.0, max_restarts=0, max_steps=None, eval_max_new_tokens=None),
         rollout=SimpleNamespace(
             n_samples_per_prompt=GROUP, batch_size=PROMPTS, max_new_tokens=TOKENS, micro_batch_size=2,
         ),
@@ -391,10 +391,10 @@ class Engine:
         def remote():
             return "ValueError: no such key"
 
-    class limit_rewards:
+    class begin:
         @staticmethod
-        def remote(seconds):
-            assert seconds == 600
+        def remote(reward_timeout, replaceable):
+            assert (reward_timeout, replaceable) == (600, False)
 
 
 def make_generator(monkeypatch=None, responses=(), **changes):
