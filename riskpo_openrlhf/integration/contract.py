@@ -160,7 +160,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
 ATTRIBUTES: dict[str, str] = {
     "openrlhf.trainer.ppo_trainer.PPOTrainer": "actor_model_group args best_eval_metric_key critic_model_group "
     "eval_dataloader experience_maker generate_kwargs kl_ctl prompts_dataloader samples_generator tensorboard_logger "
-    "wandb_logger",
+    "vllm_engines wandb_logger",
     "openrlhf.trainer.ppo_trainer_async.TrainingActor": "_latest_client_states actor_model_group args "
     "best_eval_metric_key critic_model_group experience_maker kl_ctl rollout_queue rollout_slots tensorboard_logger "
     "wandb_logger",

@@ -25,17 +25,6 @@ def replaceable(args) -> bool:
     return args.riskpo.max_restarts > 0 and not args.train.async_enable and not args.vllm.sync_with_ray
 
 
-def let_ray_restart_engines(args) -> None:
-    """Let Ray start each engine again, so often as the run may restart. Call it before engines are created."""
-    import openrlhf.trainer.ray.vllm_engine as vllm_engine
-
-    from riskpo_openrlhf.integration.contract import plain_class
-
-    if replaceable(args):
-        actor = plain_class(vllm_engine.RolloutRayActor)
-        vllm_engine.RolloutRayActor = ray.remote(max_restarts=args.riskpo.max_restarts)(actor)
-
-
 def is_a_death(error: RayError) -> bool:
     """Tell whether this is the death of an engine's actor, or of a process of vLLM under it."""
     return isinstance(error, RayActorError) or "EngineDeadError" in str(error)

@@ -103,18 +103,29 @@ def replace_names(process: str) -> None:
     OpenRLHF's progress bars become lines, too.
     """
     lines_not_bars()
-    for row in (row for row in REPLACED if row.process == process):
-        owner = import_module(row.module)
-        *path, name = row.name.split(".")
-        for part in path:
-            owner = getattr(owner, part)
-        module, _, attribute = row.ours.partition(".")
-        ours = getattr(import_module(f"{OURS}.{module}"), attribute)
-        if row.remote is not None:
-            import ray
+    for row in REPLACED:
+        if row.process == process:
+            _replace(row)
 
-            ours = ray.remote(**row.remote)(ours) if row.remote else ray.remote(ours)
-        setattr(owner, name, ours)
+
+def _replace(row: Replacement) -> None:
+    owner = import_module(row.module)
+    *path, name = row.name.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    module, _, attribute = row.ours.partition(".")
+    ours = getattr(import_module(f"{OURS}.{module}"), attribute)
+    if row.remote is not None:
+        import ray
+
+        ours = ray.remote(**row.remote)(ours) if row.remote else ray.remote(ours)
+    setattr(owner, name, ours)
+
+
+def _let_ray_restart_engines(restarts: int) -> None:
+    """Replace the class of the engines once more, so that Ray starts each again, at most so many times."""
+    (row,) = (row for row in REPLACED if row.ours == "rollout_actor.RiskPORolloutActor")
+    _replace(row._replace(remote={"max_restarts": restarts}))
 
 
 def install() -> None:
@@ -220,13 +231,14 @@ def get_strategy(args):
 
         sys.exit(dry_run.report(args))
     from riskpo_openrlhf.integration import check_start, fingerprints
-    from riskpo_openrlhf.integration.engine_restarts import let_ray_restart_engines
+    from riskpo_openrlhf.integration.engine_restarts import replaceable
     from riskpo_openrlhf.integration.final_flags import flat, write_settings
 
     found = check_start.check(flat(args))
     _refuse_or_note([*found.problems, *check_start.resume_problems(args)], found.notes)
     _start_ray()
-    let_ray_restart_engines(args)
+    if replaceable(args):
+        _let_ray_restart_engines(args.riskpo.max_restarts)
     write_settings(args)
     fingerprints.of(args)  # the workers get them with `args`
     ending.watch_run(args)

@@ -42,15 +42,6 @@ for line in sys.stdin:
 """
 
 
-@pytest.fixture(autouse=True)
-def no_job_is_left():
-    """Forget the flags that a test parsed: until Ray is started for them, Ray counts as started."""
-    yield
-    from riskpo_openrlhf.integration import launch
-
-    launch._job.clear()
-
-
 @pytest.fixture(scope="module")
 def dry_run():
     """`dry_run(words)` dry runs a command -> exit code, everything printed. OpenRLHF is loaded once for all."""

@@ -154,9 +154,19 @@ def names_kept(monkeypatch):
             monkeypatch.setattr(owner, row.name, getattr(owner, row.name))
 
 
+@pytest.fixture
+def ray_for_a_while():
+    """Ray, which the driver's first call starts, ends with the test."""
+    yield
+    import ray
+
+    ray.shutdown()
+
+
 @pytest.mark.parametrize("estimator", ["riskpo", "rloo"])
 @pytest.mark.system  # on Ray
-def test_openrlhfs_driver_makes_our_experience_maker_from_its_own_arguments(names_kept, estimator):
+@pytest.mark.usefixtures("names_kept", "ray_for_a_while")
+def test_openrlhfs_driver_makes_our_experience_maker_from_its_own_arguments(estimator):
     from openrlhf.trainer.ppo_trainer import BasePPOTrainer
 
     from riskpo_openrlhf.integration.experience_maker import RiskPOExperienceMaker
