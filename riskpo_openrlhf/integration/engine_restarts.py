@@ -47,7 +47,8 @@ class Engines:
             ray.get(self._policy.async_run_method(method_name="join_engines"))
             ray.get([engine.begin.remote(self._reward_timeout, True) for engine in new])
             seconds = time.monotonic() - begin
-            say(f"a vLLM engine died: {len(new)} of {len(self._engines)} were replaced within {seconds:.0f} s")
+            text = f"a vLLM engine died: {len(new)} of {len(self._engines)} were replaced within {seconds:.0f} s"
+            say(text, replaced=len(new))
         return bool(new)
 
     def _state(self, engine) -> str:

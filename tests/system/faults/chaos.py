@@ -110,7 +110,8 @@ def run(where: Path, folder: Path, args, kills: int) -> dict:
     times = [wait for wait in waits if wait is not None]
     return {
         "code": job.process.returncode, "steps": len(counted), "kills": [fault["part"] for fault in faults],
-        "restarts": sum("restart" in data for _, _, data in reader.lines), "wall": round(wall, 1),
+        "restarts": sum("restart" in data for _, _, data in reader.lines),
+        "replaced": sum(data.get("replaced", 0) for _, _, data in reader.lines), "wall": round(wall, 1),
         "useful": round(sum(seconds for seconds, _ in counted.values()), 1),
         "ratio": round(sum(seconds for seconds, _ in counted.values()) / wall, 3),
         "repeated_steps": len(steps) - len(counted), "seconds_to_next_step": waits,
