@@ -13,7 +13,7 @@ settings.load_profile("no-deadline")
 gc.disable()  # until all tests are collected: their imports make much and leave no garbage
 
 SYSTEM = Path(__file__).parent / "system"
-LONGEST = ("test_training.py", "test_recipes.py", "test_supervise.py")
+LONGEST = ("test_training.py", "test_recipe_smokes.py", "test_recipes.py", "test_supervise.py")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -45,7 +45,7 @@ class Engines:
         new = [engine for engine in self._engines if self._state(engine) == NEW]
         if new:
             ray.get(self._policy.async_run_method(method_name="join_engines"))
-            ray.get([engine.begin.remote(self._reward_timeout, True) for engine in new])
+            ray.get([engine.begin_run.remote(self._reward_timeout, True) for engine in new])
             seconds = time.monotonic() - begin
             text = f"a vLLM engine died: {len(new)} of {len(self._engines)} were replaced within {seconds:.0f} s"
             say(text, replaced=len(new))

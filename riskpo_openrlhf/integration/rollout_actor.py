@@ -27,7 +27,7 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
     async def __init__(self, *args, **kwargs):
         join("vLLM engine", self._fault)
         if os.environ.get(RUNTIME_VARIABLE) == "cpu":
-            kwargs |= whole_prompts(kwargs)
+            kwargs |= whole_prompts(kwargs) | one_process(kwargs)
         with tempfile.TemporaryDirectory(prefix="riskpo-") as folder:
             os.environ[ERROR_VARIABLE] = path = os.path.join(folder, "error")
             try:
@@ -55,7 +55,7 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
             return ""
         return f"EngineDeadError: class_name: {type(self).__name__} pid: {os.getpid()}"
 
-    def begin(self, reward_timeout: float, replaceable: bool) -> None:
+    def begin_run(self, reward_timeout: float, replaceable: bool) -> None:
         """Take the run's settings: seconds for one reward, and whether the driver replaces engines that die."""
         self._known, self._replaceable, self.rewards.seconds = True, replaceable, reward_timeout
 
@@ -100,6 +100,17 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
 
     def last_reward_error(self) -> str:
         return self.rewards.last_error
+
+
+def one_process(kwargs: dict) -> dict:
+    """Return what lets a CPU engine compute in its own process. `kwargs`: those of vLLM's engine.
+
+    vLLM turns "uni" into a process more, which binds threads to cores. Ours are not bound, and it takes ten seconds of
+    a core to start.
+    """
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    return {"distributed_executor_backend": UniProcExecutor} if kwargs["tensor_parallel_size"] == 1 else {}
 
 
 def whole_prompts(kwargs: dict) -> dict:

@@ -66,7 +66,7 @@ class RiskPOSamplesGenerator(SamplesGenerator):
             )
         self._evaluating = False
         for engine in self.vllm_engines:
-            engine.begin.remote(self.args.riskpo.reward_timeout, replaceable(self.args))
+            engine.begin_run.remote(self.args.riskpo.reward_timeout, replaceable(self.args))
         self.restore_engines: Callable[[], None] | None = None  # set by a driver that replaces engines
         self._pending: list = []
         self.eval_samples: list[Experience] = []

@@ -120,7 +120,7 @@ def test_new_engines_join_the_weight_sync_and_get_the_runs_settings(capsys):
     assert Engines(engines, policy, 60.0).mend()
     assert joined == ["join_engines"]
     assert [engine.done for engine in engines] == [
-        [], [("begin", 60.0, True)], [("kill", False), ("begin", 60.0, True)],
+        [], [("begin_run", 60.0, True)], [("kill", False), ("begin_run", 60.0, True)],
     ]  # fmt: skip
     assert "2 of 3 were replaced" in capsys.readouterr().out
 

@@ -391,7 +391,7 @@ class Engine:
         def remote():
             return "ValueError: no such key"
 
-    class begin:
+    class begin_run:
         @staticmethod
         def remote(reward_timeout, replaceable):
             assert (reward_timeout, replaceable) == (600, False)
