@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(SYSTEM):
             item.add_marker("system")
-    # Longest first, so that two processes are busy to the end (`tests/run.sh`): short files fill the rest.
+    # Longest first, so that all processes are busy to the end (`tests/run.sh`): short files fill the rest.
     items.sort(key=lambda item: (item.get_closest_marker("system") is None, item.path.name not in LONGEST))
 
 

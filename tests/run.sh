@@ -6,11 +6,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source recipes/lib/environment.sh
 ensure_environment dev
 
-arguments=() processes=2
+arguments=() processes=3
 for argument in "$@"; do
     if [[ $argument == --fast ]]; then
         arguments+=(-m "not system")
-        processes=3 # much of the rest is waiting for others
     else
         arguments+=("$argument")
     fi
