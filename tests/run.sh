@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source recipes/lib/environment.sh
 ensure_environment dev
 
-arguments=() processes=3
+arguments=()
 for argument in "$@"; do
     if [[ $argument == --fast ]]; then
         arguments+=(-m "not system")
@@ -34,8 +34,8 @@ check() {
 }
 check "ruff check" python3 -m ruff check .
 check "ruff format --check" python3 -m ruff format --check .
-# Processes share the files, in the order of tests/conftest.py; `-n 0` takes one, for --pdb.
-check "pytest" python3 -m pytest -n "$processes" --dist loadfile --no-loadscope-reorder --durations 15 "${arguments[@]}"
+# Three processes share the files, in the order of tests/conftest.py; `-n 0` takes one, for --pdb.
+check "pytest" python3 -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 15 "${arguments[@]}"
 for name in "${failed[@]}"; do
     echo "tests/run.sh: $name failed" >&2
 done

@@ -69,20 +69,20 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
         return output
 
     async def update_weight(self, name, dtype, shape, empty_cache=False, **more):
-        self._syncing = True
-        result = await super().update_weight(name, dtype, shape, empty_cache, **more)
-        self._syncing = not empty_cache
-        await self._forget_images(empty_cache)
-        return result
+        return await self._take(super().update_weight(name, dtype, shape, empty_cache, **more), empty_cache)
 
     async def update_weight_cuda_ipc(self, name, dtype, shape, ipc_handles, empty_cache=False, **more):
-        result = await super().update_weight_cuda_ipc(name, dtype, shape, ipc_handles, empty_cache, **more)
-        await self._forget_images(empty_cache)
-        return result
+        update = super().update_weight_cuda_ipc(name, dtype, shape, ipc_handles, empty_cache, **more)
+        return await self._take(update, empty_cache)
 
-    async def _forget_images(self, last: bool) -> None:
-        if last:  # OpenRLHF sets empty_cache on the last parameter
+    async def _take(self, update, last: bool):
+        """Take one parameter of a weight sync. `last`: OpenRLHF sets `empty_cache` on the last one."""
+        self._syncing = True
+        result = await update
+        self._syncing = not last
+        if last:
             await self.llm.reset_encoder_cache()
+        return result
 
     def begin_draw(self, name: str) -> None:
         """Give each sample from now on a seed of its own, made of `name`, its prompt and its number."""

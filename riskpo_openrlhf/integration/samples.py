@@ -99,7 +99,8 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         if self.args.train.full_determinism_enable:
             ray.get([engine.begin_draw.remote(determinism.draw_name(self)) for engine in self.vllm_engines])
         refs = super()._dispatch_prompts_to_vllm(prompts, labels, **more)
-        self._pending += refs
+        if self.restore_engines:
+            self._pending += refs
         return refs
 
     def _generate_vllm(self, dataloader_iter, **more):
@@ -108,7 +109,6 @@ class RiskPOSamplesGenerator(SamplesGenerator):
             return super()._generate_vllm(dataloader_iter=dataloader_iter, **more)
         prompts, counts, watch = Replay(dataloader_iter), (self._responses, self._failed), copy(self.filter_watch)
         while True:
-            self._pending = []
             try:
                 return super()._generate_vllm(dataloader_iter=prompts, **more)
             except RayError as error:
@@ -117,6 +117,8 @@ class RiskPOSamplesGenerator(SamplesGenerator):
                 for ref in self._pending:
                     ray.cancel(ref)
                 self.restore_engines()
+            finally:
+                self._pending = []  # what a reference names stays in Ray's memory
             prompts.begin_again()
             (self._responses, self._failed), self.filter_watch = counts, copy(watch)
 

@@ -82,6 +82,18 @@ def test_any_other_error_and_one_without_restarts_end_the_rollout(generator):
     assert not is_a_death(error)
 
 
+def test_no_reference_to_a_rollout_is_kept_after_it(generator, monkeypatch):
+    generator.outcomes = [None]
+    generator._generate_vllm(dataloader_iter=iter("ab"), num_prompts=2, dynamic_filtering=False)
+    assert generator._pending == []
+    # Without restarts nobody would ever drop them, and Ray would keep every response of the run.
+    generator.restore_engines = None
+    generator.args = SimpleNamespace(train=SimpleNamespace(full_determinism_enable=False))
+    monkeypatch.setattr(SamplesGenerator, "_dispatch_prompts_to_vllm", lambda self, prompts, labels, **more: ["ref"])
+    assert generator._dispatch_prompts_to_vllm(["a"], ["b"]) == ["ref"]
+    assert generator._pending == []
+
+
 class Engine:
     """A handle whose `state` answers, or raises, as listed; `done` keeps what was asked of it."""
 
