@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 FLAG_PREFIX = "--algo.riskpo."
+SETTINGS_OF_QUANTILES = ("alpha", "beta", "bundle_size", "bundling")  # tracked quantiles mean nothing under others
 PAPER = "arXiv:2510.00911"
 RELEASED = "the authors' released code"
 OURS = "this project, docs/method.md"

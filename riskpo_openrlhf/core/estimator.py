@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from riskpo_openrlhf.config import FLAG_PREFIX, RiskPOConfig
+from riskpo_openrlhf.config import FLAG_PREFIX, SETTINGS_OF_QUANTILES, RiskPOConfig
 from riskpo_openrlhf.core import groups, metrics, released, risk
 from riskpo_openrlhf.core.bundles import Layout, draw_layout
 from riskpo_openrlhf.core.credit import counterfactual, uniform
@@ -194,5 +194,5 @@ class RiskPOEstimator:
 
 def _bundles_by(config: dict[str, Any]) -> dict[str, Any]:
     """Select the settings that give tracked quantiles their meaning. All presets released-* bundle alike."""
-    found = {name: config[name] for name in ("alpha", "beta", "bundle_size", "bundling")}
+    found = {name: config[name] for name in SETTINGS_OF_QUANTILES}
     return found | ({"bundling": "of the presets released-*"} if config["released"] else {})

@@ -8,13 +8,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from riskpo_openrlhf import __version__
+from riskpo_openrlhf.config import FLAG_PREFIX, SETTINGS_OF_QUANTILES
 from riskpo_openrlhf.integration import checkpoints
+from riskpo_openrlhf.integration.arguments import uses_riskpo
 from riskpo_openrlhf.integration.check_data import is_local
 from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.final_flags import flat, versions
 
+_OF_QUANTILES = {f"{FLAG_PREFIX}{name}".removeprefix("--") for name in SETTINGS_OF_QUANTILES}
 # What a run can't be resumed with when it differs, and why.
 REFUSED = {
+    **dict.fromkeys(
+        _OF_QUANTILES,
+        f"the tracked quantiles are of other bundles: {FLAG_PREFIX}resume_changed true restarts the tracker",
+    ),
     "data": "the data loader's position belongs to the other data",
     "model": "the weights in the checkpoint belong to the other model",
     "data.prompt_probs": "the data loader's position belongs to the other mixture",
@@ -65,12 +72,14 @@ def compare(saved: dict | None, args: SimpleNamespace, where: Path) -> list[str]
     if not saved:
         return [f"checkpoint {where} carries no fingerprints: data, model and flags are not compared"]
     own = of(args)
+    was_riskpo = saved.get("flags", {}).get("algo.advantage.estimator") == args.algo.advantage.estimator
+    restarts_tracker = args.algo.riskpo.resume_changed or not (uses_riskpo(args) and was_riskpo)
     lines, refused = [], []
     for name, now, then in _differences(own, saved):
         if name == "openrlhf":
             refuse = now.split(".")[:2] != then.split(".")[:2]
         else:
-            refuse = name in REFUSED
+            refuse = name in REFUSED and not (name in _OF_QUANTILES and restarts_tracker)
         text = CONTENTS.get(name, name if name in own["versions"] else f"--{name}")
         text += " has other content" if name in CONTENTS else f" {now} (checkpoint {then})"
         (refused if refuse else lines).append(f"{text}, and {REFUSED[name]}" if refuse else text)

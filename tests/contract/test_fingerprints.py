@@ -62,6 +62,7 @@ def test_a_start_reads_its_files_once(files):
 REFUSED_CHANGES = [
     ("--data.max_samples", "7"), ("--data.prompt_split", "test"), ("--ds.zero_stage", "3"),
     ("--ds.param_dtype", "fp16"), ("--ds.lora.rank", "4"), ("--actor.optim", "muon"), ("--data.prompt_probs", "1.0"),
+    ("--algo.riskpo.bundle_size", "4"), ("--algo.riskpo.alpha", "0.3"), ("--algo.riskpo.beta", "0.9"),
 ]  # fmt: skip
 
 
@@ -70,6 +71,14 @@ def test_a_flag_that_makes_the_state_meaningless_is_refused_with_both_values_and
     before = saved(flags(files))
     with pytest.raises(RunFault, match=f"{flag} {value} .checkpoint .*and {fingerprints.REFUSED[flag[2:]]}"):
         fingerprints.compare(before, flags(files, flag, value), Path("there"))
+
+
+@pytest.mark.parametrize("word", ["--algo.riskpo.resume_changed true", "--algo.advantage.estimator group_norm"])
+def test_settings_of_quantiles_may_differ_where_the_tracker_restarts_or_is_not_used(files, word):
+    before = saved(flags(files))
+    before["flags"]["algo.riskpo.bundle_size"] = 4
+    lines = fingerprints.compare(before, flags(files, *word.split()), Path("there"))
+    assert any("--algo.riskpo.bundle_size" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from riskpo_openrlhf.lab.methods_table import read_records
 def test_a_run_after_a_ruined_one_starts_from_its_own_model_on_the_same_engines(tmp_path):
     command = [
         sys.executable, "-m", "riskpo_openrlhf.lab.compare_methods", "--methods", "grpo", "recommended",
-        "--rates", "3e-2", "--seeds", "1", "--steps", "15", "--out", str(tmp_path / "out"),
+        "--rates", "3e-2", "--seeds", "1", "--steps", "9", "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     job = subprocess.run(

@@ -106,8 +106,7 @@ def test_a_run_whose_engine_dies_resumes_as_if_it_had_never_been_interrupted_and
     (tmp_path / "cut.jsonl").unlink()
 
     refused = run(cut, "--ckpt.load_enable", "--algo.riskpo.bundle_size", 4)
-    assert refused.code == 1
-    assert "--algo.riskpo.bundle_size 4 (checkpoint 5)" in refused.output
+    assert refused.code == 2 and "--algo.riskpo.bundle_size 4 (checkpoint 5)" in refused.output
 
     resumed = run(cut, "--ckpt.load_enable").require_success()
     assert f"[riskpo] resumed at step {step}" in resumed.output

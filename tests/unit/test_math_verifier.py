@@ -156,6 +156,7 @@ SAME = pairs(r"""
 \frac{17}{20} ~ 85\% || 28\% ~ 28 percent || 10\text{ cm}^2 ~ 10 || 10 ~ 10\,\mathrm{cm}^2
 10\text{ cm} ~ 10 \text{ centimeters} || 10\text{ cm}^2 ~ 10 \text{ square centimeters} || 10 ~ 10cm
 10 ~ 10\text{ apples} || 10 ~ 10 apples || 15 ~ \text{15 cm}
+10\text{ N} ~ 10 N || 10\text{ N} ~ 10\,N || 3N ~ 3\text{ N} || 5\text{ m/s} ~ 5 m/s || 5\text{ m} ~ 5m
 0.64N ~ 0.6400 N || 9 ~ 9 \pmod{11} || 9 ~ 9^{th} || 25\text{th} ~ 25^{\text{th}}
 # fractions, mixed numbers, repeating decimals, scientific notation
 \frac43 ~ \frac{4}{3} || \tfrac{3}{7} ~ 3/7 || -\frac12 ~ \frac{-1}{2} || -\frac12 ~ -.5
@@ -173,7 +174,7 @@ SAME = pairs(r"""
 \frac{v}{r(1+x/r)^{3/2}} ~ \frac{v(\frac{r}{r+x})^{0.5}}{r+x}
 # words and choices
 \text{Evelyn} ~ evelyn || \text{(C)} ~ C || C ~ \textbf{(C)}\ 42 || b ~ (B)
-\text{no solution} ~ No solution.
+\text{no solution} ~ No solution. || \text{July 5} ~ July 5
 # lists, sets, tuples
 69$,$84 ~ 84, 69 || 1, 2, 3 ~ 1, 2 \text{ and } 3 || \{1,2\} ~ 2, 1 || 2;5 ~ 2, 5 || \pm 3 ~ 3, -3
 3\pm2\sqrt2 ~ 3-2\sqrt2, 3+2\sqrt2 || x=\pm1 ~ x=1 \text{ or } x=-1 || (1,0),(-1,0) ~ (\pm1, 0)
@@ -183,7 +184,9 @@ SAME = pairs(r"""
 # intervals and inequalities
 (-\infty,2)\cup(3,\infty) ~ x<2 \text{ or } x>3 || [2,3] ~ 2 \le x \le 3 || x > 2 ~ (2,+\infty)
 x \in [2,3] ~ \left[2,3\right] || x\le5 ~ 5 >= x || \{x : x>2\} ~ (2,\infty) || \mathbb{R} ~ (-\infty,\infty)
-\mathbb{R}\setminus\{0\} ~ (-\infty,0)\cup(0,\infty)
+\mathbb{R}\setminus\{0\} ~ (-\infty,0)\cup(0,\infty) || (0,\infty) ~ \mathbb{R}_{>0} || [0,\infty) ~ \mathbb{R}_{\geq0}
+[-2,2] ~ |x|\le2 || |x|<2 ~ -2<x<2 || |x|>2 ~ x<-2 \text{ or } x>2 || (-\infty,-2)\cup(2,\infty) ~ 2<|x|
+|x-1|<2 ~ |2x-2|<4 || |x-1|>3 ~ |1-x|>3
 # equations and names
 x = 5 ~ 5 || f^{-1}(x)=2x ~ 2x || \sum_{i=1}^{10} i ~ 55 || 10 ~ {5 \choose 2}
 5 ~ n=5 || 33 ~ m+n=33 || y = 2x+3 ~ 3+2x || y=2x+3 ~ 2x-y+3=0
@@ -191,7 +194,8 @@ x^2+y^2=4 ~ \frac{x^2}{4}+\frac{y^2}{4}=1 || (x,y)=(1,2) ~ (1,2) || x=1, y=2 ~ 1
 a_1=1, a_2=2 ~ 2, 1 || (1,2) ~ x=1, y=2 || 5 ~ 2+3 = 5 || \sqrt2 ~ x = \sqrt2 \approx 1.41 || 5 ~ f(2) = 5
 \angle A=30^\circ ~ 30 || 11:21 ~ V_1:V_2=11:21 || \begin{cases} x=1 \\ y=2 \end{cases} ~ x=1, y=2
 x=1, y=2 ~ \left\{\begin{array}{l} x=1 \\ y=2 \end{array}\right. || 1, 2 ~ 1或2 || (1,3) ~ x>1且x<3
-a_n=2n+1 ~ a_{n} = 2n + 1
+F=ma ~ a=\frac{F}{m} || y=6/x ~ xy=6 || PV=nRT ~ \frac{PV}{T}=nR || F=\frac{Gm_1m_2}{r^2} ~ G=\frac{Fr^2}{m_1m_2}
+a_n=2n+1 ~ a_{n} = 2n + 1 || f(x)=2x+1 ~ f(t)=2t+1 || f(x)=a\tan x ~ f(t) = a\tan t
 # matrices, bases
 \frac12\begin{pmatrix} 2&4 \end{pmatrix} ~ \begin{pmatrix} 1&2 \end{pmatrix}
 \begin{pmatrix} 1 & 1/2 \\ 3 & 4 \end{pmatrix} ~ \left[\begin{array}{cc} 1&0.5\\3&4 \end{array}\right]
@@ -206,9 +210,11 @@ def test_the_same_answer_in_another_form_is_right(gold, answer):
 
 OTHER = pairs(r"""
 # letters that are not units, units that differ
+\frac{\pi}{6} ~ 30^\circ
 12 ~ 12\text{ units}x || 100\,\Omega ~ 100\,\mathrm{k\Omega} || 2.5\,\mu\text{m} ~ 2.5\text{ mm}
 4 ~ 4c || 3 ~ 3 abc || 2 ~ 2 theta || 4c ~ 4
 0 ~ 5-5c || 2 ~ 2m || 10\text{ cm} ~ 10\% || 10\text{ cm} ~ 10\text{ m} || 1\text{ cm}^2 ~ 1\text{ cm}^3
+10\text{ N} ~ 10 J || 5\text{ m} ~ 5n || 5\text{ m/s} ~ 5 m || 5\text{ m} ~ 5m^2
 60\text{ minutes} ~ 60\text{ hours} || 7 \pmod{11} ~ 7 \pmod{5}
 # numbers
 5/2 ~ 7 3/4 || 10 ~ 1 0 || 10 ~ 1  0 || 5 ~ 2(3) || 42 ~ 41=42 || 42 ~ 40+1=42 || 5 ~ -5 || 5 ~ 5i || 1/3 ~ 0.333333
@@ -231,7 +237,12 @@ x ~ x+\lfloor\frac{1}{1+x^2}\rfloor || (-1)^{\lfloor n/2\rfloor} ~ (-1)^{(n-1)/2
 \lfloor\lfloor\sqrt n\rfloor/48\rfloor ~ \lfloor\lfloor\sqrt n\rfloor/49\rfloor
 # conditions and names
 2<x<5 ~ 5>x<2 || x\ge5 ~ y\ge5 || x=\pm3 ~ x=3, y=-3 || (5,\infty) ~ x>2, x>5 || (2,5) ~ x>2, y<5
+(-2,2) ~ |x|\le2 || |x|<2 ~ x<2 || (-\infty,-2]\cup(2,\infty) ~ |x|>2 || |x-1|<2 ~ |2x-2|<2
+[0,\infty) ~ \mathbb{R}_{>0}
+F=ma ~ a=\frac{m}{F} || y=6/x ~ y=6x || F=ma ~ a=F-m || y^2=xy ~ y=x || y=x ~ y=\frac{1}{x}
+f(x)=2x+1 ~ f(t)=2t+2 || f(x)=2x+1 ~ g(t)=2t+1 || f(x)=x^2 ~ f(t)=tx || f(x)=ax ~ f(a)=ax
 # words
+\text{July 5} ~ July 6 || 5 ~ July 5
 \text{odd} ~ ddo || \text{Even} ~ neve || \text{Evelyn} ~ \text{Evelyn and Angela} || A ~ B || A ~ A, B
 A ~ A + B
 # matrices

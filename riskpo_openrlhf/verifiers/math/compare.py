@@ -10,6 +10,7 @@ import math
 import re
 
 from riskpo_openrlhf.verifiers.math.evaluate import TooSlow, limit_time
+from riskpo_openrlhf.verifiers.math.grammar import times_denominators
 from riskpo_openrlhf.verifiers.math.leaves import Rules, same_leaf
 from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, QUICK_SECONDS, Unreadable
 from riskpo_openrlhf.verifiers.math.nodes import (
@@ -33,6 +34,7 @@ from riskpo_openrlhf.verifiers.math.values import same_up_to_a_factor
 from riskpo_openrlhf.verifiers.math.words import plain_words
 
 EQUAL, DIFFERENT, UNREADABLE, SLOW = "equal", "different", "unreadable", "slow"
+_FUNCTION_OF_LETTER = re.compile(r"([^()]+)\(([a-z])\)")
 _SPACE = re.compile(r"\s+(?![\w\s])|(?<![\w\s])\s+")  # but not the space in "1 0" and "\pi r"
 
 
@@ -55,7 +57,7 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
     """
     if (verdict := compare_without_algebra(gold, answer)) and (verdict == EQUAL or not rounded):
         return verdict
-    if plain_words(gold) == plain_words(answer) != "":
+    if any(plain_words(gold, numbered) == plain_words(answer, numbered) != "" for numbered in (False, True)):
         return EQUAL
     try:
         answers = readings(answer)
@@ -138,10 +140,11 @@ def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
         expanded = _by_name(gold), _by_name(answer)
         if expanded != (gold, answer):
             return same(*expanded, rules)
+    alike = True
     if isinstance(gold, Named) and isinstance(answer, Named):
         alike = answer.name in (gold.name, gold.stem)
-    else:
-        alike = True
+        if not alike and (renamed := _with_argument_of(gold, answer)):
+            return same(g, renamed, rules)
     return (alike and same(g, a, rules)) or _same_equation(gold, answer, rules)
 
 
@@ -152,6 +155,17 @@ def _by_name(node: Node) -> Node:
         if len(names) == len(node.value.nodes):
             return ListNode(tuple(map(Named, node.value.nodes, names)))
     return node
+
+
+def _with_argument_of(gold: Named, answer: Named) -> Leaf | None:
+    """Return the right side of f(t) = 2t as 2x where the gold defines f(x). None if the names differ otherwise."""
+    names = [_FUNCTION_OF_LETTER.fullmatch(node.name) for node in (gold, answer)]
+    if not (all(names) and names[0][1] == names[1][1] and isinstance(answer.value, Leaf)):
+        return None
+    tokens = re.findall(r"\\[a-zA-Z]+|.", answer.value.text, re.DOTALL)
+    if names[0][2] in tokens:  # f(t) = tx is another function than f(x) = x^2
+        return None
+    return Leaf("".join(names[0][2] if token == names[1][2] else token for token in tokens))
 
 
 def _same_relation(gold: Relation, answer: Relation, rules: Rules) -> bool:
@@ -174,7 +188,10 @@ def _same_relation(gold: Relation, answer: Relation, rules: Rules) -> bool:
 
 
 def _same_equation(gold: Node, answer: Node, rules: Rules) -> bool:
-    """Tell whether two equations are the same: left side minus right side is the same up to a factor."""
+    """Tell whether two equations are the same: left side minus right side is the same up to a factor.
+
+    The factor is a number, or a letter that one of them is divided by: F = ma and a = F/m.
+    """
     if not all(isinstance(node, (Named, Chain)) and node.difference for node in (gold, answer)):
         return False
     try:
@@ -182,7 +199,9 @@ def _same_equation(gold: Node, answer: Node, rules: Rules) -> bool:
     except Unreadable:  # x = (1, 2)
         return False
     close = has_long_decimal(gold.difference + answer.difference)
-    return any(same_up_to_a_factor(g, a, close) for g in golds for a in answers)
+    pairs = [(g, a) for g in golds for a in answers]
+    pairs += [(times_denominators(g), times_denominators(a)) for g, a in pairs]
+    return any(same_up_to_a_factor(g, a, close) for g, a in dict.fromkeys(pairs))
 
 
 def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:

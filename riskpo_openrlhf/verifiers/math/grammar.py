@@ -337,3 +337,18 @@ def nodes(tree: tuple):
     for part in tree[1:]:
         if isinstance(part, tuple):
             yield from nodes(part)
+
+
+def times_denominators(tree: tuple) -> tuple:
+    """Return a tree times each product of letters that something in it is divided by: x(y - 6/x) for y - 6/x."""
+
+    def is_product(part: tuple) -> bool:
+        match part:
+            case ("letter" | "number", _):
+                return True
+            case ("^", base, ("number", _)):
+                return is_product(base)
+        return part[0] == "*" and all(map(is_product, part[1:]))
+
+    below = {node[1] for node in nodes(tree) if node[0] == "^" and node[2] == _MINUS and is_product(node[1])}
+    return functools.reduce(_times, below, tree)

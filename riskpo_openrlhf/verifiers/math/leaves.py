@@ -38,6 +38,10 @@ class Rules:
 def same_leaf(gold: str, answer: str, rules: Rules) -> bool:
     """Tell whether two texts mean the same: without units, as words, in their number bases, or by value."""
     (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
+    if gold_unit and not answer_unit:
+        answer, answer_unit = split_unit(answer, gold_unit)
+    elif answer_unit and not gold_unit:
+        gold, gold_unit = split_unit(gold, answer_unit)
     units = {gold_unit, answer_unit} - {""}
     if len(units) > 1:
         return False

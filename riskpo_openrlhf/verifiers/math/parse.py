@@ -42,12 +42,16 @@ _PIECE = re.compile(  # x^2, & x > 0 and x^2 & \text{if } x > 0; but not x &= 2 
 )
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _LETTER = re.compile(r"(?:[a-zA-Z]|\\[a-z]+)\s*(?:_\{[^{}]*\})?'*")
+_ABSOLUTE = re.compile(r"\|([^|zw]+)\|")  # of a real number: z and w are mostly complex
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _REALS = TupleNode((Leaf("-\\infty"), Leaf("\\infty")), "()")
 _SYMBOLS = {
     "\\emptyset": SetNode(()),
     "\\mathbb{R}": _REALS,
-    **dict.fromkeys(("\\mathbb{R}^{+}", "\\mathbb{R}_{+}"), TupleNode((Leaf("0"), Leaf("\\infty")), "()")),
+    "\\mathbb{R}_{\\ge 0}": TupleNode((Leaf("0"), Leaf("\\infty")), "[)"),
+    **dict.fromkeys(
+        ("\\mathbb{R}^{+}", "\\mathbb{R}_{+}", "\\mathbb{R}_{>0}"), TupleNode((Leaf("0"), Leaf("\\infty")), "()")
+    ),
 }
 
 
@@ -165,6 +169,12 @@ def _relation(parts: list[str], signs: list[str], level: int) -> Node:
         raise Unreadable
     if set(signs) <= set(_TURNED):
         parts, signs = parts[::-1], [_TURNED.get(sign, sign) for sign in signs[::-1]]
+    if len(parts) == 2 and signs[0] in ("<", "\\le"):
+        if match := _ABSOLUTE.fullmatch(parts[0]):  # |x| < 2
+            parts, signs = [f"-({parts[1]})", match[1], parts[1]], signs * 2
+        elif match := _ABSOLUTE.fullmatch(parts[1]):  # |x| > 2
+            less = _relation([match[1], f"-({parts[0]})"], signs, level)
+            return ListNode((less, _relation([parts[0], match[1]], signs, level)), "\\lor")
     pairs = list(zip(parts, signs, parts[1:], strict=False))
     relation = Relation(
         tuple(f"{b}-({a})" if sign in _TURNED else f"{a}-({b})" for a, sign, b in pairs),

@@ -41,8 +41,11 @@ _NO_UNIT = re.compile(r"\d|\b(?:or|and|if|otherwise|when|unless|not|maybe|possib
 _NUMERIC = re.compile(r"(?:[\d.,+\-/*^(){}\s!]|\\(?:frac|sqrt|pi|cdot|approx)(?![a-zA-Z])|e(?=\^))+")
 
 
-def split_unit(text: str) -> tuple[str, str]:
-    r"""Split an answer into value and unit: `10\text{ cm}^{2}` gives `("10", "cm2")`. An unknown unit is dropped."""
+def split_unit(text: str, expected: str = "") -> tuple[str, str]:
+    r"""Split an answer into value and unit: `10\text{ cm}^{2}` gives `("10", "cm2")`. An unknown unit is dropped.
+
+    `expected`: the other answer's unit. The 10 N of an answer are newtons if the gold is in newtons.
+    """
     if text.endswith("%"):
         return text.rstrip("% "), "%"
     text = _FRACTION.sub(r"\1/(\2)", text)
@@ -66,6 +69,7 @@ def split_unit(text: str) -> tuple[str, str]:
             _PLAIN & {*names, *(name.removesuffix("s") for name in names)}
             or is_quotient
             or (match[2] and "Omega" in names)
+            or unit == expected
         ):
             return match[1], unit
     if match := _WITH_WORDS.fullmatch(text):

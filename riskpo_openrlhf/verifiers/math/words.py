@@ -13,10 +13,11 @@ _LABEL = re.compile(r"(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? (
 _SECOND_CHOICE = re.compile(r"\(?\b[a-h][).:]|\b(?:and|or|both)\b")
 
 
-def plain_words(text: str) -> str:
+def plain_words(text: str, numbered: bool = False) -> str:
     r"""Return an answer in words, in lower case: `c` for `\text{(C)}` and `C) 42`, `even` for `\text{Even}`.
 
     Returns an empty text for anything else, and for a choice that is followed by a second one.
+    `numbered`: read words with a number after them, as `July 5`, and no others.
     """
     if len(text) > MAX_CHARACTERS:
         return ""
@@ -25,7 +26,8 @@ def plain_words(text: str) -> str:
     if match := _CHOICE.fullmatch(words):
         rest = words[match.end(match.lastgroup) + 1 :]
         return "" if _SECOND_CHOICE.search(rest) else match[match.lastgroup]
-    return words if re.fullmatch(r"[a-z][a-z ,'\-.]*", words) else ""
+    pattern = r"[a-z]{3,}[a-z ,'\-.]* \d{1,4}" if numbered else r"[a-z][a-z ,'\-.]*"
+    return words if re.fullmatch(pattern, words) else ""
 
 
 def is_word(words: str, text: str) -> bool:
