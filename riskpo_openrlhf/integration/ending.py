@@ -34,6 +34,13 @@ def note(**fields) -> None:
         write_json(_record["path"], _fields)
 
 
+def done() -> None:
+    """Say that the run has trained. A supervisor prints it when all processes have ended, so that it comes last."""
+    note(done=True)
+    if not _record["path"]:
+        say("done", done=True)
+
+
 _ending = threading.Lock()  # taken for good by the thread that ends this process
 
 

@@ -185,8 +185,7 @@ def main() -> None:
         print(f"{MARK}{error}", file=sys.stderr)
         sys.exit(3)
     run()
-    ending.note(done=True)
-    say("done", done=True)
+    ending.done()
 
 
 _job: dict = {}  # the flags by dotted name, as they were parsed, until Ray is started for them

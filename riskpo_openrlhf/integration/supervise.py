@@ -80,6 +80,9 @@ class Supervisor:
             code, record = self._job()
             if self.signal is not None:
                 return self._by_signal()
+            if record.get("done"):  # whatever happened when its processes ended
+                _say("done", done=True)
+                return 0
             if code in (0, 2, 3) and "fault" not in record:
                 return code
             fault = Fault(**record["fault"]) if "fault" in record else causes.died(code)

@@ -1,11 +1,12 @@
 """Train on Ray clusters of several nodes on this machine, and compare what the driver computes.
 
-    python3 tests/system/cluster.py [--only one two colocated asynchronous partial two_each four] [--out FOLDER]
+    python3 tests/system/cluster.py [--only one together two colocated asynchronous partial two_each four] [--steps N]
 
 Every job has the same seed, prompts and rewards. A reward depends on the prompt alone, so it is the same whatever the
 engines answer, and every step trains on all prompts. Groups arrive in another order in each job. Advantages and
 tracker must not depend on that, nor on the number of nodes, ranks and engines: all `riskpo/*`, `risk/*` and `signal/*`
-metrics of a step are compared with those of the first job, to the last bit. On demand; a job takes about a minute.
+metrics of a step are compared with those of the first job, to the last bit. `together` and `two` have the same ranks
+and engines on one node and on two: compare their `step_seconds`. On demand; a job takes about a minute.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,10 +27,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PREFIXES = ("riskpo/", "risk/", "signal/")
-PROMPTS, STEPS = 12, 3
+PROMPTS = 12
 # name -> nodes, GPUs a node, flags
 JOBS = {
     "one": (1, 2, ["--actor.num_nodes", 1, "--actor.num_gpus_per_node", 1, "--vllm.num_engines", 1]),
+    "together": (1, 4, ["--actor.num_nodes", 1, "--actor.num_gpus_per_node", 2, "--vllm.num_engines", 2]),
     "two": (2, 2, ["--actor.num_nodes", 2, "--actor.num_gpus_per_node", 1, "--vllm.num_engines", 2]),
     "colocated": (
         2, 1,
@@ -81,8 +85,8 @@ def cluster(nodes: int, gpus: int, folder: Path, environment: dict, others: dict
                     [*ray, *where, *resources], env=others if node and others else environment,
                     stdout=log, stderr=log, start_new_session=True,
                 ))  # fmt: skip
-            if node == 0:
-                wait_for(port)
+            # One after another: nodes that start at the same moment on one machine take each other's ports.
+            wait_for_start(folder / f"node{node}.log")
         yield address, started
     finally:
         for process in started:
@@ -90,14 +94,12 @@ def cluster(nodes: int, gpus: int, folder: Path, environment: dict, others: dict
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def wait_for(port: int, seconds: float = 60) -> None:
+def wait_for_start(log: Path, seconds: float = 60) -> None:
     limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.5)
-    raise SystemExit(f"the head did not start within {seconds} s")
+    while "Ray runtime started" not in log.read_text(errors="replace"):
+        if time.monotonic() > limit:
+            raise SystemExit(f"a node did not start within {seconds} s: {log}")
+        time.sleep(0.2)
 
 
 def end(process: subprocess.Popen) -> None:
@@ -116,7 +118,7 @@ def end(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def command(folder: Path, flags: list) -> list[str]:
+def command(folder: Path, steps: int, flags: list) -> list[str]:
     return list(map(str, [
         sys.executable, "-m", "riskpo_openrlhf.cli.train", "--riskpo.runtime", "cpu",
         "--algo.advantage.estimator", "riskpo", "--actor.model_name_or_path", folder.parent / "model",
@@ -124,7 +126,7 @@ def command(folder: Path, flags: list) -> list[str]:
         "--data.label_key", "label", "--reward.remote_url", folder.parent / "reward.py", "--ds.zero_stage", 3,
         "--rollout.batch_size", PROMPTS, "--rollout.n_samples_per_prompt", 4, "--rollout.micro_batch_size", 4,
         "--train.batch_size", 24, "--train.micro_batch_size", 2, "--rollout.max_new_tokens", 6,
-        "--data.max_len", 48, "--data.max_samples", PROMPTS, "--train.num_episodes", STEPS,
+        "--data.max_len", 48, "--data.max_samples", PROMPTS, "--train.num_episodes", steps,
         "--actor.adam.lr", 1e-4, "--train.seed", 7, "--riskpo.wait_for_gpus", 90,
         "--ckpt.path", folder / "checkpoints", "--ckpt.output_dir", folder / "model",
         "--logger.tensorboard_dir", folder / "tensorboard", *flags,
@@ -150,6 +152,7 @@ def main() -> int:
     """Run the command. Returns its exit code: 1 if a job failed or a value differs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", nargs="+", choices=list(JOBS), default=list(JOBS))
+    parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--out", type=Path, help="keep logs and folders there")
     args = parser.parse_args()
     base = args.out or Path(tempfile.mkdtemp(prefix="riskpo-cluster-"))
@@ -164,16 +167,19 @@ def main() -> int:
             start = time.monotonic()
             with open(folder / "train.log", "wb") as log:
                 code = subprocess.call(
-                    command(folder, flags), env={**environment, "RAY_ADDRESS": address}, stdout=log, stderr=log,
-                    cwd=folder, timeout=900,
+                    command(folder, args.steps, flags), env={**environment, "RAY_ADDRESS": address},
+                    stdout=log, stderr=log, cwd=folder, timeout=900,
                 )  # fmt: skip
         found = values(folder)
         steps = sorted({step for step, _ in found})
         first = found if first is None else first
         differ = sorted({key for key in first.keys() | found.keys() if first.get(key) != found.get(key)})
-        wrong += bool(code or differ or len(steps) != STEPS)
+        wrong += bool(code or differ or len(steps) != args.steps)
+        log = (folder / "train.log").read_text(errors="replace")
+        times = [float(found) for found in re.findall(r"\[riskpo\] step .* \| ([\d.]+) s", log)]
         print(json.dumps({
             "job": name, "nodes": nodes, "exit": code, "seconds": round(time.monotonic() - start), "steps": len(steps),
+            "step_seconds": statistics.median(times) if times else None,
             "values": len(found), "differ": len(differ), "first": [*differ[:3]],
         }), flush=True)  # fmt: skip
     print(f"logs: {base}")

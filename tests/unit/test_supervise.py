@@ -53,8 +53,8 @@ class Run:
         self.process = subprocess.Popen(
             [sys.executable, "-c", SUPERVISE, folder / "job.py", str(restarts), folder / "checkpoints"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            # A shell starts what it runs in the background deaf to SIGINT.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            # A shell starts what it runs in the background deaf to SIGINT, nohup to SIGHUP.
+            preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGHUP)],
         )  # fmt: skip
 
     def end(self) -> list[str]:
@@ -137,6 +137,13 @@ def test_a_killed_supervisor_takes_its_job_along(run):
     pid = job.wait_for("job")
     job.process.kill()
     assert gone(pid)
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "os.abort()"])
+def test_done_is_the_last_line_whatever_the_processes_print_when_they_end(run, end):
+    job = run(f"tell(done=True)\nprint('leaked function', flush=True)\n{end}", restarts=1)
+    assert job.end() == ["leaked function", '[riskpo] done {"done": true}']
+    assert job.code == 0 and len(job.starts()) == 1
 
 
 def test_a_fault_of_machines_restarts_from_the_checkpoint_with_the_same_name_of_the_logs(run, tmp_path):
