@@ -19,8 +19,9 @@ PARTS = {
     "RiskPOPolicyActor": "policy worker", "PolicyModelActor": "policy worker",
     "ReferenceModelActor": "reference worker", "RewardModelActor": "reward worker",
     "CriticModelActor": "critic worker",
-    "RiskPOTrainer": "driver", "RiskPOTrainingActor": "training driver", "RiskPOTrainerAsync": "asynchronous launcher",
-    "PPOTrainer": "driver", "TrainingActor": "training driver", "PPOTrainerAsync": "asynchronous launcher",
+    "RiskPOTrainer": "driver", "RiskPOTrainingActor": "training driver",
+    "RiskPOTrainerAsync": "launcher of the asynchronous run",
+    "PPOTrainer": "driver", "TrainingActor": "training driver", "PPOTrainerAsync": "launcher of the asynchronous run",
     "RiskPOGenerateSamplesActor": "generator", "GenerateSamplesActor": "generator",
     "VLLMLock": "lock of the engines", "_QueueActor": "rollout queue",
 }  # fmt: skip
