@@ -13,7 +13,12 @@ settings.load_profile("no-deadline")
 gc.disable()  # until all tests are collected: their imports make much and leave no garbage
 
 SYSTEM = Path(__file__).parent / "system"
-LONGEST = ("test_training.py", "test_recipe_smokes.py", "test_recipes.py", "test_supervise.py")
+LONGEST = [  # 17 minutes to one, where three processes share two cores
+    "test_training.py", "test_recipe_smokes.py", "test_gpu_check.py", "test_your_own_run.py", "test_contract.py",
+    "test_evaluate.py", "test_guards.py", "test_engine_restarts.py", "test_watch.py", "test_strategy.py",
+    "test_train_series.py", "test_recipes.py", "test_launch.py", "test_zero_gathers.py", "test_joined_cluster.py",
+    "test_supervise.py",
+]  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -22,7 +27,8 @@ def pytest_collection_modifyitems(items):
         if item.path.is_relative_to(SYSTEM):
             item.add_marker("system")
     # Longest first, so that all processes are busy to the end (`tests/run.sh`): short files fill the rest.
-    items.sort(key=lambda item: (item.get_closest_marker("system") is None, item.path.name not in LONGEST))
+    place = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 def pytest_collection_finish():
