@@ -124,9 +124,12 @@ def processes(job: int, names: dict[int, str]) -> dict[str, dict]:
 
 
 def object_store_mb(job: int) -> float | None:
-    """Ask Ray for the bytes of living objects. None if it does not answer, which a busy machine may cause."""
-    titles = (" ".join(process.cmdline()) for process in psutil.Process(job).children(recursive=True))
-    address = next(match[1] for title in titles if (match := re.search(r"--gcs-address=(\S+)", title)))
+    """Ask Ray for the bytes of living objects. None if no answer comes: from a busy machine, or after the job's end."""
+    try:
+        titles = [" ".join(process.cmdline()) for process in psutil.Process(job).children(recursive=True)]
+        address = next(match[1] for title in titles if (match := re.search(r"--gcs-address=(\S+)", title)))
+    except (psutil.NoSuchProcess, StopIteration):
+        return None
     code = (
         "import sys; from ray._private.internal_api import get_memory_info_reply, get_state_from_address\n"
         "print(get_memory_info_reply(get_state_from_address(sys.argv[1])).store_stats.object_store_bytes_used)"
