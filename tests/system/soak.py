@@ -124,7 +124,7 @@ def processes(job: int, names: dict[int, str]) -> dict[str, dict]:
 
 
 def object_store_mb(job: int) -> float | None:
-    """Ask Ray for the bytes of living objects. None if no answer comes: from a busy machine, or after the job's end."""
+    """Ask Ray for the bytes of living objects. None without an answer: the machine is busy, or the job has ended."""
     try:
         titles = [" ".join(process.cmdline()) for process in psutil.Process(job).children(recursive=True)]
         address = next(match[1] for title in titles if (match := re.search(r"--gcs-address=(\S+)", title)))
