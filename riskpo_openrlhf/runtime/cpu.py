@@ -102,11 +102,9 @@ class _BeforeOpenRLHF(importlib.abc.MetaPathFinder):
 
 
 def _stand_in_for_cuda() -> None:
-    import cpuinfo
     import torch
     import torch.distributed.device_mesh as device_mesh
 
-    cpuinfo.get_cpu_info = functools.cache(cpuinfo.get_cpu_info)  # DeepSpeed asks often; an answer takes a second
     torch.cuda.current_device = lambda: _CpuDevice("cpu")
     for name in ("set_device", "synchronize", "empty_cache", "current_stream"):
         setattr(torch.cuda, name, lambda *args, **kwargs: None)
