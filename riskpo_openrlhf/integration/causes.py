@@ -19,9 +19,8 @@ PARTS = {
     "RiskPOPolicyActor": "policy worker", "PolicyModelActor": "policy worker",
     "ReferenceModelActor": "reference worker", "RewardModelActor": "reward worker",
     "CriticModelActor": "critic worker",
-    "RiskPOTrainer": "driver", "RiskPOTrainingActor": "training driver",
-    "RiskPOTrainerAsync": "launcher of the asynchronous run",
-    "PPOTrainer": "driver", "TrainingActor": "training driver", "PPOTrainerAsync": "launcher of the asynchronous run",
+    "RiskPOTrainer": "driver", "RiskPOTrainingActor": "training driver", "RiskPOTrainerAsync": "asynchronous launcher",
+    "PPOTrainer": "driver", "TrainingActor": "training driver", "PPOTrainerAsync": "asynchronous launcher",
     "RiskPOGenerateSamplesActor": "generator", "GenerateSamplesActor": "generator",
     "VLLMLock": "lock of the engines", "_QueueActor": "rollout queue",
 }  # fmt: skip
@@ -136,10 +135,14 @@ def explain_text(text: str, folders: Sequence[str] = ()) -> Fault:
     last = last_error(text)
     kind = RUN_FAULT if _OF_CODE.match(last) else INFRASTRUCTURE
     if _DIED_IN_START.search(text):
-        return Fault(f"a {name or 'part of the run'} failed in its start: {last}", _ELSE, kind)
+        return Fault(f"{_one(name or 'part of the run')} failed in its start: {last}", _ELSE, kind)
     if part and re.search(r"ActorDiedError|ActorUnavailableError|actor died|actor is dead|Worker exit", text):
-        return Fault(f"a {name} died{_how(text)}", _MEMORY)
+        return Fault(f"{_one(name)} died{_how(text)}", _MEMORY)
     return Fault(last, _ELSE, kind)
+
+
+def _one(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def died(code: int) -> Fault:

@@ -62,7 +62,7 @@ def start_ray(runtime: str, gpus: int, variables: dict[str, str] = OPENRLHF_VARI
     alone = {"num_gpus": gpus, "num_cpus": gpus + 4, "include_dashboard": False} if runtime == "cpu" else {}
     # After a SIGKILL of this process Ray's agents would look for their head for a minute (Ray's default).
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
-    # Ray keeps what the last 100,000 calls of a job were, in memory: half a GB for the driver's many calls of a run.
+    # Ray keeps a record of the last 100,000 calls: 134 MB per 1,000 steps of a small run (docs/results/soak.md).
     os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "10000")
     ray.init(address="local", runtime_env=environment, **alone)
 

@@ -72,14 +72,14 @@ def compare(saved: dict | None, args: SimpleNamespace, where: Path) -> list[str]
     if not saved:
         return [f"checkpoint {where} carries no fingerprints: data, model and flags are not compared"]
     own = of(args)
-    was_riskpo = saved.get("flags", {}).get("algo.advantage.estimator") == args.algo.advantage.estimator
-    restarts_tracker = args.algo.riskpo.resume_changed or not (uses_riskpo(args) and was_riskpo)
+    same_estimator = saved.get("flags", {}).get("algo.advantage.estimator") == args.algo.advantage.estimator
+    keeps_quantiles = uses_riskpo(args) and same_estimator and not args.algo.riskpo.resume_changed
     lines, refused = [], []
     for name, now, then in _differences(own, saved):
         if name == "openrlhf":
             refuse = now.split(".")[:2] != then.split(".")[:2]
         else:
-            refuse = name in REFUSED and not (name in _OF_QUANTILES and restarts_tracker)
+            refuse = name in REFUSED and (name not in _OF_QUANTILES or keeps_quantiles)
         text = CONTENTS.get(name, name if name in own["versions"] else f"--{name}")
         text += " has other content" if name in CONTENTS else f" {now} (checkpoint {then})"
         (refused if refuse else lines).append(f"{text}, and {REFUSED[name]}" if refuse else text)

@@ -350,5 +350,5 @@ def times_denominators(tree: tuple) -> tuple:
                 return is_product(base)
         return part[0] == "*" and all(map(is_product, part[1:]))
 
-    below = {node[1] for node in nodes(tree) if node[0] == "^" and node[2] == _MINUS and is_product(node[1])}
-    return functools.reduce(_times, below, tree)
+    below = (node[1] for node in nodes(tree) if node[0] == "^" and node[2] == _MINUS and is_product(node[1]))
+    return functools.reduce(_times, dict.fromkeys(below), tree)

@@ -17,7 +17,7 @@ def plain_words(text: str, numbered: bool = False) -> str:
     r"""Return an answer in words, in lower case: `c` for `\text{(C)}` and `C) 42`, `even` for `\text{Even}`.
 
     Returns an empty text for anything else, and for a choice that is followed by a second one.
-    `numbered`: read words with a number after them, as `July 5`, and no others.
+    `numbered`: words have a number after them, as in `July 5`; choices are read as before.
     """
     if len(text) > MAX_CHARACTERS:
         return ""
