@@ -16,7 +16,6 @@ from riskpo_openrlhf.verifiers.labels import write_label
 
 DATASOURCE = "arithmetic"
 SPLITS = ("train", "heldout")
-STYLES = ("short", "chat")
 TASKS = ("chain_sum", "products")
 HELDOUT_ONE_IN = 4
 
@@ -37,12 +36,10 @@ class Kind(NamedTuple):
 
 # For the small character-level models.
 CHARACTER_KINDS = (Kind("chain_sum", 3, 1), Kind("chain_sum", 2, 2))
-# For SmolLM2-135M-Instruct, which is right about one time in ten on one-digit sums at temperature 1.
-CHAT_KINDS = (Kind("chain_sum", 2, 1), Kind("products", 2, 1), Kind("chain_sum", 3, 1))
 
 
 def problems(
-    kinds: Sequence[Kind], count: int, seed: int, *, split: str = "train", style: str = "short", unique: bool = False
+    kinds: Sequence[Kind], count: int, seed: int, *, split: str = "train", unique: bool = False
 ) -> list[dict[str, str]]:
     """Draw `count` problems of one split, an equal number of each kind, in an order drawn from `seed`.
 
@@ -50,12 +47,10 @@ def problems(
         kinds: the kinds of problems to draw.
         seed: equal arguments give equal rows on every machine.
         split: `train` or `heldout`. One expression in 4 is held out, for every seed.
-        style: `short` gives `12+34=`, for a model that reads characters; `chat` asks for `12 + 34` in a sentence
-            and wants the number only.
         unique: draw no expression twice. An evaluation needs that, because it counts by prompt.
 
     Returns:
-        Rows `{"input": prompt, "answer": answer}`.
+        Rows `{"input": prompt, "answer": answer}`, with prompts like `12+34=`.
 
     Raises:
         ValueError: a bad argument, or `unique` asks for more expressions than a kind has.
@@ -65,13 +60,12 @@ def problems(
         raise ValueError("kinds is empty: name at least one, e.g. Kind('chain_sum', 2, 1)")
     if count < 1:
         raise ValueError(f"count {count} is not allowed: at least 1")
-    for name, value, allowed in (("split", split, SPLITS), ("style", style, STYLES)):
-        if value not in allowed:
-            raise ValueError(f"{name} {value!r} is not known; one of: {', '.join(allowed)}")
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r} is not known; one of: {', '.join(SPLITS)}")
     share, rest = divmod(count, len(kinds))
     rows = []
     for place, kind in enumerate(kinds):
-        rows += _of_kind(kind, share + (place < rest), seed, split, style, unique)
+        rows += _of_kind(kind, share + (place < rest), seed, split, unique)
     random.Random(seed).shuffle(rows)
     return rows
 
@@ -92,7 +86,7 @@ def check_disjoint(train: Iterable[dict], heldout: Iterable[dict]) -> None:
         raise ValueError(f"{len(shared)} held-out prompts are in the training set too, e.g. {min(shared)!r}")
 
 
-def _of_kind(kind: Kind, count: int, seed: int, split: str, style: str, unique: bool) -> list[dict[str, str]]:
+def _of_kind(kind: Kind, count: int, seed: int, split: str, unique: bool) -> list[dict[str, str]]:
     rows, seen, tried, most = [], set(), 0, 1000 + 100 * count
     # reasoning-gym draws item i from `seed + i`, so nearby seeds would give shifted copies of one another.
     first = int.from_bytes(hashlib.sha256(f"{seed}/{split}/{kind}".encode()).digest()[:6], "big")
@@ -106,11 +100,7 @@ def _of_kind(kind: Kind, count: int, seed: int, split: str, style: str, unique: 
         if _split_of(expression) != split or (unique and expression in seen):
             continue
         seen.add(expression)
-        if style == "short":
-            prompt = f"{expression}="
-        else:
-            prompt = f"What is {item['metadata']['expression']}? Answer with the number only."
-        rows.append({"input": prompt, "answer": item["answer"]})
+        rows.append({"input": f"{expression}=", "answer": item["answer"]})
     return rows
 
 

@@ -17,11 +17,21 @@ from pathlib import Path
 import numpy as np
 
 from riskpo_openrlhf.console import lines_not_bars
+from riskpo_openrlhf.data import reasoning
 from riskpo_openrlhf.files import write_jsonl
-from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, CHAT_KINDS, as_data, check_disjoint, problems
+from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, as_data, check_disjoint, problems
 from riskpo_openrlhf.lab.build_once import build_once
 
 CHOICES = ("mixed", "micro", "smollm2")
+# For SmolLM2-135M-Instruct: tasks of reasoning-gym on which it is right 5 to 20 % of the time.
+CHAT_TASKS = (
+    "chain_sum:min_terms=2,max_terms=3,max_digits=1",
+    "chain_sum:min_terms=2,max_terms=2,max_digits=2",
+    "products:max_digits=2",
+    "gcd:max_value=50",
+    "lcm:max_value=30",
+)
+ASK = "Answer with the number only."
 HELDOUT_SEED = 1  # an expression belongs to one split for good, so the training seed may be 1 too
 BINS = (0, 0.05, 0.2, 0.4, 0.6, 0.8, 1)
 
@@ -50,14 +60,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write_problems(args) -> list[dict[str, str]]:
-    kinds, style = (CHAT_KINDS, "chat") if args.model == "smollm2" else (CHARACTER_KINDS, "short")
-    train = problems(kinds, args.train, args.seed, style=style)
-    heldout = problems(kinds, args.heldout, HELDOUT_SEED, split="heldout", style=style, unique=True)
+    if args.model == "smollm2":
+        train, heldout = _chat(args.train, args.seed, "train"), _chat(args.heldout, HELDOUT_SEED, "test")
+    else:
+        train = problems(CHARACTER_KINDS, args.train, args.seed)
+        heldout = problems(CHARACTER_KINDS, args.heldout, HELDOUT_SEED, split="heldout", unique=True)
     check_disjoint(train, heldout)
     for name, rows in (("train", train), ("heldout", heldout)):
         write_jsonl(args.out / f"{name}.jsonl", as_data(rows, None if args.model == "smollm2" else "math"))
         print(f"{len(rows)} problems in {args.out / name}.jsonl, e.g. {rows[0]['input']!r} -> {rows[0]['answer']!r}")
     return heldout
+
+
+def _chat(count: int, seed: int, split: str) -> list[dict[str, str]]:
+    rows = reasoning.problems(CHAT_TASKS, count, seed, split)
+    return [{"input": f"{row['question'].strip()} {ASK}", "answer": row["answer"]} for row in rows]
 
 
 def _prepare_tiny(args, heldout: list[dict[str, str]]) -> Path:

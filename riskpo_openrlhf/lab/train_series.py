@@ -17,13 +17,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from riskpo_openrlhf.files import write_json
 from riskpo_openrlhf.integration import launch
 
 # With these, each run would wait for its own placement, or create its trainer in another process.
-NOT_SHARED = ("--train.colocate_all", "--train.colocate_actor_ref", "--train.async_enable")
+NOT_SHARED = ("--train.colocate_actor_ref", "--train.async_enable")
 
 
 class _Once:
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _share() -> None:
-    """Replace three names in the modules from which OpenRLHF's `train()` imports them for each run."""
+    """Replace four names in the modules from which OpenRLHF's `train()` imports them for each run."""
     import openrlhf.trainer.ppo_trainer as ppo_trainer
     import openrlhf.trainer.ray as trainer_ray
     import openrlhf.trainer.ray.launcher as launcher
@@ -108,6 +109,8 @@ def _share() -> None:
 
     # Each run has its own weights, so model path and seed (`own`) may differ. The policy is the only group of ranks.
     trainer_ray.create_vllm_engines = _Once(trainer_ray.create_vllm_engines, "engines", own=(2, 3))
+    groups = import_module("ray.util.placement_group")  # ray.util hides it behind the function of the same name
+    groups.placement_group = _Once(groups.placement_group, "placement")  # asked for by --train.colocate_all
     launcher.RayActorGroup = _Once(launcher.RayActorGroup, "ranks")
     ppo_trainer.PPOTrainer = _Trainer(RiskPOTrainer)
 

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -96,12 +98,10 @@ def estimator(checks: Checks, device: str) -> None:
 # Part b: OpenRLHF's policy worker, in this process
 
 
-def policy_worker(checks: Checks, device: str, stage: int, fp32_sums: bool) -> None:
+def policy_worker(checks: Checks, device: str, folder: Path, stage: int, fp32_sums: bool) -> None:
     """Train one step under ZeRO: finite metrics, moved weights, memory against the estimate, sleep and reload."""
     from riskpo_openrlhf.integration import memory
 
-    folder = Path(tempfile.mkdtemp(prefix="riskpo-gpu-"))
-    model(folder, device)
     dynamic = stage == 3
     tokens = TOKENS[device]
     flags = ["--ds.zero_stage", stage, "--train.batch_size", RESPONSES, "--train.micro_batch_size", 1]
@@ -166,7 +166,7 @@ def policy_worker(checks: Checks, device: str, stage: int, fp32_sums: bool) -> N
 
 
 def model(folder: Path, device: str) -> None:
-    """Write a random Qwen2: of 1.8 billion parameters for a card, else tiny."""
+    """Write a random Qwen2 in bfloat16: of 1.8 billion parameters for a card, else tiny."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from riskpo_openrlhf.lab.character_tokenizer import build_tokenizer
@@ -187,7 +187,9 @@ def model(folder: Path, device: str) -> None:
         **dict(zip(names, sizes, strict=True)), tie_word_embeddings=False, max_position_embeddings=32_768,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
     )  # fmt: skip
-    save_model(folder, Qwen2ForCausalLM(config), tokenizer)
+    with torch.device(device):
+        network = Qwen2ForCausalLM(config)
+    save_model(folder, network, tokenizer)
 
 
 def final_flags(folder: Path, device: str, flags: list):
@@ -253,8 +255,11 @@ def experience(worker, device: str, length: int):
 # Part c: whole jobs
 
 
-def whole_job(checks: Checks, device: str, eager: bool) -> None:
-    """Train five steps with the flags of `--machines 1gpu`, resume for a step, evaluate. Compare engine and actor."""
+def whole_job(checks: Checks, device: str) -> None:
+    """Train five steps with the flags of `--machines 1gpu`, resume for a step, evaluate. Compare engine and actor.
+
+    On a card the first job runs without CUDA graphs, the others with them.
+    """
     from riskpo_openrlhf.files import write_jsonl
     from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, as_data, problems
     from riskpo_openrlhf.lab.tiny_model import MODELS, shipped
@@ -282,17 +287,18 @@ def whole_job(checks: Checks, device: str, eager: bool) -> None:
         "--rollout.max_new_tokens", 6, "--data.max_len", 48, "--actor.adam.lr", 1e-4,
         "--ckpt.path", folder / "checkpoints", "--ckpt.output_dir", folder / "model", "--ckpt.save_steps", 1,
         "--logger.tensorboard_dir", folder / "tensorboard",
-        *(["--riskpo.runtime", "cpu"] if device == "cpu" else []), *(["--vllm.enforce_eager"] if eager else []),
+        *(["--riskpo.runtime", "cpu"] if device == "cpu" else []),
     ]  # fmt: skip
-    name = "CUDA graphs off" if eager else "CUDA graphs on"
-    for what, steps, flags in (("trains", 5, []), ("resumes", 6, ["--ckpt.load_enable"])):
+    first, second = (["--vllm.enforce_eager"], ["--ckpt.load_enable"])
+    graphs = (", CUDA graphs off", ", CUDA graphs on") if device == "cuda" else ("", "")
+    for what, steps, flags in ((f"trains{graphs[0]}", 5, first), (f"resumes{graphs[1]}", 6, second)):
         start = time.monotonic()
         # The same data for both: a run is not resumed with another number of prompts.
         code, output = train([*common, "--data.max_samples", 72, "--riskpo.max_steps", steps, *flags])
         reached = max(map(int, re.findall(r"\[riskpo\] step (\d+)", output)), default=0)
         checks.add(
             "c",
-            f"{name}: {what}",
+            what,
             code == 0 and reached == steps,
             exit_code=code,
             step=reached,
@@ -304,7 +310,7 @@ def whole_job(checks: Checks, device: str, eager: bool) -> None:
     kl = [abs(value) for value in scalars(folder / "tensorboard", "train/vllm_kl")]
     checks.add(
         "c",
-        f"{name}: the engine has the actor's weights",
+        "the engine has the actor's weights",
         bool(kl) and max(kl) < 0.05,
         largest_vllm_kl=max(kl, default=math.nan),
     )
@@ -313,7 +319,7 @@ def whole_job(checks: Checks, device: str, eager: bool) -> None:
     evaluated = subprocess.run(command, capture_output=True, text=True)
     result = json.loads(evaluated.stdout.splitlines()[-1]) if evaluated.returncode == 0 else {}
     passed = result.get("overall", {}).get("pass@1", math.nan)
-    checks.add("c", f"{name}: evaluates", evaluated.returncode == 0 and passed > 0, pass_at_1=passed)
+    checks.add("c", "evaluates", evaluated.returncode == 0 and passed > 0, pass_at_1=passed)
 
 
 def train(flags: list) -> tuple[int, str]:
@@ -343,7 +349,7 @@ def main() -> int:
         return 0
     card = torch.cuda.get_device_name(0) if args.device == "cuda" else "CPU"
     print(f"{card}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
-    if args.device == "cpu" and set(args.parts) & {"b", "c"}:
+    if args.device == "cpu" and "c" in args.parts:
         from riskpo_openrlhf.runtime import cpu
 
         cpu.prepare_driver()
@@ -352,12 +358,12 @@ def main() -> int:
         checks.run("a", losses, args.device)
         checks.run("a", estimator, args.device)
     if "b" in args.parts:
+        folder = Path(tempfile.mkdtemp(prefix="riskpo-gpu-"))
+        alone(checks, model, folder, args.device)
         for stage, fp32_sums in ((3, False), (3, True), (2, False)):
-            # DeepSpeed keeps state in its process: a process each.
-            only_b(checks, args.device, stage, fp32_sums)
+            alone(checks, part_b, args.device, folder, stage, fp32_sums)
     if "c" in args.parts:
-        for eager in (True, False) if args.device == "cuda" else (True,):
-            checks.run("c", whole_job, args.device, eager)
+        checks.run("c", whole_job, args.device)
     failed = [result for result in checks.results if not result["ok"]]
     print(f"{len(checks.results) - len(failed)} of {len(checks.results)} checks hold on {card}")
     if args.out:
@@ -371,24 +377,38 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def only_b(checks: Checks, device: str, stage: int, fp32_sums: bool) -> None:
-    """Run `policy_worker` in a forked process, and take over its results. Its own output shows if it fails."""
-    with tempfile.TemporaryFile("w+") as results, tempfile.TemporaryFile("w+") as output:
-        child = os.fork()
-        if not child:
-            os.dup2(output.fileno(), 1), os.dup2(output.fileno(), 2)
-            mine = Checks()
-            mine.run("b", policy_worker, device, stage, fp32_sums)
-            json.dump(mine.results, results)
-            results.flush(), sys.stdout.flush()
-            os._exit(0)
-        os.waitpid(child, 0)
-        results.seek(0), output.seek(0)
-        found = json.loads(results.read() or "[]") or [{"check": f"ZeRO {stage}", "ok": False, "error": "it died"}]
+def alone(checks: Checks, check: Callable, *args) -> None:
+    """Call `check` in a process of its own, take over its results, and show its output if one failed.
+
+    DeepSpeed keeps state in its process, and a card that this process has used is lost to a forked one.
+    """
+    with tempfile.NamedTemporaryFile("w+") as output:
+        with ProcessPoolExecutor(1, get_context("spawn"), quiet, (output.name, list(sys.path))) as child:
+            try:
+                found = child.submit(check, *args).result() or []
+            except Exception as error:
+                found = [{"check": check.__name__, "ok": False, "error": f"{type(error).__name__}: {error}"[:400]}]
         if not all(result["ok"] for result in found):
-            print(output.read()[-3000:])
+            print(Path(output.name).read_text()[-3000:])
     for result in found:
         checks.add("b", result.pop("check"), result.pop("ok"), **{k: v for k, v in result.items() if k != "part"})
+
+
+def quiet(output: str, path: list[str]) -> None:
+    sys.path[:] = path
+    log = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 1), os.dup2(log, 2)
+
+
+def part_b(device: str, folder: Path, stage: int, fp32_sums: bool) -> list[dict]:
+    if device == "cpu":
+        from riskpo_openrlhf.runtime import cpu
+
+        cpu.prepare_driver()
+    checks = Checks()
+    checks.run("b", policy_worker, device, folder, stage, fp32_sums)
+    sys.stdout.flush()
+    return checks.results
 
 
 if __name__ == "__main__":
