@@ -127,6 +127,8 @@ def policy_worker(checks: Checks, device: str, folder: Path, stage: int, fp32_su
         torch.cuda.reset_peak_memory_stats()
     before = parameters(worker)
     worker.append(experience(worker, device, TOKENS[device] // RESPONSES * 2 if dynamic else TOKENS[device] // 8))
+    if device == "cuda":
+        worker.reload_states()  # a new worker sleeps
     status = worker.fit(kl_ctl=0)
     moved = (parameters(worker) - before).abs().max().item()
     wrong = [key for key, value in status.items() if isinstance(value, float) and not math.isfinite(value)]
