@@ -12,12 +12,14 @@ import ast
 import functools
 import importlib
 import inspect
+import os
 import textwrap
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 
 OPENRLHF_VERSION = "0.11.2"
 OPENRLHF_MODULE = "openrlhf.cli.train_ppo_ray"
+PLUGIN = "riskpo_cpu"  # our entry point in vLLM's processes, on GPUs too
 
 _ENGINES = (
     "num_engines tensor_parallel_size pretrain seed full_determinism enable_prefix_caching enforce_eager "
@@ -243,11 +245,27 @@ def installed_version() -> str:
         ) from None
 
 
-def check_version() -> list[str]:
-    """Return a note if another patch version is installed. Imports nothing heavy.
+def check_plugin() -> None:
+    """Raise `ContractError` if vLLM's processes would not load our plugin, without which they hang or outlive a run.
 
-    Raises `ContractError` for another minor version.
+    vLLM finds it by an entry point, which only an installed package has, and loads what `VLLM_PLUGINS` names if set.
     """
+    if not any(entry.name == PLUGIN for entry in entry_points(group="vllm.general_plugins")):
+        raise ContractError(
+            f"riskpo-openrlhf is on Python's path but not installed, so vLLM does not find its plugin {PLUGIN}: "
+            "pip install --no-deps -e . in the checkout"
+        )
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if allowed is not None and PLUGIN not in allowed.split(","):
+        raise ContractError(f"VLLM_PLUGINS={allowed} keeps vLLM from loading our plugin: add {PLUGIN}, or unset it")
+
+
+def check_version() -> list[str]:
+    """Return a note if another patch version of OpenRLHF is installed. Imports nothing heavy.
+
+    Raises `ContractError` for another minor version, or if vLLM would not load our plugin.
+    """
+    check_plugin()
     found = installed_version()
     if found == OPENRLHF_VERSION:
         return []

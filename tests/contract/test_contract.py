@@ -30,6 +30,21 @@ def test_another_patch_version_that_has_every_seam_is_a_note(monkeypatch):
     assert contract.check() == ["OpenRLHF 0.11.9 is installed; this version of riskpo-openrlhf was tested with 0.11.2"]
 
 
+def test_a_package_that_is_not_installed_is_refused_since_vllm_would_not_find_its_plugin(monkeypatch):
+    monkeypatch.setattr(contract, "entry_points", lambda group: ())
+    with pytest.raises(contract.ContractError, match="on Python's path but not installed.*pip install --no-deps -e"):
+        contract.check_version()
+
+
+@pytest.mark.parametrize("allowed", ["", "lora_filesystem_resolver"])
+def test_plugins_of_vllm_without_ours_are_refused(monkeypatch, allowed):
+    monkeypatch.setenv("VLLM_PLUGINS", allowed)
+    with pytest.raises(contract.ContractError, match=f"VLLM_PLUGINS={allowed} keeps .*: add {contract.PLUGIN}"):
+        contract.check_version()
+    monkeypatch.setenv("VLLM_PLUGINS", f"other,{contract.PLUGIN}")
+    assert contract.check_version() == []
+
+
 def test_a_missing_openrlhf_is_said_so(monkeypatch):
     def missing(name):
         raise contract.PackageNotFoundError(name)

@@ -41,7 +41,7 @@ class Checks:
         try:
             check(self, *args)
         except Exception as error:
-            self.add(part, check.__name__, False, error=f"{type(error).__name__}: {error}"[:400])
+            self.add(part, check.__name__, False, error=f"{type(error).__name__}: {error}"[:800])
 
 
 # Part a: the core
@@ -211,6 +211,8 @@ def final_flags(folder: Path, device: str, flags: list):
         [sys.executable, "-m", "riskpo_openrlhf.cli.train", *map(str, words), "--riskpo.dry_run", "json"],
         capture_output=True, text=True,
     )  # fmt: skip
+    if not run.stdout:
+        raise RuntimeError(f"the dry run ended with {run.returncode}: {run.stderr[-600:]}")
     report = json.loads(run.stdout.splitlines()[-1])
     if not report["ok"]:
         raise RuntimeError(f"the dry run refused the command: {report['problems']}")

@@ -3,7 +3,7 @@
 #
 #   a  losses and estimator on the card against float64 on the CPU       seconds; needs torch alone
 #   b  OpenRLHF's policy worker under DeepSpeed: memory, sleep, sums      minutes; needs DeepSpeed and flash-attn
-#   c  whole jobs: train, resume, evaluate; CUDA graphs on and off        ten minutes; needs everything
+#   c  whole jobs: train without CUDA graphs, resume with them, evaluate   five minutes; needs everything
 #
 # Install as in the README first. Without a card it says so and ends with 0; --device cpu runs all that needs no card,
 # with a small model. The exit code is 1 if a check failed.

@@ -1,6 +1,7 @@
 import asyncio
 import importlib.util
 import sys
+from collections import Counter
 
 import pytest
 
@@ -11,7 +12,8 @@ from riskpo_openrlhf.verifiers.labels import read_label
 from riskpo_openrlhf.verifiers.reward_func import reward_func
 
 pytest.importorskip("reasoning_gym")
-from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, CHAT_KINDS, Kind, as_data, check_disjoint, problems
+from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, Kind, as_data, check_disjoint, problems
+from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED, _chat
 
 TWO_ONES = Kind("chain_sum", 2, 1)
 
@@ -54,14 +56,13 @@ def test_kinds_take_equal_shares_and_unique_problems_do_not_repeat():
     assert len(one_digit_terms) == 80
 
 
-def test_chat_problems_ask_in_words_for_the_number_only():
-    for row in problems(CHAT_KINDS, 20, seed=0, style="chat"):
-        expression = row["input"].removeprefix("What is ").removesuffix("? Answer with the number only.")
-        assert str(eval(expression)) == row["answer"]
-
-
-def test_chat_problems_suffice_for_a_heldout_set():
-    assert len(problems(CHAT_KINDS, 60, seed=1, split="heldout", style="chat", unique=True)) == 60
+def test_smollm2s_problems_are_a_mix_whose_splits_share_no_problem():
+    train, heldout = _chat(100, 0, "train"), _chat(50, HELDOUT_SEED, "test")
+    check_disjoint(train, heldout)
+    starts = Counter(row["input"].split()[0] for row in heldout)
+    assert starts["Find"] == 20 and sum(starts.values()) == 50  # 10 of each of five tasks; gcd and lcm say "Find"
+    assert all(row["input"].endswith("Answer with the number only.") for row in heldout)
+    assert all(verifier.verify(row["answer"], row["answer"]).correct for row in heldout)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,6 @@ def test_chat_problems_suffice_for_a_heldout_set():
         ({"kinds": []}, "kinds is empty"),
         ({"count": 0}, "count 0"),
         ({"split": "test"}, "train, heldout"),
-        ({"style": "long"}, "short, chat"),
         ({"kinds": [Kind("calculus", 2, 1)]}, "chain_sum, products"),
         ({"count": 500, "unique": True}, "too few different"),
     ],

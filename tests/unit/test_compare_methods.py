@@ -308,7 +308,7 @@ def test_a_recipe_that_fails_is_told_with_its_last_words():
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('{"folder": "a", "flags": ["--train.colocate_all"]}', "--train.colocate_all: such runs can't share"),
+        ('{"folder": "a", "flags": ["--train.async_enable"]}', "--train.async_enable: such runs can't share"),
         ('{"folder": "a"}', "is no list of runs: KeyError: 'flags'"),
         ("no json", "is no list of runs"),
         (None, "is no list of runs: FileNotFoundError"),
