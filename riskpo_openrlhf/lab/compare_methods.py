@@ -85,6 +85,9 @@ def main(argv: list[str] | None = None) -> int:
         help="match at these values of Pass@1 (default: the highest that both runs of a pair reach)",
     )  # fmt: skip
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the curves, as FILE.png and FILE.svg")
+    parser.add_argument(
+        "flags", nargs="*", metavar="-- FLAGS", help="training flags for every run; give them an --out of their own"
+    )
     args = parser.parse_args(argv)
     args.methods = list(dict.fromkeys(args.methods or SUITES[args.suite]))
     args.baseline = args.baseline or args.methods[0]
@@ -293,7 +296,7 @@ def _flags(args, environment, job) -> list[str]:
         flags += ["--eval.steps", str(args.steps), "--eval.n_samples_per_prompt", "8"]
     else:
         flags += ["--ckpt.save_steps", "-1", "--eval.steps", str(max(1, args.steps // 3))]
-    flags += changes
+    flags += [*changes, *args.flags]
     out = ["--out", str(_folder(args, job))]
     printed = _recipe(args, environment, "--print", *_seeds(seed), "--method", name, *out, "--", *flags)
     return printed.splitlines()

@@ -15,7 +15,7 @@ from statistics import mean
 
 import numpy as np
 
-from riskpo_openrlhf.analysis.curves import Panel, Series, legend, panel
+from riskpo_openrlhf.analysis.curves import Panel, Series, default_window, legend, panel
 from riskpo_openrlhf.analysis.runs import Curve, Run, combine
 from riskpo_openrlhf.lab.paired import at_end, common_level, differences, interval
 
@@ -149,7 +149,7 @@ def tables(
 
 
 def pictures(methods: dict[str, Sequence[Record]], source: str, entropy: str, k: int = 16) -> list[list[Panel]]:
-    """Draw Pass@1, Pass@k and entropy over training, and Pass@k against Pass@1.
+    """Draw Pass@1, Pass@k, entropy, lower RVaR and MVaR over training, and Pass@k against Pass@1.
 
     `source` is the part of the tags before `/pass@k`; `entropy` is a tag.
     """
@@ -159,6 +159,7 @@ def pictures(methods: dict[str, Sequence[Record]], source: str, entropy: str, k:
         if records
     }
     first, kth = f"{source}/pass@1", f"{source}/pass@{k}"
+    window = default_window([run for runs in groups.values() for run in runs])
     way = Panel(f"Pass@{k} at equal Pass@1", f"Pass@{k}", x_label="Pass@1")
     for label, runs in groups.items():
         (x, _), (y, _) = combine(runs, first), combine(runs, kth)
@@ -169,4 +170,8 @@ def pictures(methods: dict[str, Sequence[Record]], source: str, entropy: str, k:
             panel(groups, f"Held-out Pass@{k}", "share solved", kth),
         ],
         [panel(groups, "Entropy", "nats a token", entropy), way],
+        [  # with the entropy: Figure 5 of arXiv:2510.00911
+            panel(groups, "Lower-tail RVaR of bundles", "score", "train/risk/rvar_lower", window),
+            panel(groups, "MVaR of bundles", "score", "train/risk/mvar", window),
+        ],
     ]

@@ -1,4 +1,4 @@
-"""Two runs one after another on the same engines and ranks: the second starts from its own model. Two minutes."""
+"""Two runs one after another on the same, colocated engines and ranks. The second starts from its own model."""
 
 import os
 import re
@@ -14,6 +14,7 @@ def test_a_run_after_a_ruined_one_starts_from_its_own_model_on_the_same_engines(
     command = [
         sys.executable, "-m", "riskpo_openrlhf.lab.compare_methods", "--methods", "grpo", "recommended",
         "--rates", "3e-2", "--seeds", "1", "--steps", "9", "--out", str(tmp_path / "out"),
+        "--", "--train.colocate_all",
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     job = subprocess.run(

@@ -143,13 +143,13 @@ def test_tables_at_given_levels_are_of_the_seeds_that_reach_them():
 def test_the_picture_shows_pass_at_16_against_pass_at_1_and_needs_no_run_of_a_method():
     done = record("grpo", 0)
     done.curves["heldout/arithmetic/pass@16"] = [[0, 15, 30], [0.5, 0.55, 0.6]]
-    (_, (entropy, way)) = comparison.pictures({"grpo": [done], "none": []}, *SOURCE)
+    (_, (entropy, way), tails) = comparison.pictures({"grpo": [done], "none": []}, *SOURCE)
     assert [list(way.series[0].x), list(way.series[0].y)] == [[0.2, 0.25, 0.3], [0.5, 0.55, 0.6]]
     assert len(entropy.series) == len(way.series) == 1
-    (_, (_, way)) = comparison.pictures({"paper,alpha=0.5,beta=0.999,omega=0,constant=false": [done]}, *SOURCE)
+    (_, (_, way), _) = comparison.pictures({"paper,alpha=0.5,beta=0.999,omega=0,constant=false": [done]}, *SOURCE)
     assert way.series[0].run == "1: paper,alpha=0.5,beta=0.999,omega…"  # a legend as wide as the page would be cut
     alike = {f"paper,alpha=0.5,beta=0.999,omega={omega}": [done] for omega in (0, 1)}
-    (_, (_, way)) = comparison.pictures(alike, *SOURCE)
+    (_, (_, way), _) = comparison.pictures(alike, *SOURCE)
     assert len(way.series) == 2
 
 
@@ -270,12 +270,13 @@ def test_exact_pass_at_k_is_of_the_start_and_every_checkpoint_in_order(tmp_path,
 def test_small_models_are_measured_by_their_checkpoints_and_smollm2_by_its_engines(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "_recipe", lambda args, environment, *more: "\n".join(more[more.index("--") + 1 :]))
     for model, exact in (("micro", True), ("mixed", True), ("smollm2", False)):
-        args = argparse.Namespace(model=model, out=tmp_path, steps=60)
+        args = argparse.Namespace(model=model, out=tmp_path, steps=60, flags=["--train.colocate_all"])
         flags = compare._flags(args, {}, ("grpo,eval.steps=30", "1e-4", 0))
         assert ("--ckpt.save_hf" in flags) == exact and ("Pass@256" in compare._columns(args)) == exact
         assert flags[flags.index("--ckpt.save_steps") + 1] == ("5" if exact else "-1")
         assert flags[flags.index("--eval.steps") + 1] == ("60" if exact else "20")
-        assert flags[-2:] == ["--eval.steps", "30"]  # what is asked for comes last, and counts
+        # What is asked for comes last, and counts.
+        assert flags[-3:] == ["--eval.steps", "30", "--train.colocate_all"]
 
 
 def test_a_failed_run_stops_the_comparison_with_its_log(trained, tmp_path, capsys):
