@@ -429,10 +429,58 @@ def escaped_and_chinese(draw: random.Random):
     )
 
 
+def several_choices(draw: random.Random):
+    """A choice of several letters is one set, however they are joined. A product ABC in a gold is none."""
+    letters = draw.sample("ABCDEFGH", draw.randint(2, 4))
+    shuffled, fewer = draw.sample(letters, len(letters)), letters[:-1]
+    more = [*letters, draw.choice([letter for letter in "ABCDEFGH" if letter not in letters])]
+    joined = (", ".join, " and ".join, "".join, lambda some: "".join(f"({x})" for x in some), " & ".join)
+    gold = rf"\text{{{draw.choice(joined[:2])(letters)}}}"
+    return draw.choice(
+        (
+            (gold, rf"\text{{{draw.choice(joined)(shuffled)}}}", True),
+            (gold, draw.choice(joined)(more), False),
+            (gold, draw.choice(joined)(fewer), False),
+            ("ABC", "A, B, C", False),
+        )
+    )
+
+
+def no_solution(draw: random.Random):
+    """The empty set in signs and in words, and a limit that does not exist; neither is a number or another set."""
+    empty = (r"\emptyset", r"\varnothing", r"\{\}", r"\text{no solution}", r"\text{There are no real solutions.}", "∅")
+    absent = ("DNE", r"\text{does not exist}", r"\text{The limit does not exist.}")
+    wrong = ("0", r"\{0\}", r"\{\emptyset\}", r"\text{one solution}", r"\text{no solution, 3}", r"\infty")
+    gold = draw.choice((empty, absent))
+    return draw.choice(
+        (
+            (draw.choice(gold), draw.choice(gold), True),
+            (draw.choice(gold), draw.choice(wrong), False),
+            (draw.choice(wrong), draw.choice(gold), False),
+            (draw.choice(empty), draw.choice(absent), False),
+        )
+    )
+
+
+def whole_number_parameters(draw: random.Random):
+    """A letter that an answer declares a whole number may have any name."""
+    a, b = draw.randint(2, 9), draw.randint(2, 9)
+    ours, theirs = draw.sample("kmn", 2)
+    z = draw.choice((r"\mathbb{Z}", r"\mathbb Z"))
+    gold = rf"\frac{{\pi}}{{{a}}}+{b}{ours}\pi, {ours} \in {z}"
+    return draw.choice(
+        (
+            (gold, rf"{b}{theirs}\pi+\frac{{\pi}}{{{a}}}, {theirs}\in\mathbb{{Z}}", True),
+            (gold, rf"{b + 1}{theirs}\pi+\frac{{\pi}}{{{a}}}, {theirs}\in\mathbb{{Z}}", False),
+            (gold, rf"{b}{ours}\pi+\frac{{\pi}}{{{a}}}+{theirs}, {theirs}\in\mathbb{{Z}}", False),
+        )
+    )
+
+
 GENERATORS = [
     floors, halves, divisors, parities, tiny, radicals, products_of_functions, swallowed, indexed_letters,
     positive_quantities, inequalities, systems, sets, matrices, plain_text, units, letters_that_are_no_units,
-    escaped_and_chinese,
+    escaped_and_chinese, several_choices, no_solution, whole_number_parameters,
 ]  # fmt: skip
 
 

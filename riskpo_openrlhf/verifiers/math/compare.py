@@ -31,10 +31,12 @@ from riskpo_openrlhf.verifiers.math.numbers import has_long_decimal, plain_numbe
 from riskpo_openrlhf.verifiers.math.parse import readings
 from riskpo_openrlhf.verifiers.math.sets import same_sets
 from riskpo_openrlhf.verifiers.math.values import same_up_to_a_factor
-from riskpo_openrlhf.verifiers.math.words import plain_words
+from riskpo_openrlhf.verifiers.math.words import choices, plain_words
 
 EQUAL, DIFFERENT, UNREADABLE, SLOW = "equal", "different", "unreadable", "slow"
 _FUNCTION_OF_LETTER = re.compile(r"([^()]+)\(([a-z])\)")
+_PARAMETER = re.compile(r"([a-z])\s*\\in\s*\\mathbb\s*\{?\s*Z")
+_LETTER = r"(?<![a-zA-Z\\]){}(?![a-zA-Z])"
 _SPACE = re.compile(r"\s+(?![\w\s])|(?<![\w\s])\s+")  # but not the space in "1 0" and "\pi r"
 
 
@@ -59,14 +61,25 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         return verdict
     if any(plain_words(gold, numbered) == plain_words(answer, numbered) != "" for numbered in (False, True)):
         return EQUAL
+    letters, apart = choices(gold)
+    if apart and letters == choices(answer)[0]:  # AB in a gold may be a product, "A, B" is none
+        return EQUAL
     try:
-        answers = readings(answer)
+        answers = readings(_same_parameter(gold, answer))
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
         return _verdict(any(same(g, a, rules) or same_sets(g, a, rules) for g in readings(gold) for a in answers))
     except (MemoryError, TooSlow):
         raise
     except Exception:  # Unreadable, or whatever SymPy raises on an odd expression
         return UNREADABLE
+
+
+def _same_parameter(gold: str, answer: str) -> str:
+    r"""Rename the answer's whole number to the gold's: `n\pi, n \in \mathbb{Z}` becomes one in k."""
+    ours, theirs = (_PARAMETER.search(text) for text in (gold, answer))
+    if not (ours and theirs) or ours[1] == theirs[1] or re.search(_LETTER.format(ours[1]), answer):
+        return answer
+    return re.sub(_LETTER.format(theirs[1]), ours[1], answer)
 
 
 def compare_quickly(gold: str, answer: str, rounded: bool = False) -> str:
