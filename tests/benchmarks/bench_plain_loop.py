@@ -6,8 +6,9 @@ Use it to choose what `lab.compare_methods` then runs on the real stack. It has 
 sizes, clip and optimiser (60 prompts x 10 responses a step, two updates a rollout, AdamW), other draws, and float32.
 `--data` holds the models that `lab.compare_methods` makes for its seeds. A method is NAME or NAME,KNOB=VALUE,...: a
 rule for a group (grpo, dr_grpo, maxrl, rs_grpo, pass_at_k; each with its paper below), or a preset of RiskPO with some
-knobs changed. The loss is PPO's, which clips the ratio of each token, or with `loss=sequence` Eq. 3, which clips that
-of the response; `clip=` changes the clip of 0.2.
+knobs changed, or one of `ideas.py`. The loss is PPO's, which clips the ratio of each token, or with `loss=sequence`
+Eq. 3, which clips that of the response; `clip=` changes the clip of 0.2. `epochs=5` goes five times over a fifth of
+the problems.
 
 Finished runs are in --out and are not run again. Prints the tables of `lab.compare_methods`: differences from GRPO by
 seed, with 95 % intervals.
@@ -23,6 +24,7 @@ from math import comb
 from pathlib import Path
 
 import torch
+from ideas import IDEAS
 from torch import Tensor
 from tqdm import tqdm
 
@@ -88,23 +90,25 @@ METHODS = (
 )  # fmt: skip
 
 
-def parse(method: str) -> tuple[str, str, float, dict]:
-    """`NAME,KNOB=VALUE,...` -> name, loss, clip, and RiskPO's knobs in their types."""
+def parse(method: str) -> tuple[str, str, float, int, dict]:
+    """`NAME,KNOB=VALUE,...` -> name, loss, clip, epochs, and RiskPO's knobs in their types."""
     name, *changes = method.split(",")
     values = dict(change.split("=") for change in changes)
-    loss, clip = values.pop("loss", "token"), float(values.pop("clip", 0.2))
+    loss, clip, epochs = values.pop("loss", "token"), float(values.pop("clip", 0.2)), int(values.pop("epochs", 1))
     if loss not in ("token", "sequence"):
         raise ValueError(f"{method}: loss={loss} is not token or sequence")
-    if name in GROUP_RULES and values:
-        raise ValueError(f"{method}: a rule for a group has no knobs but loss and clip")
+    if name in {**GROUP_RULES, **IDEAS} and values:
+        raise ValueError(f"{method}: a rule for a group has no knobs but loss, clip and epochs")
     types = {knob: type(default) for knob, default in RiskPOConfig().to_dict().items()}
     if wrong := [knob for knob in values if types.get(knob, bool) is bool]:
         raise ValueError(f"{method}: {wrong[0]} can't be changed here")
-    return name, loss, clip, {knob: types[knob](value) for knob, value in values.items()}
+    return name, loss, clip, epochs, {knob: types[knob](value) for knob, value in values.items()}
 
 
 def advantages_by(name: str, knobs: dict, seed: int) -> Callable[[Tensor, int, list[str]], Tensor]:
     """A function of rewards `[P, G]`, step and prompts that gives advantages `[P, G]`."""
+    if name in IDEAS:
+        return IDEAS[name](seed)
     if name in GROUP_RULES:
         return lambda r, step, keys: GROUP_RULES[name](r)
     estimator = RiskPOEstimator(RiskPOConfig.preset(name, **knobs), seed)
@@ -119,12 +123,12 @@ def token_loss(log_probs: Tensor, old: Tensor, A: Tensor, mask: Tensor, clip: fl
 
 def train(folder: Path, method: str, rate: str, seed: int, steps: int) -> Record:
     started = time.monotonic()
-    name, loss, clip, knobs = parse(method)
+    name, loss, clip, epochs, knobs = parse(method)
     advantages = advantages_by(name, knobs, seed)
     model, tokenizer = load(folder)
     kinds = MODELS["mixed"].kinds
     heldout = problems(kinds, 1000, HELDOUT_SEED, split="heldout", unique=True)
-    rows = problems(kinds, steps * PROMPTS, seed + 1)
+    rows = problems(kinds, steps * PROMPTS // epochs, seed + 1) * epochs
     optimizer = torch.optim.AdamW(model.parameters(), lr=float(rate), betas=(0.9, 0.95), weight_decay=0.0)
     curves: dict[str, list[float]] = {}
     for step in range(steps + 1):
