@@ -10,8 +10,8 @@ knobs changed, or one of `ideas.py`. The loss is PPO's, which clips the ratio of
 Eq. 3, which clips that of the response; `clip=` changes the clip of 0.2. `epochs=5` goes five times over a fifth of
 the problems.
 
-Finished runs are in --out and are not run again. Prints the tables of `lab.compare_methods`: differences from GRPO by
-seed, with 95 % intervals.
+Finished runs are in --out and are not run again. Prints the tables of `lab.compare_methods`: differences from
+--baseline by seed, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -190,13 +190,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="holds quickstart-mixed-seedN/model")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--baseline", default="grpo", metavar="METHOD", help="what the others are compared with")
     parser.add_argument("--rates", nargs="+", default=["2e-4", "4e-4"], metavar="LR")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=75)
     parser.add_argument("--levels", nargs="+", type=float, default=[], help="match at these values of Pass@1")
     parser.add_argument("--out", type=Path, default=Path("runs/plain.jsonl"))
     args = parser.parse_args()
-    methods = ["grpo", *(method for method in args.methods if method != "grpo")]
+    methods = list(dict.fromkeys([args.baseline, *args.methods]))
     missing = [seed for seed in range(args.seeds) if not folder_of(args.data, seed).is_dir()]
     if missing:
         parser.error(f"{folder_of(args.data, missing[0])} is not there: run lab.compare_methods --model mixed first")
@@ -214,7 +215,7 @@ def main() -> None:
             m: [r for r in records if (r.method, r.rate, r.steps) == (m, rate, args.steps) and r.seed < args.seeds]
             for m in methods
         }
-        print(f"\nLearning rate {rate}\n\n{tables(of, 'grpo', COLUMNS, 'pass@1', args.levels)}")
+        print(f"\nLearning rate {rate}\n\n{tables(of, args.baseline, COLUMNS, 'pass@1', args.levels)}")
 
 
 def folder_of(data: Path, seed: int) -> Path:
