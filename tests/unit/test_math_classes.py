@@ -442,6 +442,7 @@ def several_choices(draw: random.Random):
             (gold, draw.choice(joined)(more), False),
             (gold, draw.choice(joined)(fewer), False),
             ("ABC", "A, B, C", False),
+            ("(A, B)", "(B, A)", False),
         )
     )
 

@@ -10,7 +10,8 @@ from riskpo_openrlhf.verifiers.math.notation import TEXT_COMMANDS
 _MARKUP = re.compile(rf"\\{TEXT_COMMANDS}\s*\{{|[{{}}$\"]|\\[(), ]")
 _CHOICE = re.compile(r"\( ?(?P<bracketed>[a-z]) ?\)(?: ?[^,;+*/=^ ].*)?|(?P<plain>[a-z])(?:[).:](?: .*)?)?")
 _LABEL = re.compile(r"(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? (?=\(? ?[a-j]\b(?! [a-z]))")
-_CHOICES = re.compile(r"\(?[A-H]\)?(?:(?:,? and | ?[,;&]? ?)\(?[A-H]\)?)+")
+_BRACKETED = re.compile(r"\( ?([A-H]) ?\)")
+_CHOICES = re.compile(r"[A-H](?:(?:,? and | ?[,;&]? ?)[A-H])+")
 _NOTHING = re.compile(
     r"\\(?:emptyset|varnothing)|∅|\\\{ *\\\}|(?:there (?:is|are) )?no (?:real )?solutions?", re.IGNORECASE
 )
@@ -44,8 +45,8 @@ def choices(text: str) -> tuple[str, bool]:
 
     The letters are empty for anything else.
     """
-    text = " ".join(_MARKUP.sub(" ", text.replace("(", " ").replace(")", " ")).split()).strip(" .")
-    letters = re.findall(r"\b[A-H]\b|[A-H]", re.sub(r"\band\b", " ", text))
+    text = " ".join(_BRACKETED.sub(r" \1 ", _MARKUP.sub(" ", text)).split()).strip(" .")
+    letters = re.findall("[A-H]", text)
     if len(text) > MAX_CHARACTERS or len(set(letters)) < max(len(letters), 2) or not _CHOICES.fullmatch(text):
         return "", False
     return "".join(sorted(letters)), not text.isalpha()
