@@ -23,13 +23,12 @@ from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, as_data, check_disjo
 from riskpo_openrlhf.lab.build_once import build_once
 
 CHOICES = ("mixed", "micro", "smollm2")
-# For SmolLM2-135M-Instruct: tasks of reasoning-gym on which it is right 5 to 20 % of the time.
+# For SmolLM2-135M-Instruct: tasks of reasoning-gym on which it is right about one time in eight at temperature 1.
 CHAT_TASKS = (
-    "chain_sum:min_terms=2,max_terms=3,max_digits=1",
-    "chain_sum:min_terms=2,max_terms=2,max_digits=2",
+    "chain_sum:min_terms=2,max_terms=2,max_digits=1",
     "products:max_digits=2",
     "gcd:max_value=50",
-    "lcm:max_value=30",
+    "lcm:max_value=20",
 )
 ASK = "Answer with the number only."
 HELDOUT_SEED = 1  # an expression belongs to one split for good, so the training seed may be 1 too
