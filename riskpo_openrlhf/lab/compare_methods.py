@@ -91,6 +91,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.methods = list(dict.fromkeys(args.methods or SUITES[args.suite]))
     args.baseline = args.baseline or args.methods[0]
+    if args.flags and not args.flags[0].startswith("--"):
+        parser.error(f"{' '.join(args.flags)}: name methods behind --methods, and training flags behind --")
     if args.baseline not in args.methods or args.seeds < 1 or args.steps < 1:
         parser.error(f"--baseline must be one of {' '.join(args.methods)}; --seeds and --steps at least 1")
     if not all(0 < level < 1 for level in args.levels):

@@ -23,14 +23,15 @@ from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, as_data, check_disjo
 from riskpo_openrlhf.lab.build_once import build_once
 
 CHOICES = ("mixed", "micro", "smollm2")
-# For SmolLM2-135M-Instruct: tasks of reasoning-gym on which it is right about one time in eight at temperature 1.
+# For SmolLM2-135M-Instruct: tasks of reasoning-gym on which it is right about one time in seven at temperature 1.
 CHAT_TASKS = (
     "chain_sum:min_terms=2,max_terms=2,max_digits=1",
     "products:max_digits=2",
-    "gcd:max_value=50",
-    "lcm:max_value=20",
+    "gcd:max_value=12",
+    "lcm:max_value=12",
 )
 ASK = "Answer with the number only."
+CHAT_TRAIN, CHAT_HELDOUT = 400, 120  # as many different problems as every seed has
 HELDOUT_SEED = 1  # an expression belongs to one split for good, so the training seed may be 1 too
 BINS = (0, 0.05, 0.2, 0.4, 0.6, 0.8, 1)
 
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=CHOICES, default="mixed", help="which model (default: mixed)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and the problems")
     parser.add_argument("--train", type=int, default=3600, help="training problems (default: 3600)")
-    parser.add_argument("--heldout", type=int, default=160, help="held-out problems (default: 160)")
+    parser.add_argument("--heldout", type=int, default=120, help="held-out problems (default: 120)")
     parser.add_argument("--seed", type=int, default=0, help="draws the training problems (default: 0)")
     parser.add_argument(
         "--model_seed", type=int, default=0, help="draws the weights and the warm start of mixed or micro (default: 0)"
@@ -72,8 +73,15 @@ def _write_problems(args) -> list[dict[str, str]]:
 
 
 def _chat(count: int, seed: int, split: str) -> list[dict[str, str]]:
-    rows = reasoning.problems(CHAT_TASKS, count, seed, split)
-    return [{"input": f"{row['question'].strip()} {ASK}", "answer": row["answer"]} for row in rows]
+    """Draw different problems. More training problems than there are means several rounds of them."""
+    different = min(count, CHAT_TRAIN) if split == "train" else count
+    if different > CHAT_HELDOUT and split == "test":
+        raise ValueError(f"--heldout {count}: SmolLM2's tasks have {CHAT_HELDOUT} problems that are held out")
+    rows = [
+        {"input": f"{row['question'].strip()} {ASK}", "answer": row["answer"]}
+        for row in reasoning.problems(CHAT_TASKS, different, seed, split)
+    ]
+    return (rows * (count // different + 1))[:count]
 
 
 def _prepare_tiny(args, heldout: list[dict[str, str]]) -> Path:

@@ -155,15 +155,18 @@ def policy_worker(checks: Checks, device: str, folder: Path, stage: int, fp32_su
             peak=peak,
             estimate=expected,
         )
+        awake = torch.cuda.memory_allocated()
         worker.offload_states()
         asleep = torch.cuda.memory_allocated() / memory.GIB
         worker.reload_states()
+        back = torch.cuda.memory_allocated() / awake
         again = (parameters(worker) - before).abs().max().item()
         checks.add(
             "b",
             f"{name}: sleep frees the states and reload brings them back",
-            asleep < expected / 4 and again == moved,
+            asleep < expected / 4 and again == moved and abs(back - 1) < 0.05,
             asleep=asleep,
+            share_that_is_back=back,
         )
 
 

@@ -63,6 +63,10 @@ def test_smollm2s_problems_are_a_mix_whose_splits_share_no_problem():
     assert starts["Find"] == 20 and sum(starts.values()) == 40  # 10 of each of four tasks; gcd and lcm say "Find"
     assert all(row["input"].endswith("Answer with the number only.") for row in heldout)
     assert all(verifier.verify(row["answer"], row["answer"]).correct for row in heldout)
+    rounds = _chat(1000, 0, "train")
+    assert len(rounds) == 1000 and rounds[:400] == rounds[400:800] and len({row["input"] for row in rounds}) == 400
+    with pytest.raises(ValueError, match="--heldout 121: SmolLM2's tasks have 120 problems that are held out"):
+        _chat(121, HELDOUT_SEED, "test")
 
 
 @pytest.mark.parametrize(

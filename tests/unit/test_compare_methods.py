@@ -292,6 +292,7 @@ def test_a_failed_run_stops_the_comparison_with_its_log(trained, tmp_path, capsy
     [
         (["--methods", "paper", "--baseline", "grpo"], "--baseline must be one of paper"),
         (["--methods", "nothing"], "no recipes/methods/nothing.sh"),
+        (["grpo", "recommended"], "grpo recommended: name methods behind --methods"),
         (["--levels", "0.5", "60"], "--levels 0.5 60.0: values of Pass@1 lie between 0 and 1"),
     ],
 )

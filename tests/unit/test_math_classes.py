@@ -430,27 +430,31 @@ def escaped_and_chinese(draw: random.Random):
 
 
 def several_choices(draw: random.Random):
-    """A choice of several letters is one set, however they are joined. A product ABC in a gold is none."""
-    letters = draw.sample("ABCDEFGH", draw.randint(2, 4))
-    shuffled, fewer = draw.sample(letters, len(letters)), letters[:-1]
-    more = [*letters, draw.choice([letter for letter in "ABCDEFGH" if letter not in letters])]
+    """A choice of several letters in order, however they are joined. Products, tuples and orderings are none."""
+    letters = sorted(draw.sample("ABCDEFGH", draw.randint(2, 4)))
+    more = sorted([*letters, draw.choice([letter for letter in "ABCDEFGH" if letter not in letters])])
     joined = (", ".join, " and ".join, "".join, lambda some: "".join(f"({x})" for x in some), " & ".join)
     gold = rf"\text{{{draw.choice(joined[:2])(letters)}}}"
     return draw.choice(
         (
-            (gold, rf"\text{{{draw.choice(joined)(shuffled)}}}", True),
+            (gold, rf"\text{{{draw.choice(joined)(letters)}}}", True),
             (gold, draw.choice(joined)(more), False),
-            (gold, draw.choice(joined)(fewer), False),
+            (gold, draw.choice(joined)(letters[:-1]), False),
+            (r"\text{C, A, D, B}", r"\text{A, B, C, D}", False),
+            (r"\text{A, B, C, D}", r"\text{C, A, D, B}", False),
             ("ABC", "A, B, C", False),
             ("(A, B)", "(B, A)", False),
+            ("A B", "A, B", False),
+            (r"A\,B", "A, B", False),
+            ("F(A)", "A, F", False),
         )
     )
 
 
 def no_solution(draw: random.Random):
     """The empty set in signs and in words, and a limit that does not exist; neither is a number or another set."""
-    empty = (r"\emptyset", r"\varnothing", r"\{\}", r"\text{no solution}", r"\text{There are no real solutions.}", "∅")
-    absent = ("DNE", r"\text{does not exist}", r"\text{The limit does not exist.}")
+    empty = (r"\emptyset", r"\varnothing", r"\{\}", r"\text{no solution}", r"\text{There are no solutions.}", "∅")
+    absent = ("DNE", r"\text{does not exist}", r"\text{The limit does not exist.}", r"\text{limit does not exist}")
     wrong = ("0", r"\{0\}", r"\{\emptyset\}", r"\text{one solution}", r"\text{no solution, 3}", r"\infty")
     gold = draw.choice((empty, absent))
     return draw.choice(
@@ -474,6 +478,9 @@ def whole_number_parameters(draw: random.Random):
             (gold, rf"{b}{theirs}\pi+\frac{{\pi}}{{{a}}}, {theirs}\in\mathbb{{Z}}", True),
             (gold, rf"{b + 1}{theirs}\pi+\frac{{\pi}}{{{a}}}, {theirs}\in\mathbb{{Z}}", False),
             (gold, rf"{b}{ours}\pi+\frac{{\pi}}{{{a}}}+{theirs}, {theirs}\in\mathbb{{Z}}", False),
+            (rf"{ours}={a}, {ours}\in\mathbb{{Z}}", rf"{theirs}={a}, {theirs}\in\mathbb{{Z}}", False),
+            (rf"{ours}>{a}, {ours}\in\mathbb{{Z}}", rf"{theirs}>{a}, {theirs}\in\mathbb{{Z}}", False),
+            (rf"{ours}^2, {ours}\in\mathbb{{Z}}", rf"{theirs}{ours.upper()}, {theirs}\in\mathbb{{Z}}", False),
         )
     )
 

@@ -31,12 +31,13 @@ from riskpo_openrlhf.verifiers.math.numbers import has_long_decimal, plain_numbe
 from riskpo_openrlhf.verifiers.math.parse import readings
 from riskpo_openrlhf.verifiers.math.sets import same_sets
 from riskpo_openrlhf.verifiers.math.values import same_up_to_a_factor
-from riskpo_openrlhf.verifiers.math.words import choices, plain_words
+from riskpo_openrlhf.verifiers.math.words import choices, nothing, plain_words
 
 EQUAL, DIFFERENT, UNREADABLE, SLOW = "equal", "different", "unreadable", "slow"
 _FUNCTION_OF_LETTER = re.compile(r"([^()]+)\(([a-z])\)")
 _PARAMETER = re.compile(r"([a-z])\s*\\in\s*\\mathbb\s*\{?\s*Z")
 _LETTER = r"(?<![a-zA-Z\\]){}(?![a-zA-Z])"
+_UNKNOWN = r"(?:^|[,;{{(])\s*{}\s*(?:[=<>]|\\(?:n?eq?|[lg]e?q?)(?![a-z]))"  # it stands alone: k = 5
 _SPACE = re.compile(r"\s+(?![\w\s])|(?<![\w\s])\s+")  # but not the space in "1 0" and "\pi r"
 
 
@@ -61,11 +62,14 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         return verdict
     if any(plain_words(gold, numbered) == plain_words(answer, numbered) != "" for numbered in (False, True)):
         return EQUAL
+    if nothing(gold) == nothing(answer) != "":
+        return EQUAL
     letters, apart = choices(gold)
     if apart and letters == choices(answer)[0]:  # AB in a gold may be a product, "A, B" is none
         return EQUAL
     try:
-        answers = readings(_same_parameter(gold, answer))
+        answer = _same_parameter(gold, answer)
+        answers = readings(answer)
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
         return _verdict(any(same(g, a, rules) or same_sets(g, a, rules) for g in readings(gold) for a in answers))
     except (MemoryError, TooSlow):
@@ -77,7 +81,9 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
 def _same_parameter(gold: str, answer: str) -> str:
     r"""Rename the answer's whole number to the gold's: `n\pi, n \in \mathbb{Z}` becomes one in k."""
     ours, theirs = (_PARAMETER.search(text) for text in (gold, answer))
-    if not (ours and theirs) or ours[1] == theirs[1] or re.search(_LETTER.format(ours[1]), answer):
+    if not (ours and theirs) or re.search(_LETTER.format(ours[1]), answer, re.IGNORECASE):
+        return answer
+    if any(re.search(_UNKNOWN.format(letter[1]), text) for letter, text in ((ours, gold), (theirs, answer))):
         return answer
     return re.sub(_LETTER.format(theirs[1]), ours[1], answer)
 

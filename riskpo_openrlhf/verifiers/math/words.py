@@ -12,10 +12,10 @@ _CHOICE = re.compile(r"\( ?(?P<bracketed>[a-z]) ?\)(?: ?[^,;+*/=^ ].*)?|(?P<plai
 _LABEL = re.compile(r"(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? (?=\(? ?[a-j]\b(?! [a-z]))")
 _BRACKETED = re.compile(r"\( ?([A-H]) ?\)")
 _CHOICES = re.compile(r"[A-H](?:(?:,? and | ?[,;&]? ?)[A-H])+")
-_NOTHING = re.compile(
-    r"\\(?:emptyset|varnothing)|∅|\\\{ *\\\}|(?:there (?:is|are) )?no (?:real )?solutions?", re.IGNORECASE
+_EMPTY = re.compile(
+    r"\\(?:emptyset|varnothing)|∅|\\\{ *\\\}|(?:there (?:is|are) )?no solutions?(?: exists?)?", re.IGNORECASE
 )
-_NOT_THERE = re.compile(r"dne|(?:the limit )?(?:does not|doesn't) exist")
+_ABSENT = re.compile(r"DNE|(?i:(?:the )?(?:limit )?(?:does not|doesn't) exist)")
 _SECOND_CHOICE = re.compile(r"\(?\b[a-h][).:]|\b(?:and|or|both)\b")
 
 
@@ -29,10 +29,6 @@ def plain_words(text: str, numbered: bool = False) -> str:
         return ""
     words = " ".join(_MARKUP.sub(" ", text).split()).strip(" .").lower()
     words = _LABEL.sub("", words)
-    if _NOTHING.fullmatch(text.strip(" $.")) or _NOTHING.fullmatch(words):
-        return "no solution"
-    if _NOT_THERE.fullmatch(words):
-        return "does not exist"
     if match := _CHOICE.fullmatch(words):
         rest = words[match.end(match.lastgroup) + 1 :]
         return "" if _SECOND_CHOICE.search(rest) else match[match.lastgroup]
@@ -40,16 +36,26 @@ def plain_words(text: str, numbered: bool = False) -> str:
     return words if re.fullmatch(pattern, words) else ""
 
 
-def choices(text: str) -> tuple[str, bool]:
-    """Return several letters of multiple choice in order, and whether they stand apart: `A and C` gives `AC`, true.
+def nothing(text: str) -> str:
+    """Return `empty` for the empty set and for no solution, `absent` for what does not exist, else an empty text."""
+    words = " ".join(_MARKUP.sub(" ", text).split()).strip(" .")
+    if _EMPTY.fullmatch(text.strip(" $.")) or _EMPTY.fullmatch(words):
+        return "empty"
+    return "absent" if _ABSENT.fullmatch(words) else ""
 
-    The letters are empty for anything else.
+
+def choices(text: str) -> tuple[str, bool]:
+    """Return several letters of multiple choice, and whether they stand apart: `A and C` gives `AC`, true.
+
+    The letters are empty for anything else, also if they are not in alphabetical order: that may be an ordering.
     """
-    text = " ".join(_BRACKETED.sub(r" \1 ", _MARKUP.sub(" ", text)).split()).strip(" .")
+    text = " ".join(_MARKUP.sub(" ", text).split()).strip(" .")
+    bracketed = re.fullmatch(rf"(?:{_BRACKETED.pattern}[ ,]*)+", text)
+    text = " ".join(_BRACKETED.sub(r" \1 ", text).split())
     letters = re.findall("[A-H]", text)
-    if len(text) > MAX_CHARACTERS or len(set(letters)) < max(len(letters), 2) or not _CHOICES.fullmatch(text):
+    if not 2 <= len(letters) <= 8 or letters != sorted(set(letters)) or not _CHOICES.fullmatch(text):
         return "", False
-    return "".join(sorted(letters)), not text.isalpha()
+    return "".join(letters), bool(bracketed or re.search("[,;&]|and", text))
 
 
 def is_word(words: str, text: str) -> bool:
