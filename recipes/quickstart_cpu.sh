@@ -57,6 +57,7 @@ if [[ ! $seed$model_seed =~ ^[0-9]+$ || ! $steps =~ ^[1-9][0-9]*$ ]]; then
     echo "quickstart: --seed $seed, --model-seed $model_seed, --steps $steps: whole numbers, steps at least 1" >&2
     exit 2
 fi
+((every <= steps)) || every=$steps # the end is evaluated, too
 if [[ ! -f recipes/methods/$method.sh ]]; then
     echo "quickstart: --method $method is not known; one of: $(basename -s .sh -a recipes/methods/*.sh | paste -sd ' ')" >&2
     exit 2

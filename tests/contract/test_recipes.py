@@ -387,6 +387,12 @@ def test_a_folder_whose_name_openrlhf_would_cut_is_refused():
         assert run.returncode == 2 and "take a folder without them" in run.stderr
 
 
+@pytest.mark.parametrize(("steps", "every"), [(2, 2), (60, 20)])
+def test_a_quickstart_of_few_steps_is_evaluated_at_its_end(steps, every):
+    words = recipe("quickstart_cpu", "--steps", str(steps), "--print").stdout.split()
+    assert {words[words.index(flag) + 1] for flag in ("--eval.steps", "--ckpt.save_steps")} == {str(every)}
+
+
 def test_the_quickstart_takes_every_method_and_refuses_others():
     run = recipe("quickstart_cpu", "--method", "ppo")
     assert run.returncode == 2 and "--method ppo is not known; one of: dapo" in run.stderr
