@@ -24,6 +24,11 @@ def others_rate(r: Tensor) -> Tensor:
     return (r.sum(1, keepdim=True) - r) / (r.shape[1] - 1)
 
 
+def unsolved(r: Tensor) -> float:
+    """Return the share of questions with a pass rate under `HARD`."""
+    return float((r.mean(1) < HARD).float().mean())
+
+
 def divided(A: Tensor, r: Tensor) -> Tensor:
     return groups.divide(A, groups.group_std_mean(r, torch.ones_like(r, dtype=torch.bool)))
 
@@ -98,7 +103,7 @@ class LevelsByUnsolved:
         self.seed, self.share = seed, Running()
 
     def __call__(self, r: Tensor, step: int, keys: list[str]) -> Tensor:
-        alpha = min(max(self.share(float((r.mean(1) < HARD).float().mean())), 0.05), 0.9)
+        alpha = min(max(self.share(unsolved(r)), 0.05), 0.9)
         return recommended(self.seed, alpha=alpha, quantile_source="batch").step(r, step, keys=keys).advantages
 
 
@@ -109,7 +114,7 @@ class OmegaByUnsolved:
         self.seed, self.share, self.first = seed, Running(), None
 
     def __call__(self, r: Tensor, step: int, keys: list[str]) -> Tensor:
-        share = self.share(float((r.mean(1) < HARD).float().mean()))
+        share = self.share(unsolved(r))
         self.first = self.first or max(share, 1e-3)
         omega = 1.5 * share / self.first
         return recommended(self.seed, omega=omega, quantile_source="batch").step(r, step, keys=keys).advantages

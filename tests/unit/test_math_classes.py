@@ -444,6 +444,7 @@ def several_choices(draw: random.Random):
             (r"\text{A, B, C, D}", r"\text{C, A, D, B}", False),
             ("ABC", "A, B, C", False),
             ("(A, B)", "(B, A)", False),
+            ("E, B", "EB", False),
             ("A B", "A, B", False),
             (r"A\,B", "A, B", False),
             ("F(A)", "A, F", False),
@@ -472,6 +473,7 @@ def whole_number_parameters(draw: random.Random):
     a, b = draw.randint(2, 9), draw.randint(2, 9)
     ours, theirs = draw.sample("kmn", 2)
     z = draw.choice((r"\mathbb{Z}", r"\mathbb Z"))
+    over = draw.choice((">", r"\gt ", r"\geq ", r"\ge ", r"\geqslant ", r"\ne "))
     gold = rf"\frac{{\pi}}{{{a}}}+{b}{ours}\pi, {ours} \in {z}"
     return draw.choice(
         (
@@ -479,7 +481,7 @@ def whole_number_parameters(draw: random.Random):
             (gold, rf"{b + 1}{theirs}\pi+\frac{{\pi}}{{{a}}}, {theirs}\in\mathbb{{Z}}", False),
             (gold, rf"{b}{ours}\pi+\frac{{\pi}}{{{a}}}+{theirs}, {theirs}\in\mathbb{{Z}}", False),
             (rf"{ours}={a}, {ours}\in\mathbb{{Z}}", rf"{theirs}={a}, {theirs}\in\mathbb{{Z}}", False),
-            (rf"{ours}>{a}, {ours}\in\mathbb{{Z}}", rf"{theirs}>{a}, {theirs}\in\mathbb{{Z}}", False),
+            (rf"{ours}{over}{a}, {ours}\in\mathbb{{Z}}", rf"{theirs}{over}{a}, {theirs}\in\mathbb{{Z}}", False),
             (rf"{ours}^2, {ours}\in\mathbb{{Z}}", rf"{theirs}{ours.upper()}, {theirs}\in\mathbb{{Z}}", False),
         )
     )

@@ -37,7 +37,7 @@ EQUAL, DIFFERENT, UNREADABLE, SLOW = "equal", "different", "unreadable", "slow"
 _FUNCTION_OF_LETTER = re.compile(r"([^()]+)\(([a-z])\)")
 _PARAMETER = re.compile(r"([a-z])\s*\\in\s*\\mathbb\s*\{?\s*Z")
 _LETTER = r"(?<![a-zA-Z\\]){}(?![a-zA-Z])"
-_UNKNOWN = r"(?:^|[,;{{(])\s*{}\s*(?:[=<>]|\\(?:n?eq?|[lg]e?q?)(?![a-z]))"  # it stands alone: k = 5
+_UNKNOWN = r"(?:^|[,;{{(])\s*{}\s*(?:[=<>]|\\(?:neq?|[lg](?:t|eq?(?:slant)?))(?![a-z]))"  # it stands alone: k = 5
 _SPACE = re.compile(r"\s+(?![\w\s])|(?<![\w\s])\s+")  # but not the space in "1 0" and "\pi r"
 
 

@@ -25,10 +25,7 @@ def plain_words(text: str, numbered: bool = False) -> str:
     Returns an empty text for anything else, and for a choice that is followed by a second one.
     `numbered`: words have a number after them, as in `July 5`; choices are read as before.
     """
-    if len(text) > MAX_CHARACTERS:
-        return ""
-    words = " ".join(_MARKUP.sub(" ", text).split()).strip(" .").lower()
-    words = _LABEL.sub("", words)
+    words = _LABEL.sub("", _without_markup(text).lower())
     if match := _CHOICE.fullmatch(words):
         rest = words[match.end(match.lastgroup) + 1 :]
         return "" if _SECOND_CHOICE.search(rest) else match[match.lastgroup]
@@ -36,9 +33,16 @@ def plain_words(text: str, numbered: bool = False) -> str:
     return words if re.fullmatch(pattern, words) else ""
 
 
+def _without_markup(text: str) -> str:
+    """Return the words and letters of a text on one line; an empty text if it is too long."""
+    if len(text) > MAX_CHARACTERS:
+        return ""
+    return " ".join(_MARKUP.sub(" ", text).split()).strip(" .")
+
+
 def nothing(text: str) -> str:
     """Return `empty` for the empty set and for no solution, `absent` for what does not exist, else an empty text."""
-    words = " ".join(_MARKUP.sub(" ", text).split()).strip(" .")
+    words = _without_markup(text)
     if _EMPTY.fullmatch(text.strip(" $.")) or _EMPTY.fullmatch(words):
         return "empty"
     return "absent" if _ABSENT.fullmatch(words) else ""
@@ -49,7 +53,7 @@ def choices(text: str) -> tuple[str, bool]:
 
     The letters are empty for anything else, also if they are not in alphabetical order: that may be an ordering.
     """
-    text = " ".join(_MARKUP.sub(" ", text).split()).strip(" .")
+    text = _without_markup(text)
     bracketed = re.fullmatch(rf"(?:{_BRACKETED.pattern}[ ,]*)+", text)
     text = " ".join(_BRACKETED.sub(r" \1 ", text).split())
     letters = re.findall("[A-H]", text)
