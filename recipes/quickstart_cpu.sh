@@ -2,7 +2,7 @@
 # Train a small model by RiskPO on a laptop, with the real OpenRLHF, Ray, vLLM and DeepSpeed. No GPU, no download.
 #
 #   bash recipes/quickstart_cpu.sh [--method NAME] [--model mixed|micro|smollm2] [--out DIR] [--seed N] [--steps N]
-#       [--dry-run | --prepare | --print] [-- FLAGS]
+#       [--heldout N] [--dry-run | --prepare | --print] [-- FLAGS]
 #
 # The first run installs everything into .venv (5 GB). A run then takes under 4 minutes on 2 cores: held-out Pass@1 of
 # the model `mixed`, a character-level Qwen2 whose weights come with this checkout, rises from about .3 to about .7.
@@ -13,6 +13,7 @@
 #   --seed N          draws the training problems and the rollouts (default: 0)
 #   --model-seed N    other weights of mixed or micro, which are warm-started first (default: 0)
 #   --steps N         training steps (default: 60; smollm2: 24)
+#   --heldout N       problems of the evaluation (default: 160; smollm2: 36)
 #   --dry-run         check all settings without training
 #   --prepare         make the model and the problems, then end
 #   --print           print the training flags, one word a line, then end
@@ -22,7 +23,7 @@ usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' recipes/quickstart_cpu.sh; }
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-model=mixed method=recommended out="" seed=0 model_seed=0 steps="" mode=train dry_run=()
+model=mixed method=recommended out="" seed=0 model_seed=0 steps="" heldout="" mode=train dry_run=()
 while (($#)); do
     case $1 in
         --model) model=${2:?--model takes mixed, micro or smollm2} && shift 2 ;;
@@ -33,6 +34,7 @@ while (($#)); do
         --seed) seed=${2:?--seed takes a number} && shift 2 ;;
         --model-seed) model_seed=${2:?--model-seed takes a number} && shift 2 ;;
         --steps) steps=${2:?--steps takes a number} && shift 2 ;;
+        --heldout) heldout=${2:?--heldout takes a number} && shift 2 ;;
         --) shift && break ;;
         -h | --help) usage && exit ;;
         *) echo "quickstart: $1 is not known; see --help" >&2 && exit 2 ;;
@@ -45,16 +47,17 @@ reward=riskpo
 case $model in
     mixed | micro)
         : "${steps:=60}" && batch=60 group=10 train=300 micro=300 tokens=8 length=64
-        lr=2e-4 heldout=160 every=20 threads=1
+        : "${heldout:=160}" && lr=2e-4 every=20 threads=1
         ;;
     smollm2)
         : "${steps:=24}" && batch=10 group=8 train=80 micro=8 tokens=32 length=160
-        lr=3e-5 heldout=36 every=8 threads=$(nproc) reward=$PWD/riskpo_openrlhf/lab/last_number.py
+        : "${heldout:=36}" && lr=3e-5 every=8 threads=$(nproc) reward=$PWD/riskpo_openrlhf/lab/last_number.py
         ;;
     *) echo "quickstart: --model $model is not known; one of: mixed, micro, smollm2" >&2 && exit 2 ;;
 esac
-if [[ ! $seed$model_seed =~ ^[0-9]+$ || ! $steps =~ ^[1-9][0-9]*$ ]]; then
-    echo "quickstart: --seed $seed, --model-seed $model_seed, --steps $steps: whole numbers, steps at least 1" >&2
+if [[ ! $seed$model_seed =~ ^[0-9]+$ || ! $steps =~ ^[1-9][0-9]*$ || ! $heldout =~ ^[1-9][0-9]*$ ]]; then
+    echo "quickstart: --seed $seed, --model-seed $model_seed, --steps $steps, --heldout $heldout: whole numbers," \
+        "--heldout and --steps at least 1" >&2
     exit 2
 fi
 ((every <= steps)) || every=$steps # the end is evaluated, too

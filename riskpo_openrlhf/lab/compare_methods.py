@@ -78,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--model", choices=tuple(GUESS), default="mixed", help="model of recipes/quickstart_cpu.sh (default: mixed)"
     )
+    parser.add_argument("--heldout", type=int, help="problems of the evaluation (default: 160; smollm2: 36)")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="output folder (default: runs/compare)")
     parser.add_argument("--report", action="store_true", help="train nothing; print the tables of the finished runs")
     parser.add_argument(
@@ -306,7 +307,8 @@ def _flags(args, environment, job) -> list[str]:
 
 def _recipe(args, environment, *more: str) -> str:
     """Return what the recipe prints. Raises `ValueError` with its last words if it fails."""
-    command = ["bash", str(RECIPE), "--model", args.model, "--steps", str(args.steps), *more]
+    command = ["bash", str(RECIPE), "--model", args.model, "--steps", str(args.steps)]
+    command += [*(["--heldout", str(args.heldout)] if args.heldout else []), *more]
     found = subprocess.run(command, env=environment, text=True, capture_output=True)
     if found.returncode:
         raise ValueError(f"{' '.join(command)} ended with {found.returncode}: {found.stderr.strip()[-500:]}")

@@ -1,14 +1,17 @@
-"""Advantages and losses against each other on a small transformer, in a plain loop without engines: 20 s a run.
+"""Advantages and losses against each other in a plain loop without engines: 20 s a run on the small transformer.
 
     python3 tests/benchmarks/bench_plain_loop.py --data runs/mixed/data [--rates 2e-4 4e-4] [--seeds 4] [--methods ...]
+    python3 tests/benchmarks/bench_plain_loop.py --model smollm2 --data runs/smollm2/data --rates 3e-5   # on a GPU
 
 Use it to choose what `lab.compare_methods` then runs on the real stack. It has the same starts, kinds of problems,
-sizes, clip and optimiser (60 prompts x 10 responses a step, two updates a rollout, AdamW), other draws, and float32.
-`--data` holds the models that `lab.compare_methods` makes for its seeds. A method is NAME or NAME,KNOB=VALUE,...: a
-rule for a group (grpo, dr_grpo, maxrl, rs_grpo, pass_at_k; each with its paper below), or a preset of RiskPO with some
-knobs changed, or one of `ideas.py`. The loss is PPO's, which clips the ratio of each token, or with `loss=sequence`
-Eq. 3, which clips that of the response; `clip=` changes the clip of 0.2. `epochs=5` goes five times over a fifth of
-the problems.
+clip and optimiser, other draws, and two updates a rollout. `mixed` trains in float32 by 60 prompts x 10 responses a
+step, and is measured exactly. `smollm2` trains in bfloat16 with float32 master weights by 40 x 10, and is measured by
+16 responses to each of 399 problems; without a GPU a step takes minutes.
+`--data` holds the models that `lab.compare_methods` makes for its seeds; SmolLM2 is the same for all of them.
+A method is NAME or NAME,KNOB=VALUE,...: a rule for a group (grpo, dr_grpo, maxrl, rs_grpo, pass_at_k; each with its
+paper below), or a preset of RiskPO with some knobs changed, or one of `ideas.py`. The loss is PPO's, which clips the
+ratio of each token, or with `loss=sequence` Eq. 3, which clips that of the response; `clip=` changes the clip of 0.2.
+`epochs=5` goes five times over a fifth of the problems.
 
 Finished runs are in --out and are not run again. Prints the tables of `lab.compare_methods`: differences from
 --baseline by seed, with 95 % intervals.
@@ -23,28 +26,90 @@ from collections.abc import Callable
 from math import comb
 from pathlib import Path
 
+import numpy as np
 import torch
 from ideas import IDEAS
 from torch import Tensor
 from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding
 
 from riskpo_openrlhf import RiskPOConfig, RiskPOEstimator
+from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.core.losses import sequence_clipped_loss
+from riskpo_openrlhf.core.metrics import score_metrics
+from riskpo_openrlhf.evaluation.passk import pass_at_k_summary
+from riskpo_openrlhf.lab import last_number, tiny_model
 from riskpo_openrlhf.lab.arithmetic import problems
-from riskpo_openrlhf.lab.methods_table import Record, append_record, read_records, tables
-from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED
-from riskpo_openrlhf.lab.tiny_model import (
-    MODELS,
-    answer_probabilities,
-    boxed,
-    entropy_and_length,
-    generate,
-    load,
-)
+from riskpo_openrlhf.lab.methods_table import Record, append_record, curves_of, read_records, tables
+from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED, chat_problems
 
-PROMPTS, RESPONSES, UPDATES, MEASURE_EVERY = 60, 10, 2, 5
-KS = (1, 8, 16, 32, 256)
-COLUMNS = {"Pass@1": "pass@1", "Pass@16": "pass@16", "solved in 32": "pass@32", "entropy": "entropy"}
+RESPONSES, UPDATES = 10, 2
+RISK = RiskPOConfig.preset("paper")  # the levels of the measures of risk that are logged
+
+
+class Mixed:
+    """The small transformer in float32, measured without sampling error."""
+
+    prompts, tokens, steps, every, micro = 60, 8, 75, 5, 600
+    columns = {"Pass@1": "pass@1", "Pass@16": "pass@16", "solved in 32": "pass@32", "entropy": "entropy"}
+    match = "pass@1"
+
+    def __init__(self, data: Path, seed: int, count: int):
+        self.model, self.tokenizer = tiny_model.load(folder_of(data, "mixed", seed))
+        self.kinds = tiny_model.MODELS["mixed"].kinds
+        self.rows = problems(self.kinds, count, seed + 1)
+        self.heldout = problems(self.kinds, 1000, HELDOUT_SEED, split="heldout", unique=True)
+
+    def ask(self, row: dict[str, str]) -> str:
+        return row["input"]
+
+    def right(self, text: str, row: dict[str, str]) -> bool:
+        return text == tiny_model.boxed(row["answer"])
+
+    def measured(self) -> dict[str, float]:
+        wrong = 1 - tiny_model.answer_probabilities(self.model, self.tokenizer, self.heldout)
+        entropy, _ = tiny_model.entropy_and_length(self.model, self.tokenizer, [r["input"] for r in self.heldout], 4)
+        return {**{f"pass@{k}": 1 - float((wrong**k).mean()) for k in (1, 8, 16, 32, 256)}, "entropy": entropy}
+
+
+class SmolLM2:
+    """A chat model in bfloat16, measured by 16 responses to each held-out problem."""
+
+    prompts, tokens, steps, every, micro = 40, 32, 24, 4, 40
+    columns = {
+        **{f"Pass@{k}": f"eval/arithmetic/pass@{k}" for k in (1, 8, 16)},
+        "entropy": "train/entropy", "length": "train/rollout/response_length_mean",
+        "lower RVaR": "train/risk/rvar_lower", "MVaR": "train/risk/mvar",
+    }  # fmt: skip
+    match = "eval/arithmetic/pass@1"
+    problems, samples, at_once = 399, 16, 100
+
+    def __init__(self, data: Path, seed: int, count: int):
+        folder = folder_of(data, "smollm2", 0)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(DEVICE).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.rows = chat_problems(count, seed, "train")
+        self.heldout = chat_problems(self.problems, HELDOUT_SEED, "test")
+
+    def ask(self, row: dict[str, str]) -> str:
+        chat = [{"role": "user", "content": row["input"]}]
+        return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+
+    def right(self, text: str, row: dict[str, str]) -> bool:
+        return last_number.verify(text, row["answer"]).correct
+
+    def measured(self) -> dict[str, float]:
+        correct = []
+        for first in range(0, len(self.heldout), self.at_once):
+            rows = self.heldout[first : first + self.at_once]
+            _, _, texts = sampled(self, rows, self.samples)
+            correct += [self.right(text, rows[i // self.samples]) for i, text in enumerate(texts)]
+        summary = pass_at_k_summary(torch.tensor(correct).view(-1, self.samples).numpy(), (1, 8, 16))
+        return {f"eval/arithmetic/pass@{k}": value for k, (value, _) in summary.items()}
+
+
+TASKS = {"mixed": Mixed, "smollm2": SmolLM2}
+DEVICE = "cpu"  # `main` changes it for SmolLM2
 
 
 def grpo(r: Tensor) -> Tensor:
@@ -121,105 +186,153 @@ def token_loss(log_probs: Tensor, old: Tensor, A: Tensor, mask: Tensor, clip: fl
     return -torch.min(ratio * A, ratio.clamp(1 - clip, 1 + clip) * A) * mask
 
 
-def train(folder: Path, method: str, rate: str, seed: int, steps: int) -> Record:
+def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int) -> Record:
     started = time.monotonic()
     name, loss, clip, epochs, knobs = parse(method)
     advantages = advantages_by(name, knobs, seed)
-    model, tokenizer = load(folder)
-    kinds = MODELS["mixed"].kinds
-    heldout = problems(kinds, 1000, HELDOUT_SEED, split="heldout", unique=True)
-    rows = problems(kinds, steps * PROMPTS // epochs, seed + 1) * epochs
-    optimizer = torch.optim.AdamW(model.parameters(), lr=float(rate), betas=(0.9, 0.95), weight_decay=0.0)
-    curves: dict[str, list[float]] = {}
+    task = TASKS[model](data, seed, steps * TASKS[model].prompts // epochs)
+    rows, parameters = task.rows * epochs, list(task.model.parameters())
+    master = [p.detach().clone().float() for p in parameters]
+    optimizer = torch.optim.AdamW(master, lr=float(rate), betas=(0.9, 0.95), weight_decay=0.0)
+    curves: dict[str, list[tuple[int, float]]] = {}
     for step in range(steps + 1):
-        if step % MEASURE_EVERY == 0:
-            for tag, value in measured(model, tokenizer, heldout).items():
-                curves.setdefault(tag, []).append(value)
+        if step % task.every == 0:
+            torch.manual_seed(1000 * seed + step)
+            for tag, value in task.measured().items():
+                curves.setdefault(tag, []).append((step, value))
         if step == steps:
             break
         torch.manual_seed(1000 * seed + step)
-        batch = rows[step * PROMPTS : (step + 1) * PROMPTS]
-        prompts = [row["input"] for row in batch]
-        tokens, _ = generate(model, tokenizer, prompts, RESPONSES, max_new_tokens=8)
-        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        right = [text == boxed(batch[i // RESPONSES]["answer"]) for i, text in enumerate(texts)]
-        A = advantages(torch.tensor(right).float().view(PROMPTS, RESPONSES), step, prompts).view(-1, 1)
-        update(model, tokenizer, optimizer, prompts, tokens, A, loss, clip)
-    at = [float(step) for step in range(0, steps + 1, MEASURE_EVERY)]
-    return Record(
-        method, rate, seed, steps, "mixed", round(time.monotonic() - started, 1),
-        {tag: [at, [float(f"{value:.5g}") for value in values]] for tag, values in curves.items()},
+        batch = rows[step * task.prompts : (step + 1) * task.prompts]
+        asked, tokens, texts = sampled(task, batch, RESPONSES)
+        right = [task.right(text, batch[i // RESPONSES]) for i, text in enumerate(texts)]
+        r = torch.tensor(right).float().view(-1, RESPONSES)
+        A = advantages(r, step, [row["input"] for row in batch]).view(-1, 1).to(DEVICE)
+        logged = update(task, optimizer, master, asked, tokens, A, loss, clip)
+        for tag, value in {**logged, **risk_of(r)}.items():
+            curves.setdefault(f"train/{tag}", []).append((step + 1, value))
+    run = Run(method, {tag: Curve(*map(np.array, zip(*points, strict=True))) for tag, points in curves.items()})
+    kept = (
+        curves_of(run) if model == "smollm2" else {tag: as_lists(run.scalars[tag]) for tag in curves if "/" not in tag}
+    )
+    return Record(method, rate, seed, steps, model, round(time.monotonic() - started, 1), kept)
+
+
+def as_lists(curve: Curve) -> list[list[float]]:
+    return [[float(step) for step in curve.steps], [float(f"{value:.5g}") for value in curve.values]]
+
+
+def risk_of(r: Tensor) -> dict[str, float]:
+    """The measures of the paper's Figure 5, of bundles of 5 in the order of the rollout."""
+    scores = r.T.reshape(RESPONSES, -1, RISK.bundle_size).sum(2).flatten().double()
+    found = score_metrics(scores, RISK.alpha, RISK.beta, RISK.omega)
+    return {f"risk/{name}": found[f"riskpo/{name}"] for name in ("mvar", "rvar_lower")}
+
+
+@torch.no_grad()
+def sampled(task, rows, n: int) -> tuple[BatchEncoding, Tensor, list[str]]:
+    """Sample n responses to each row at temperature 1: the encoded prompts, tokens `[rows * n, T]` and texts."""
+    task.tokenizer.padding_side = "left"
+    asked = task.tokenizer([task.ask(row) for row in rows], return_tensors="pt", padding=True).to(DEVICE)
+    output = task.model.generate(
+        input_ids=asked.input_ids, attention_mask=asked.attention_mask, do_sample=True, temperature=1.0, top_k=0,
+        top_p=1.0, num_return_sequences=n, max_new_tokens=task.tokens,
+        pad_token_id=task.tokenizer.pad_token_id, eos_token_id=task.tokenizer.eos_token_id,
     )  # fmt: skip
+    tokens = output[:, asked.input_ids.shape[1] :]
+    return asked, tokens, task.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
-def measured(model, tokenizer, rows) -> dict[str, float]:
-    wrong = 1 - answer_probabilities(model, tokenizer, rows)
-    entropy, _ = entropy_and_length(model, tokenizer, [row["input"] for row in rows], 4)
-    return {**{f"pass@{k}": 1 - float((wrong**k).mean()) for k in KS}, "entropy": entropy}
-
-
-def update(model, tokenizer, optimizer, prompts: list[str], tokens: Tensor, A: Tensor, loss: str, clip: float) -> None:
+def update(task, optimizer, master, asked, tokens: Tensor, A: Tensor, loss: str, clip: float) -> dict[str, float]:
     """Two updates, each on half of the responses `tokens [N, T]` with advantages `A [N, 1]`."""
-    tokenizer.padding_side = "left"
-    asked = tokenizer(prompts, return_tensors="pt", padding=True)
     ids = torch.cat([asked.input_ids.repeat_interleave(RESPONSES, 0), tokens], 1)
-    mask = (tokens != tokenizer.pad_token_id).long()
+    ended = (tokens == task.tokenizer.eos_token_id).long()
+    mask = (ended.cumsum(1) - ended == 0).long()  # the first <eos> belongs to the response
     seen = torch.cat([asked.attention_mask.repeat_interleave(RESPONSES, 0), mask], 1)
+    parameters = list(task.model.parameters())
 
-    def log_probs(of: Tensor) -> Tensor:
+    def logits_of(of: Tensor) -> Tensor:
         place = (seen[of].cumsum(1) - 1).clamp(min=0)
-        logits = model(input_ids=ids[of], attention_mask=seen[of], position_ids=place).logits
-        answers = logits[:, -tokens.shape[1] - 1 : -1].log_softmax(-1)
-        return answers.gather(2, tokens[of, :, None])[..., 0]
+        kept = tokens.shape[1] + 1
+        logits = task.model(input_ids=ids[of], attention_mask=seen[of], position_ids=place, logits_to_keep=kept).logits
+        return logits[:, :-1].float().log_softmax(-1)
 
+    def of_tokens(logits: Tensor, of: Tensor) -> Tensor:
+        return logits.gather(2, tokens[of, :, None])[..., 0]
+
+    old, entropy = torch.empty(tokens.shape, device=DEVICE), torch.zeros(len(A), device=DEVICE)
     with torch.no_grad():
-        old = log_probs(torch.arange(len(A)))
-    for of in torch.randperm(len(A)).chunk(UPDATES):
-        new, written, each = log_probs(of), mask[of], A[of].expand(-1, tokens.shape[1])
-        if loss == "token":
-            terms = token_loss(new, old[of], each, written, clip)
-        else:
-            terms = sequence_clipped_loss(new, old[of], each, written, clip, clip).loss
+        for of in torch.arange(len(A), device=DEVICE).split(task.micro):
+            logits = logits_of(of)
+            old[of] = of_tokens(logits, of)
+            entropy[of] = (-(logits.exp() * logits).sum(-1) * mask[of]).sum(1)
+    for half in torch.randperm(len(A)).to(DEVICE).chunk(UPDATES):
         optimizer.zero_grad()
-        (terms.sum(1) / written.sum(1)).mean().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for of in half.split(task.micro):
+            new, written, each = of_tokens(logits_of(of), of), mask[of], A[of].expand(-1, tokens.shape[1])
+            if loss == "token":
+                terms = token_loss(new, old[of], each, written, clip)
+            else:
+                terms = sequence_clipped_loss(new, old[of], each, written, clip, clip).loss
+            ((terms.sum(1) / written.sum(1)).sum() / len(half)).backward()
+            for p, of_p in zip(parameters, master, strict=True):
+                of_p.grad = p.grad.float() if of_p.grad is None else of_p.grad + p.grad
+                p.grad = None
+        torch.nn.utils.clip_grad_norm_(master, 1.0)
         optimizer.step()
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, master)
+    return {
+        "entropy": (entropy.sum() / mask.sum()).item(),
+        "rollout/response_length_mean": mask.sum(1).double().mean().item(),
+    }
 
 
 def main() -> None:
+    global DEVICE
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="holds quickstart-mixed-seedN/model")
+    parser.add_argument("--model", choices=TASKS, default="mixed")
+    parser.add_argument("--data", type=Path, required=True, help="holds quickstart-MODEL-seedN/model")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD")
     parser.add_argument("--baseline", default="grpo", metavar="METHOD", help="what the others are compared with")
     parser.add_argument("--rates", nargs="+", default=["2e-4", "4e-4"], metavar="LR")
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=75)
+    parser.add_argument("--seeds", type=int, default=4, help="seeds 0 to N - 1")
+    parser.add_argument("--steps", type=int, help="default: 75; smollm2: 24")
     parser.add_argument("--levels", nargs="+", type=float, default=[], help="match at these values of Pass@1")
     parser.add_argument("--out", type=Path, default=Path("runs/plain.jsonl"))
     args = parser.parse_args()
+    task, steps = TASKS[args.model], args.steps or TASKS[args.model].steps
     methods = list(dict.fromkeys([args.baseline, *args.methods]))
-    missing = [seed for seed in range(args.seeds) if not folder_of(args.data, seed).is_dir()]
+    needed = range(args.seeds) if args.model == "mixed" else [0]
+    missing = [seed for seed in needed if not folder_of(args.data, args.model, seed).is_dir()]
     if missing:
-        parser.error(f"{folder_of(args.data, missing[0])} is not there: run lab.compare_methods --model mixed first")
+        parser.error(f"{folder_of(args.data, args.model, missing[0])} is not there: run lab.compare_methods first")
     logging.getLogger("riskpo_openrlhf").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    if args.model == "mixed":
+        torch.set_num_threads(1)
+    elif torch.cuda.is_available():
+        DEVICE = "cuda"
     for method in methods:
         parse(method)  # a wrong one now, not after an hour
     jobs = [(m, rate, seed) for rate in args.rates for seed in range(args.seeds) for m in methods]
     for job in tqdm(jobs, unit="run"):
-        if (*job, args.steps, "mixed") not in read_records(args.out):
-            append_record(args.out, train(folder_of(args.data, job[2]), *job, args.steps))
+        if (*job, steps, args.model) not in read_records(args.out):
+            append_record(args.out, train(args.data, args.model, *job, steps))
     records = read_records(args.out).values()
     for rate in args.rates:
         of = {
-            m: [r for r in records if (r.method, r.rate, r.steps) == (m, rate, args.steps) and r.seed < args.seeds]
+            m: [
+                r for r in records
+                if (r.method, r.rate, r.steps, r.model) == (m, rate, steps, args.model) and r.seed < args.seeds
+            ]
             for m in methods
-        }
-        print(f"\nLearning rate {rate}\n\n{tables(of, args.baseline, COLUMNS, 'pass@1', args.levels)}")
+        }  # fmt: skip
+        if all(of.values()):
+            print(f"\nLearning rate {rate}\n\n{tables(of, args.baseline, task.columns, task.match, args.levels)}")
 
 
-def folder_of(data: Path, seed: int) -> Path:
-    return data / f"quickstart-mixed-seed{seed}" / "model"
+def folder_of(data: Path, model: str, seed: int) -> Path:
+    return data / f"quickstart-{model}-seed{seed}" / "model"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from riskpo_openrlhf.verifiers.reward_func import reward_func
 
 pytest.importorskip("reasoning_gym")
 from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, Kind, as_data, check_disjoint, problems
-from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED, _chat
+from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED, chat_problems
 
 TWO_ONES = Kind("chain_sum", 2, 1)
 
@@ -57,16 +57,15 @@ def test_kinds_take_equal_shares_and_unique_problems_do_not_repeat():
 
 
 def test_smollm2s_problems_are_a_mix_whose_splits_share_no_problem():
-    train, heldout = _chat(100, 0, "train"), _chat(40, HELDOUT_SEED, "test")
+    train, heldout = chat_problems(100, 0, "train"), chat_problems(450, HELDOUT_SEED, "test")
     check_disjoint(train, heldout)
-    starts = Counter(row["input"].split()[0] for row in heldout)
-    assert starts["Find"] == 20 and sum(starts.values()) == 40  # 10 of each of four tasks; gcd and lcm say "Find"
-    assert all(row["input"].endswith("Answer with the number only.") for row in heldout)
+    assert Counter(row["input"].split()[0] for row in heldout) == {"Calculate": 150, "Solve": 150, "Find": 150}
+    assert all(row["input"].endswith(" Answer:") for row in heldout)
     assert all(verifier.verify(row["answer"], row["answer"]).correct for row in heldout)
-    rounds = _chat(1000, 0, "train")
-    assert len(rounds) == 1000 and rounds[:400] == rounds[400:800] and len({row["input"] for row in rounds}) == 400
-    with pytest.raises(ValueError, match="--heldout 121: SmolLM2's tasks have 120 problems that are held out"):
-        _chat(121, HELDOUT_SEED, "test")
+    rounds = chat_problems(2000, 0, "train")
+    assert len(rounds) == 2000 and rounds[:800] == rounds[1200:] and len({row["input"] for row in rounds}) == 1200
+    with pytest.raises(ValueError, match="--heldout 451: SmolLM2's tasks have 450 problems that are held out"):
+        chat_problems(451, HELDOUT_SEED, "test")
 
 
 @pytest.mark.parametrize(

@@ -303,8 +303,8 @@ def test_bad_arguments_are_refused(more, why, tmp_path, capsys):
 
 
 def test_a_recipe_that_fails_is_told_with_its_last_words():
-    with pytest.raises(ValueError, match="ended with 2: .*steps at least 1"):
-        compare._recipe(argparse.Namespace(model="micro", steps=0), None, "--print")
+    with pytest.raises(ValueError, match="ended with 2: .*--steps 0, --heldout 7: .*--steps at least 1"):
+        compare._recipe(argparse.Namespace(model="micro", steps=0, heldout=7), None, "--print")
 
 
 @pytest.mark.parametrize(

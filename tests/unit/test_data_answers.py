@@ -231,6 +231,15 @@ def test_every_reasoning_task_gives_whole_numbers_and_no_problem_twice(task):
     assert all(re.fullmatch(r"-?\d+", answers.integer(item["answer"])) for items in made for item in items)
 
 
+@pytest.mark.parametrize("task", ["gcd:max_value=20", "chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1"])
+def test_the_terms_of_a_test_are_no_training_problem_in_another_order(task):
+    train, test = (
+        {"".join(sorted(row["question"])) for row in reasoning.problems([task], 30, seed, split)}
+        for seed, split in ((0, "train"), (1, "test"))
+    )
+    assert not train & test
+
+
 def test_reasoning_problems_are_the_same_for_the_same_seed_and_take_turns():
     tasks = ["chain_sum:min_terms=2,max_terms=2,max_digits=1", "gcd"]
     first = list(reasoning.problems(tasks, 9, 3, "train"))
