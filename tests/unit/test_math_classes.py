@@ -469,20 +469,40 @@ def no_solution(draw: random.Random):
 
 
 def whole_number_parameters(draw: random.Random):
-    """A letter that an answer declares a whole number may have any name."""
+    """A letter that an answer declares a whole number may have any name; the declaration has many forms."""
     a, b = draw.randint(2, 9), draw.randint(2, 9)
     ours, theirs = draw.sample("kmn", 2)
-    z = draw.choice((r"\mathbb{Z}", r"\mathbb Z"))
     over = draw.choice((">", r"\gt ", r"\geq ", r"\ge ", r"\geqslant ", r"\ne "))
-    gold = rf"\frac{{\pi}}{{{a}}}+{b}{ours}\pi, {ours} \in {z}"
+    whole = (
+        r", {} \in \mathbb{{Z}}", r",\ {}\in\mathbb Z", r" ({}\in Z)", r"\quad {} \in \mathbf{{Z}}",
+        r", {} ∈ ℤ", r";\; {}\in\Z", r"\text{{ where }} {} \text{{ is an integer}}",
+        r", \text{{where }} {} \text{{ is any integer}}.",
+        r"\text{{ for any integer }} {}", r", \text{{ with }} {}\in\mathbb{{Z}}", r", \forall {}\in\mathbb{{Z}}",
+        r" where {} is an integer",
+    )  # fmt: skip
+    natural = (
+        r", {}\in\mathbb{{N}}",
+        r", {} \in \mathbb{{Z}}^+",
+        r"\text{{ for positive integers }} {}",
+        r"({}\in N^*)",
+    )
+    of_ours, of_theirs = draw.choice(whole).format(ours), draw.choice(whole).format(theirs)
+    gold, answer = rf"\frac{{\pi}}{{{a}}}+{b}{ours}\pi", rf"{b}{theirs}\pi+\frac{{\pi}}{{{a}}}"
     return draw.choice(
         (
-            (gold, rf"{b}{theirs}\pi+\frac{{\pi}}{{{a}}}, {theirs}\in\mathbb{{Z}}", True),
-            (gold, rf"{b + 1}{theirs}\pi+\frac{{\pi}}{{{a}}}, {theirs}\in\mathbb{{Z}}", False),
-            (gold, rf"{b}{ours}\pi+\frac{{\pi}}{{{a}}}+{theirs}, {theirs}\in\mathbb{{Z}}", False),
-            (rf"{ours}={a}, {ours}\in\mathbb{{Z}}", rf"{theirs}={a}, {theirs}\in\mathbb{{Z}}", False),
-            (rf"{ours}{over}{a}, {ours}\in\mathbb{{Z}}", rf"{theirs}{over}{a}, {theirs}\in\mathbb{{Z}}", False),
-            (rf"{ours}^2, {ours}\in\mathbb{{Z}}", rf"{theirs}{ours.upper()}, {theirs}\in\mathbb{{Z}}", False),
+            (gold + of_ours, answer + of_theirs, True),
+            (gold, answer.replace(theirs, ours) + of_ours, True),
+            (rf"\{{{b}{ours}\pi : {ours}\in\mathbb{{Z}}\}}", rf"{b}{theirs}\pi" + of_theirs, True),
+            (rf"e^{{{b}\pi {ours}i/{a}}}" + of_ours, rf"e^{{{b}{theirs}\pi i/{a}}}" + of_theirs, True),
+            (gold + draw.choice(natural).format(ours), answer + draw.choice(natural).format(theirs), True),
+            (gold + of_ours, answer + draw.choice(natural).format(theirs), False),
+            (gold + draw.choice(natural).format(ours), answer.replace(theirs, ours) + of_ours, False),
+            (gold + of_ours, rf"{b + 1}{theirs}\pi+\frac{{\pi}}{{{a}}}" + of_theirs, False),
+            (gold + of_ours, rf"{b}{ours}\pi+\frac{{\pi}}{{{a}}}+{theirs}" + of_theirs, False),
+            (rf"{ours}={a}" + of_ours, rf"{theirs}={a}" + of_theirs, False),
+            (rf"{ours}{over}{a}" + of_ours, rf"{theirs}{over}{a}" + of_theirs, False),
+            (rf"{ours}^2" + of_ours, rf"{theirs}{ours.upper()}" + of_theirs, False),
+            (r"\mathbb{Z}", rf"{ours} \in \mathbb{{Z}}^+", False),
         )
     )
 

@@ -276,6 +276,7 @@ def test_every_rewriting_rule_is_needed_for_a_verdict(monkeypatch):
     pairs = [pair for pair in cases + SAME + OTHER if pair[1] and not needs_sympy("".join(pair))]
 
     def verdict(pair: tuple[str, str]) -> bool:
+        notation.tidy.cache_clear()
         parse.readings.cache_clear()
         return compare(*pair) == EQUAL
 
@@ -537,6 +538,8 @@ def test_words_behind_an_answer_can_not_hide_a_second_one(answer, gold):
         (r"\underline{5}", "5"),
         (r"2k,\ k\in\mathbb{Z}", "2k"),
         (r"5k (k\in\mathbb{Z})", "5k"),
+        (r"2k \text{ for every non-negative integer } k", "2k"),
+        (r"(2k, 3k), k\in\mathbb{N}^*", "(2k, 3k)"),
     ],
 )
 def test_units_of_one_letter_colours_and_where_a_letter_runs_are_left_out(answer, gold):

@@ -27,17 +27,16 @@ from riskpo_openrlhf.verifiers.math.nodes import (
     SetNode,
     TupleNode,
 )
+from riskpo_openrlhf.verifiers.math.notation import Tidied, tidy
 from riskpo_openrlhf.verifiers.math.numbers import has_long_decimal, plain_number, same_number
-from riskpo_openrlhf.verifiers.math.parse import readings
+from riskpo_openrlhf.verifiers.math.parse import TOKEN, readings
 from riskpo_openrlhf.verifiers.math.sets import same_sets
 from riskpo_openrlhf.verifiers.math.values import same_up_to_a_factor
 from riskpo_openrlhf.verifiers.math.words import choices, nothing, plain_words
 
 EQUAL, DIFFERENT, UNREADABLE, SLOW = "equal", "different", "unreadable", "slow"
 _FUNCTION_OF_LETTER = re.compile(r"([^()]+)\(([a-z])\)")
-_PARAMETER = re.compile(r"([a-z])\s*\\in\s*\\mathbb\s*\{?\s*Z")
-_LETTER = r"(?<![a-zA-Z\\]){}(?![a-zA-Z])"
-_UNKNOWN = r"(?:^|[,;{{(])\s*{}\s*(?:[=<>]|\\(?:neq?|[lg](?:t|eq?(?:slant)?))(?![a-z]))"  # it stands alone: k = 5
+_UNKNOWN = r"(?:^|[,;{{(])\s*{}\s*(?:[=<>]|\\(?:ne|le|ge)(?![a-z]))"  # it stands alone: k = 5
 _SPACE = re.compile(r"\s+(?![\w\s])|(?<![\w\s])\s+")  # but not the space in "1 0" and "\pi r"
 
 
@@ -68,8 +67,9 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
     if apart and letters == choices(answer)[0]:  # AB in a gold may be a product, "A, B" is none
         return EQUAL
     try:
-        answer = _same_parameter(gold, answer)
-        answers = readings(answer)
+        if len({where.over for where in map(tidy, (gold, answer)) if where.over}) == 2:
+            return DIFFERENT
+        answers = readings(answer, _same_parameter(tidy(gold), tidy(answer)))
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
         return _verdict(any(same(g, a, rules) or same_sets(g, a, rules) for g in readings(gold) for a in answers))
     except (MemoryError, TooSlow):
@@ -78,14 +78,14 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         return UNREADABLE
 
 
-def _same_parameter(gold: str, answer: str) -> str:
-    r"""Rename the answer's whole number to the gold's: `n\pi, n \in \mathbb{Z}` becomes one in k."""
-    ours, theirs = (_PARAMETER.search(text) for text in (gold, answer))
-    if not (ours and theirs) or re.search(_LETTER.format(ours[1]), answer, re.IGNORECASE):
-        return answer
-    if any(re.search(_UNKNOWN.format(letter[1]), text) for letter, text in ((ours, gold), (theirs, answer))):
-        return answer
-    return re.sub(_LETTER.format(theirs[1]), ours[1], answer)
+def _same_parameter(gold: Tidied, answer: Tidied) -> str:
+    r"""Return the name that the answer's whole number may get, the gold's: `n\pi` becomes `k\pi`. Empty if none."""
+    ours, theirs = gold.letter, answer.letter
+    if not ours or not theirs or ours == theirs or {ours, ours.upper()} & set(TOKEN.findall(answer.text)):
+        return ""
+    if any(re.search(_UNKNOWN.format(each.letter), each.text) for each in (gold, answer)):
+        return ""
+    return ours
 
 
 def compare_quickly(gold: str, answer: str, rounded: bool = False) -> str:

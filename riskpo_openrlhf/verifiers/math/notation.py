@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from fractions import Fraction
+from typing import NamedTuple
 
 from riskpo_openrlhf.verifiers.math.brackets import closing_bracket
 from riskpo_openrlhf.verifiers.math.grammar import THIN_SPACE
@@ -22,6 +24,7 @@ _GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega "
     "Gamma Delta Theta Lambda Xi Phi Psi Omega"
 )
+_INTEGER = r"(?:(?:positive|natural|non-?negative)\s+)?(?:integer|whole\s+number|number)s?"
 _SUPERSCRIPTS, _SUBSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+"), re.compile("[₀-₉₊₋ₐₑᵢⱼₖₘₙ]+")
 _CHARACTERS = {
     **dict.fromkeys("−–—‐‑﹣－", "-"),
@@ -84,10 +87,6 @@ _REWRITES = [
             r"(\\text\{\s*)?\b[Aa]ll real(?:s| numbers)(\s*except(?: for)?)?\s*(?(1)\})",
             lambda m: r"\mathbb{R}" + (r"\setminus " if m[2] else ""),
         ),
-        (
-            r"(?:[,;]|\(|\s\\text\{[^{}]{0,20}\}|(?<=\S)\s(?=\())\s*\(?\s*[a-z]\s*\\in\s*\\mathbb\s*\{?\s*[NZ]\s*\}?\s*\)?\s*$",
-            "",
-        ),
         (r"(?<![a-zA-Z])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),
         (rf"\\text\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (
@@ -122,6 +121,19 @@ _REWRITES = [
         (rf"[^\S{THIN_SPACE}]+", " "),
     )
 ]
+_TEXT = re.compile(r"(\\text\s*\{)([^{}]*)\}")
+_BEFORE = r"\s,;:|(\["
+# The end of an answer that says where a letter runs: ", k \in \mathbb{Z}", "(n \in Z)", "where n is an integer".
+_RANGE = re.compile(
+    rf"""(?<![{_BEFORE}])(?P<apart>[{_BEFORE}]*[,;:|(\[][{_BEFORE}]*|[{_BEFORE}]*\\forall\s*|\s+)
+    (?P<word>(?:where|with|for|when|if)\s+)?(?:(?:any|all|every|each|some|arbitrary)\s+)?(?:
+        (?P<letter>[a-z])\s*\\in\s*(?:\\(?:mathbb|Bbb)\s*\{{?|\\|)\s*(?P<set>[NZ])\s*\}}?
+        (?P<positive>\s*[\^_]\s*\{{?[^{{}}()]{{1,9}}\}}?)?
+        |(?P<named>[a-z])\s+(?:(?:is|being|are)\s+)?(?:(?:an?|any|some)\s+)?(?P<of_named>{_INTEGER})
+        |(?P<of_last>{_INTEGER})\s+(?P<last>[a-z])
+    )\s*[)\].]?\s*(?P<close>\\\}})?\s*$""",
+    re.VERBOSE,
+)
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d{1,40}(?:\.\d{1,40})?)[eE]([+-]?\d{1,6})(?![\w.])")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d,]| \d)")
 _DOTTED = re.compile(r"\\dot\s*\{?(\d)\}?(\d{0,40})\\dot\s*\{?(\d)\}?")
@@ -137,7 +149,16 @@ _SCRIPT = re.compile(r"-?\d+|\\[a-zA-Z]+|.", re.DOTALL)
 _SINGLE = re.compile(r"\\[a-zA-Z]+|.", re.DOTALL)
 
 
-def tidy(text: str) -> str:
+class Tidied(NamedTuple):
+    """An answer in our notation. `letter` runs over the whole numbers ("Z"), or those from 0 or 1 on ("N")."""
+
+    text: str
+    letter: str = ""
+    over: str = ""
+
+
+@functools.lru_cache(maxsize=2048)
+def tidy(text: str) -> Tidied:
     """Rewrite an answer. Raises `Unreadable` if it is too long or its brackets don't match."""
     if len(text) > MAX_CHARACTERS or "\x00" in text:
         raise Unreadable
@@ -151,6 +172,7 @@ def tidy(text: str) -> str:
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = re.sub(r"^(?:[\s=,;]|\\approx(?![a-zA-Z]))+|[\s.,;\\]+$", "", text)
+    text, *where = _without_range(text)
     text = _with_braces(text)
     text = re.sub(r"\^(\{[^{}]*\})_(\{[^{}]*\})", r"_\2^\1", text)  # v^2_0
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
@@ -160,7 +182,26 @@ def tidy(text: str) -> str:
     text = _MIXED.sub(_mixed_number, text)
     if _TRIGONOMETRIC.search(text):
         text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text).replace("°", r"\cdot\frac{\pi}{180}")
-    return text.replace("°", "").strip()
+    return Tidied(text.replace("°", "").strip(), *where)
+
+
+def _without_range(text: str) -> Tidied:
+    r"""Split off where a letter runs: `2k\pi, k \in \mathbb{Z}`, `\{2n : n \in Z\}`, `2n \text{ for integers } n`."""
+    bare = _TEXT.sub(lambda m: " " * len(m[1]) + m[2] + " ", text)  # of the same length
+    match = _RANGE.search(bare)
+    if not match or not (rest := text[: match.start()].strip()):
+        return Tidied(text)
+    found = match.groupdict()
+    letter = found["letter"] or found["named"] or found["last"]
+    if not (match["apart"].strip() or found["word"] or letter in rest):  # k k \in Z
+        return Tidied(text)
+    if found["close"] and rest.startswith("\\{"):
+        rest = rest[2:].strip()
+    if rest.count("{") != rest.count("}"):  # inside of \text{}, or of a set
+        return Tidied(text)
+    words = found["of_named"] or found["of_last"] or ""
+    natural = found["set"] == "N" or found["positive"] or words.startswith(("positive", "natural", "non"))
+    return Tidied(rest, letter, "N" if natural else "Z")
 
 
 def _repeating_decimal(match: re.Match) -> str:

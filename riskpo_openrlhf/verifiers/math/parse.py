@@ -30,12 +30,12 @@ _MATRIX = re.compile(
     r"((?:(?!\\det)[^&])*?)(?:\\cdot\s*)?\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}",
     re.DOTALL,
 )
+TOKEN = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+|.", re.DOTALL)  # words are one
 _NOT_EQUAL = re.compile(r"([a-zA-Z])\s*\\ne(?![a-z])((?:[^=<>\\]|\\(?!ne|le|ge|in(?!fty)|lor|land))+)")
 _OF_INTERVAL = re.compile(
     r"(?<![a-zA-Z\\])[a-zA-Z]\s*(?=\([^()\[\],]+,[^()\[\],]+\]$|\[[^()\[\],]+,[^()\[\],]+\)$)"
 )  # t(0,4]
 _SYSTEM = re.compile(r"(?:\\\{)?\s*\\begin\s*\{(cases|aligned|gathered)\}(.*)\\end\s*\{\1\}", re.DOTALL)
-_RANGE = re.compile(r"[a-z]\s*\\in\s*\\mathbb\{[NZ]\}")
 _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
 _PIECE = re.compile(  # x^2, & x > 0 and x^2 & \text{if } x > 0; but not x &= 2 and x & + y = 2
     r"([^=<>&]+?)[\s,]*&\s*(?:\\text\s*\{[a-z\s]*\}\s*)?((?!\\(?:le|ge|ne)(?![a-z]))[^&=<>+\-\s][^&]*)"
@@ -56,12 +56,16 @@ _SYMBOLS = {
 
 
 @functools.lru_cache(maxsize=2048)
-def readings(text: str) -> tuple[Node, ...]:
+def readings(text: str, letter: str = "") -> tuple[Node, ...]:
     """Parse an answer into a node for each way to read it: `1,234` is a number, or a list of two.
 
-    Raises `Unreadable`.
+    With a `letter`, the one that the answer declares a whole number gets this name. Raises `Unreadable`.
     """
-    text = tidy(text)
+    text, named, _ = tidy(text)
+    if letter:
+        text = re.sub(
+            rf"\\text\s*\{{[^{{}}]*\}}|\\[a-zA-Z]+|{named}", lambda m: letter if m[0] == named else m[0], text
+        )
     joined = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     return tuple(_node(reading) for reading in dict.fromkeys((joined, text if ",0" not in text else joined)))
 
@@ -137,8 +141,6 @@ def _bracketed(text: str, level: int) -> Node | None:
     inner = text[opening.end() : end.start()].strip()
     if opening[0] == "\\{":
         parts, bars = split(inner, {"|", ":"})
-        if len(bars) == 1 and _RANGE.fullmatch(parts[1]):  # {2k : k in Z}
-            return _node(parts[0], level)
         if len(bars) == 1 and _is_name(parts[0].split("\\in")[0]):  # {x : x > 1}, where x is any letter
             node = _node(parts[1], level)
             return node.value if isinstance(node, Named) else node
