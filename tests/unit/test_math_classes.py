@@ -454,7 +454,15 @@ def several_choices(draw: random.Random):
 
 def no_solution(draw: random.Random):
     """The empty set in signs and in words, and a limit that does not exist; neither is a number or another set."""
-    empty = (r"\emptyset", r"\varnothing", r"\{\}", r"\text{no solution}", r"\text{There are no solutions.}", "∅")
+    empty = (
+        r"\emptyset",
+        r"\varnothing",
+        r"\{\}",
+        r"\text{no solution}",
+        r"\text{There are no solutions.}",
+        "∅",
+        r"\text{no real solutions}",
+    )
     absent = ("DNE", r"\text{does not exist}", r"\text{The limit does not exist.}", r"\text{limit does not exist}")
     wrong = ("0", r"\{0\}", r"\{\emptyset\}", r"\text{one solution}", r"\text{no solution, 3}", r"\infty")
     gold = draw.choice((empty, absent))
@@ -507,10 +515,40 @@ def whole_number_parameters(draw: random.Random):
     )
 
 
+def unit_vectors(draw: random.Random):
+    """A sum along i, j and k is the vector of its factors; i alone is the complex unit."""
+    x, y, z = (draw.choice((-3, -2, 2, 3, 5)) for _ in range(3))
+    i, j, k = draw.choice(
+        (
+            tuple(rf"\mathbf{{{c}}}" for c in "ijk"),
+            tuple(rf"\vec{{{c}}}" for c in "ijk"),
+            (r"\hat{\imath}", r"\hat{\jmath}", r"\hat{k}"),
+        )
+    )
+    flat, solid = rf"{x}{i}{y:+d}{j}", rf"{x}{i}{y:+d}{j}{z:+d}{k}"
+    return draw.choice(
+        (
+            (flat, f"({x},{y})", True),
+            (f"({x},{y})", flat, True),
+            (solid, rf"\langle {x},{y},{z}\rangle", True),
+            (solid, rf"\begin{{pmatrix}}{x}\\{y}\\{z}\end{{pmatrix}}", True),
+            (rf"{x}{i}{z:+d}{k}", f"({x},0,{z})", True),
+            (rf"\frac{{1}}{{2}}{i}-{j}", r"(\frac12,-1)", True),
+            (rf"(x+{abs(x)}){i}+x^2{j}", f"(x+{abs(x)}, x^2)", True),
+            (rf"{j}{x:+d}{i}", f"({x},1)", True),
+            (flat, f"({x},{-y})", False),
+            (flat, f"({y},{x})" if x != y else "(1,1)", False),
+            (solid, f"({x},{y})", False),
+            (rf"{abs(x)}+{abs(y)}i", rf"{abs(y)}\mathbf{{i}}+{abs(x)}\mathbf{{j}}", False),
+        )
+    )
+
+
 GENERATORS = [
     floors, halves, divisors, parities, tiny, radicals, products_of_functions, swallowed, indexed_letters,
     positive_quantities, inequalities, systems, sets, matrices, plain_text, units, letters_that_are_no_units,
     escaped_and_chinese, several_choices, no_solution, whole_number_parameters,
+    unit_vectors,
 ]  # fmt: skip
 
 

@@ -146,6 +146,10 @@ def pairs(block: str) -> list[tuple[str, ...]]:
 
 
 SAME = pairs(r"""
+# ratios, lengths, derivatives, functions, binomials
+3:2 ~ 6:4 || 3:2 ~ 3 \text{ to } 2 || 3:30 ~ 3:30\text{ p.m.} || |AB|=5 ~ AB=5 || f(x)=x^2 ~ y=x^2 || y=x^2 ~ f(x)=x^2
+\frac{\partial f}{\partial x} ~ \partial f/\partial x || \frac{dy}{dx}=2 ~ dy/dx=2
+10 ~ {}^5C_2 || 10 ~ {}_5\mathrm{C}_2
 # padding, floats, degrees, signs, separators
 033 ~ 33 || 142.0 ~ 142 || -4.0 ~ -4 || 3 ~ 3. || 3 ~ +3 || .5 ~ 0.5 || -5 ~ −5 || 336^\circ ~ 336
 336 ~ 336^{\circ} || 60 ~ 60 degrees || 90 ~ 90° || 10{,}000 ~ 10000 || 10,\!080 ~ 10080
@@ -209,6 +213,9 @@ def test_the_same_answer_in_another_form_is_right(gold, answer):
 
 
 OTHER = pairs(r"""
+# ratios, lengths, derivatives, functions, binomials
+3:2 ~ 2:3 || 1:20 ~ 2:40 || 1:2:3 ~ 2:4:7 || |AB|=5 ~ AC=5 || |x|=5 ~ x=5 || f(x)=x^2 ~ z=x^2 || f(x)=x^2 ~ y=x^3
+\frac{\partial f}{\partial x} ~ \partial f/\partial y || 11 ~ {}^5C_2 || 5C_2 ~ {}^5C_2
 # letters that are not units, units that differ
 \frac{\pi}{6} ~ 30^\circ
 12 ~ 12\text{ units}x || 100\,\Omega ~ 100\,\mathrm{k\Omega} || 2.5\,\mu\text{m} ~ 2.5\text{ mm}

@@ -124,6 +124,8 @@ def same(gold: Node, answer: Node, rules: Rules) -> bool:
             return same(gold.as_quotient(), answer, rules)
         case Leaf(), Ratio():
             return same(gold, answer.as_quotient(), rules)
+        case Ratio(nodes=(_, g)), Ratio(nodes=(_, a)) if not any(re.match(r"\d\d", end.text) for end in (g, a)):
+            return same(gold.as_quotient(), answer.as_quotient(), rules)  # 6:4 is 3:2, but 1:20 may be a time
         case (Matrix(), Matrix()) | (Row(), Row()) | (Ratio(), Ratio()):
             return _same_in_order(gold.nodes, answer.nodes, rules)
         case (Matrix(), TupleNode() | ListNode(joiner=",")) | (TupleNode() | ListNode(joiner=","), Matrix()):
@@ -161,7 +163,8 @@ def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
             return same(*expanded, rules)
     alike = True
     if isinstance(gold, Named) and isinstance(answer, Named):
-        alike = answer.name in (gold.name, gold.stem)
+        names = {gold.name, answer.name}
+        alike = answer.name in (gold.name, gold.stem) or ("y" in names and any(name.endswith("(x)") for name in names))
         if not alike and (renamed := _with_argument_of(gold, answer)):
             return same(g, renamed, rules)
     return (alike and same(g, a, rules)) or _same_equation(gold, answer, rules)

@@ -104,7 +104,9 @@ _REWRITES = [
         (r"\\bmod(?![a-zA-Z])", r"\\mod "),
         (r"(?<![a-zA-Z])\\?log(2|10)(?=\s*\()", r"\\log_{\1}"),
         (r"(?<=\d) ?[xX] ?(?=10 ?\^)", r"\\cdot "),
+        (r"(?<=\d)\s*\\text\{\s*to\s*\}\s*(?=\d+$)", ":"),  # 3 to 2
         # Signs.
+        (r"(\\partial|(?<![a-zA-Z\\])d)\s*([a-zA-Z])\s*/\s*\1\s*([a-zA-Z])(?![a-zA-Z])", r"\\frac{\1 \2}{\1 \3}"),
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
         (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
         (r"\{([^{}]{1,99})\\choose(?![a-zA-Z])([^{}]{1,99})\}", r"\\binom{\1}{\2}"),

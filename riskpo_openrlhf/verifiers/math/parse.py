@@ -31,6 +31,11 @@ _MATRIX = re.compile(
     re.DOTALL,
 )
 TOKEN = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+|.", re.DOTALL)  # words are one
+_RAISED_C = re.compile(r"(?<![\w}])[\^_]\{([^{}]+)\}\s*(?:\\text\{C\}|C)_\{([^{}]+)\}")  # nCk, n raised or lowered
+_FACTOR = r"[+-]?(?:\([^()]*\)|\{[^{}]*\}|\\(?!text|hat|vec)[a-zA-Z]+|[^+\-=(),;{}\\])*"
+_UNIT = r"\\(?:text|hat|vec)\s*\{\s*\\?[ijk](?:math)?\s*\}\s*"
+_ALONG = re.compile(rf"({_FACTOR})({_UNIT})")  # 2\sqrt{3}\mathbf{i}
+_BASIS = re.compile(rf"(?:^|(?<==)) *(?:{_FACTOR}{_UNIT})+$")
 _NOT_EQUAL = re.compile(r"([a-zA-Z])\s*\\ne(?![a-z])((?:[^=<>\\]|\\(?!ne|le|ge|in(?!fty)|lor|land))+)")
 _OF_INTERVAL = re.compile(
     r"(?<![a-zA-Z\\])[a-zA-Z]\s*(?=\([^()\[\],]+,[^()\[\],]+\]$|\[[^()\[\],]+,[^()\[\],]+\)$)"
@@ -63,11 +68,23 @@ def readings(text: str, letter: str = "") -> tuple[Node, ...]:
     """
     text, named, _ = tidy(text)
     if letter:
-        text = re.sub(
-            rf"\\text\s*\{{[^{{}}]*\}}|\\[a-zA-Z]+|{named}", lambda m: letter if m[0] == named else m[0], text
-        )
+        text = "".join(letter if token == named else token for token in TOKEN.findall(text))
+    text = _RAISED_C.sub(r"\\binom{\1}{\2}", _BASIS.sub(_vector, text))
     joined = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     return tuple(_node(reading) for reading in dict.fromkeys((joined, text if ",0" not in text else joined)))
+
+
+def _vector(match: re.Match) -> str:
+    r"""Write 2\mathbf{i}-\mathbf{k} as (2,0,-1), and in two dimensions without a third number."""
+    parts = dict.fromkeys("ij", "0")
+    found = [(factor.replace(" ", ""), re.search("[ijk]", unit[5:])[0]) for factor, unit in _ALONG.findall(match[0])]
+    if {letter for _, letter in found} == {"i"} and "\\text" in match[0]:  # 2i, a complex number
+        return match[0]
+    for factor, letter in found:
+        if parts.get(letter, "0") != "0":
+            raise Unreadable
+        parts[letter] = (factor + "1" if factor in ("", "+", "-") else factor).removeprefix("+")
+    return f"({','.join(parts[letter] for letter in sorted(parts))})"
 
 
 def _node(text: str, level: int = 0) -> Node:
@@ -207,6 +224,7 @@ def _equation(sides: list[str], level: int) -> Named | Chain | ListNode:
 
 
 def _plain(name: str) -> str:
+    name = re.sub(r"\|([A-Z]{2})\|", r"\1", name)  # a length
     return re.sub(r"\\text|[\s{}]", "", name).lower()
 
 

@@ -12,8 +12,9 @@ _CHOICE = re.compile(r"\( ?(?P<bracketed>[a-z]) ?\)(?: ?[^,;+*/=^ ].*)?|(?P<plai
 _LABEL = re.compile(r"(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? (?=\(? ?[a-j]\b(?! [a-z]))")
 _BRACKETED = re.compile(r"\( ?([A-H]) ?\)")
 _CHOICES = re.compile(r"[A-H](?:(?:,? and | ?[,;&]? ?)[A-H])+")
+_KIND = "(?:(?:real|integer|positive|such) )*"
 _EMPTY = re.compile(
-    r"\\(?:emptyset|varnothing)|∅|\\\{ *\\\}|(?:there (?:is|are) )?no solutions?(?: exists?)?", re.IGNORECASE
+    rf"\\(?:emptyset|varnothing)|∅|\\\{{ *\\\}}|(?:there (?:is|are) )?no {_KIND}solutions?(?: exists?)?", re.IGNORECASE
 )
 _ABSENT = re.compile(r"DNE|(?i:(?:the )?(?:limit )?(?:does not|doesn't) exist)")
 _SECOND_CHOICE = re.compile(r"\(?\b[a-h][).:]|\b(?:and|or|both)\b")
