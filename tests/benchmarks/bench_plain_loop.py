@@ -8,6 +8,7 @@ clip and optimiser, other draws, and two updates a rollout. `mixed` trains in fl
 step, and is measured exactly. `smollm2` trains in bfloat16 with float32 master weights by 40 x 10, and is measured by
 16 responses to each of 399 problems; without a GPU a step takes minutes.
 `--data` holds the models that `lab.compare_methods` makes for its seeds; SmolLM2 is the same for all of them.
+
 A method is NAME or NAME,KNOB=VALUE,...: a rule for a group (grpo, dr_grpo, maxrl, rs_grpo, pass_at_k; each with its
 paper below), or a preset of RiskPO with some knobs changed, or one of `ideas.py`. The loss is PPO's, which clips the
 ratio of each token, or with `loss=sequence` Eq. 3, which clips that of the response; `clip=` changes the clip of 0.2.
@@ -43,16 +44,16 @@ from riskpo_openrlhf.lab.arithmetic import problems
 from riskpo_openrlhf.lab.methods_table import Record, append_record, curves_of, read_records, tables
 from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED, chat_problems
 
-RESPONSES, UPDATES = 10, 2
+UPDATES = 2
 RISK = RiskPOConfig.preset("paper")  # the levels of the measures of risk that are logged
 
 
 class Mixed:
     """The small transformer in float32, measured without sampling error."""
 
-    prompts, tokens, steps, every, micro = 60, 8, 75, 5, 600
+    prompts, responses, tokens, steps, every, micro = 60, 10, 8, 75, 5, 600
     columns = {"Pass@1": "pass@1", "Pass@16": "pass@16", "solved in 32": "pass@32", "entropy": "entropy"}
-    match = "pass@1"
+    match, device = "pass@1", "cpu"
 
     def __init__(self, data: Path, seed: int, count: int):
         self.model, self.tokenizer = tiny_model.load(folder_of(data, "mixed", seed))
@@ -66,6 +67,19 @@ class Mixed:
     def right(self, text: str, row: dict[str, str]) -> bool:
         return text == tiny_model.boxed(row["answer"])
 
+    def sample(self, asked: BatchEncoding, n: int) -> Tensor:
+        ids, mask, pad, eos = (
+            asked.input_ids,
+            asked.attention_mask,
+            self.tokenizer.pad_token_id,
+            self.tokenizer.eos_token_id,
+        )
+        tokens = self.model.generate(
+            input_ids=ids, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, pad_token_id=pad,
+            eos_token_id=eos, num_return_sequences=n, max_new_tokens=self.tokens,
+        )  # fmt: skip
+        return tokens[:, ids.shape[1] :]
+
     def measured(self) -> dict[str, float]:
         wrong = 1 - tiny_model.answer_probabilities(self.model, self.tokenizer, self.heldout)
         entropy, _ = tiny_model.entropy_and_length(self.model, self.tokenizer, [r["input"] for r in self.heldout], 4)
@@ -75,18 +89,18 @@ class Mixed:
 class SmolLM2:
     """A chat model in bfloat16, measured by 16 responses to each held-out problem."""
 
-    prompts, tokens, steps, every, micro = 40, 32, 24, 4, 40
+    prompts, responses, tokens, steps, every, micro = 40, 10, 32, 24, 4, 40
     columns = {
         **{f"Pass@{k}": f"eval/arithmetic/pass@{k}" for k in (1, 8, 16)},
         "entropy": "train/entropy", "length": "train/rollout/response_length_mean",
         "lower RVaR": "train/risk/rvar_lower", "MVaR": "train/risk/mvar",
     }  # fmt: skip
-    match = "eval/arithmetic/pass@1"
+    match, device = "eval/arithmetic/pass@1", "cuda" if torch.cuda.is_available() else "cpu"
     problems, samples, at_once = 399, 16, 100
 
     def __init__(self, data: Path, seed: int, count: int):
         folder = folder_of(data, "smollm2", 0)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(DEVICE).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(self.device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.rows = chat_problems(count, seed, "train")
         self.heldout = chat_problems(self.problems, HELDOUT_SEED, "test")
@@ -97,6 +111,34 @@ class SmolLM2:
 
     def right(self, text: str, row: dict[str, str]) -> bool:
         return last_number.verify(text, row["answer"]).correct
+
+    @torch.no_grad()
+    def sample(self, asked: BatchEncoding, n: int) -> Tensor:
+        """As `generate`, but a prompt is read once, and responses that have ended are dropped from the batch."""
+        mask, eos = asked.attention_mask, self.tokenizer.eos_token_id
+        place = mask.cumsum(1) - 1
+        out = self.model(**asked, position_ids=place.clamp(min=0), logits_to_keep=1)
+        cache = out.past_key_values
+        cache.batch_repeat_interleave(n)
+        mask, place, logits = (x.repeat_interleave(n, 0) for x in (mask, place[:, -1:], out.logits[:, -1]))
+        rows, open_ = torch.arange(len(mask), device=mask.device), torch.ones_like(mask[:, 0], dtype=torch.bool)
+        tokens = torch.full((len(mask), self.tokens), eos, device=mask.device)
+        for t in range(self.tokens):
+            chosen = logits.float().softmax(-1).multinomial(1)
+            chosen[~open_] = eos
+            tokens[rows, t] = chosen[:, 0]
+            open_ &= chosen[:, 0] != eos
+            if not open_.any() or t + 1 == self.tokens:
+                break
+            if open_.float().mean() < 0.8:
+                cache.batch_select_indices(open_.nonzero()[:, 0])
+                rows, mask, place, chosen = rows[open_], mask[open_], place[open_], chosen[open_]
+                open_ = open_[open_]
+            mask, place = torch.cat([mask, torch.ones_like(mask[:, :1])], 1), place + 1
+            logits = self.model(
+                input_ids=chosen, attention_mask=mask, position_ids=place, past_key_values=cache
+            ).logits[:, -1]
+        return tokens
 
     def measured(self) -> dict[str, float]:
         correct = []
@@ -109,7 +151,6 @@ class SmolLM2:
 
 
 TASKS = {"mixed": Mixed, "smollm2": SmolLM2}
-DEVICE = "cpu"  # `main` changes it for SmolLM2
 
 
 def grpo(r: Tensor) -> Tensor:
@@ -124,7 +165,7 @@ def dr_grpo(r: Tensor) -> Tensor:
 
 def maxrl(r: Tensor) -> Tensor:
     """arXiv:2602.02710: over the mean, 0 if nobody is right."""
-    return dr_grpo(r) / r.mean(1, keepdim=True).clamp(min=1 / RESPONSES)
+    return dr_grpo(r) / r.mean(1, keepdim=True).clamp(min=1 / r.shape[1])
 
 
 def rs_grpo(r: Tensor, b: float = 2.0) -> Tensor:
@@ -204,10 +245,10 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
             break
         torch.manual_seed(1000 * seed + step)
         batch = rows[step * task.prompts : (step + 1) * task.prompts]
-        asked, tokens, texts = sampled(task, batch, RESPONSES)
-        right = [task.right(text, batch[i // RESPONSES]) for i, text in enumerate(texts)]
-        r = torch.tensor(right).float().view(-1, RESPONSES)
-        A = advantages(r, step, [row["input"] for row in batch]).view(-1, 1).to(DEVICE)
+        asked, tokens, texts = sampled(task, batch, task.responses)
+        right = [task.right(text, batch[i // task.responses]) for i, text in enumerate(texts)]
+        r = torch.tensor(right).float().view(-1, task.responses)
+        A = advantages(r, step, [row["input"] for row in batch]).view(-1, 1).to(task.device)
         logged = update(task, optimizer, master, asked, tokens, A, loss, clip)
         for tag, value in {**logged, **risk_of(r)}.items():
             curves.setdefault(f"train/{tag}", []).append((step + 1, value))
@@ -224,31 +265,25 @@ def as_lists(curve: Curve) -> list[list[float]]:
 
 def risk_of(r: Tensor) -> dict[str, float]:
     """The measures of the paper's Figure 5, of bundles of 5 in the order of the rollout."""
-    scores = r.T.reshape(RESPONSES, -1, RISK.bundle_size).sum(2).flatten().double()
+    scores = r.T.reshape(r.shape[1], -1, RISK.bundle_size).sum(2).flatten().double()
     found = score_metrics(scores, RISK.alpha, RISK.beta, RISK.omega)
     return {f"risk/{name}": found[f"riskpo/{name}"] for name in ("mvar", "rvar_lower")}
 
 
-@torch.no_grad()
 def sampled(task, rows, n: int) -> tuple[BatchEncoding, Tensor, list[str]]:
     """Sample n responses to each row at temperature 1: the encoded prompts, tokens `[rows * n, T]` and texts."""
     task.tokenizer.padding_side = "left"
-    asked = task.tokenizer([task.ask(row) for row in rows], return_tensors="pt", padding=True).to(DEVICE)
-    output = task.model.generate(
-        input_ids=asked.input_ids, attention_mask=asked.attention_mask, do_sample=True, temperature=1.0, top_k=0,
-        top_p=1.0, num_return_sequences=n, max_new_tokens=task.tokens,
-        pad_token_id=task.tokenizer.pad_token_id, eos_token_id=task.tokenizer.eos_token_id,
-    )  # fmt: skip
-    tokens = output[:, asked.input_ids.shape[1] :]
+    asked = task.tokenizer([task.ask(row) for row in rows], return_tensors="pt", padding=True).to(task.device)
+    tokens = task.sample(asked, n)
     return asked, tokens, task.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
 
 def update(task, optimizer, master, asked, tokens: Tensor, A: Tensor, loss: str, clip: float) -> dict[str, float]:
     """Two updates, each on half of the responses `tokens [N, T]` with advantages `A [N, 1]`."""
-    ids = torch.cat([asked.input_ids.repeat_interleave(RESPONSES, 0), tokens], 1)
+    ids = torch.cat([asked.input_ids.repeat_interleave(task.responses, 0), tokens], 1)
     ended = (tokens == task.tokenizer.eos_token_id).long()
     mask = (ended.cumsum(1) - ended == 0).long()  # the first <eos> belongs to the response
-    seen = torch.cat([asked.attention_mask.repeat_interleave(RESPONSES, 0), mask], 1)
+    seen = torch.cat([asked.attention_mask.repeat_interleave(task.responses, 0), mask], 1)
     parameters = list(task.model.parameters())
 
     def logits_of(of: Tensor) -> Tensor:
@@ -260,13 +295,13 @@ def update(task, optimizer, master, asked, tokens: Tensor, A: Tensor, loss: str,
     def of_tokens(logits: Tensor, of: Tensor) -> Tensor:
         return logits.gather(2, tokens[of, :, None])[..., 0]
 
-    old, entropy = torch.empty(tokens.shape, device=DEVICE), torch.zeros(len(A), device=DEVICE)
+    old, entropy = torch.empty(tokens.shape, device=task.device), torch.zeros(len(A), device=task.device)
     with torch.no_grad():
-        for of in torch.arange(len(A), device=DEVICE).split(task.micro):
+        for of in torch.arange(len(A), device=task.device).split(task.micro):
             logits = logits_of(of)
             old[of] = of_tokens(logits, of)
             entropy[of] = (-(logits.exp() * logits).sum(-1) * mask[of]).sum(1)
-    for half in torch.randperm(len(A)).to(DEVICE).chunk(UPDATES):
+    for half in torch.randperm(len(A)).to(task.device).chunk(UPDATES):
         optimizer.zero_grad()
         for of in half.split(task.micro):
             new, written, each = of_tokens(logits_of(of), of), mask[of], A[of].expand(-1, tokens.shape[1])
@@ -289,7 +324,6 @@ def update(task, optimizer, master, asked, tokens: Tensor, A: Tensor, loss: str,
 
 
 def main() -> None:
-    global DEVICE
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", choices=TASKS, default="mixed")
     parser.add_argument("--data", type=Path, required=True, help="holds quickstart-MODEL-seedN/model")
@@ -310,8 +344,6 @@ def main() -> None:
     logging.getLogger("riskpo_openrlhf").setLevel(logging.ERROR)
     if args.model == "mixed":
         torch.set_num_threads(1)
-    elif torch.cuda.is_available():
-        DEVICE = "cuda"
     for method in methods:
         parse(method)  # a wrong one now, not after an hour
     jobs = [(m, rate, seed) for rate in args.rates for seed in range(args.seeds) for m in methods]

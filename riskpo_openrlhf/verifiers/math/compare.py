@@ -164,7 +164,11 @@ def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
     alike = True
     if isinstance(gold, Named) and isinstance(answer, Named):
         names = {gold.name, answer.name}
-        alike = answer.name in (gold.name, gold.stem) or ("y" in names and any(name.endswith("(x)") for name in names))
+        alike = (
+            answer.name in (gold.name, gold.stem)
+            or answer.stem == gold.name
+            or ("y" in names and any(name.endswith("(x)") for name in names))
+        )
         if not alike and (renamed := _with_argument_of(gold, answer)):
             return same(g, renamed, rules)
     return (alike and same(g, a, rules)) or _same_equation(gold, answer, rules)

@@ -60,6 +60,8 @@ _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         # Layout.
+        (r"^\s*\\\$\s*(-?\d[\d,.]*)\s*\.?\s*$", r"\1\\text{ dollars}"),
+        (r"\s*\\?¢", r"\\text{ cents}"),
         (r"\\?[$€£¥]|\\(?:pounds|euro)(?![a-zA-Z])", ""),
         (r"(?<!\\)\\[()\[\]]", " "),
         (
@@ -145,6 +147,7 @@ _MIXED = re.compile(
     r"(?<![\d.,/^_{\\])(\d{1,40})(?: ?\\frac\{(\d{1,40})\}\{(\d{1,40})\}| (\d{1,40})/(\d{1,40})(?!\d))"
 )
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+_MINUTES = re.compile(r"(\d{1,9}) ?° ?(\d{1,2}) ?'(?: ?(\d{1,2}) ?'')?")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?°")
 _COMMAND = re.compile(r"\\(?:frac|binom|sqrt)(?![a-zA-Z])|[\^_]")
 _SCRIPT = re.compile(r"-?\d+|\\[a-zA-Z]+|.", re.DOTALL)
@@ -182,6 +185,7 @@ def tidy(text: str) -> Tidied:
     text = _DOTTED.sub(r"\\overline{\1\2\3}", text)
     text = _REPEATED.sub(_repeating_decimal, _REPEATING.sub(_repeating_decimal, text))
     text = _MIXED.sub(_mixed_number, text)
+    text = _MINUTES.sub(_degrees, text)
     if _TRIGONOMETRIC.search(text):
         text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text).replace("°", r"\cdot\frac{\pi}{180}")
     return Tidied(text.replace("°", "").strip(), *where)
@@ -212,6 +216,13 @@ def _repeating_decimal(match: re.Match) -> str:
     scale = 10 ** len(start) * (10 ** len(period) - 1)
     value = Fraction(int(whole + start + period) - int(whole + start or 0), scale)
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _degrees(match: re.Match) -> str:
+    """Write 30°15' as degrees."""
+    degrees, minutes, seconds = (int(each or 0) for each in match.groups())
+    value = degrees + Fraction(60 * minutes + seconds, 3600)
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}°"
 
 
 def _mixed_number(match: re.Match) -> str:
