@@ -1,6 +1,7 @@
 """Right answers, instructions and the comparison of problems: laws, and each form that a source is known to have."""
 
 import re
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -229,6 +230,13 @@ def test_every_reasoning_task_gives_whole_numbers_and_no_problem_twice(task):
     assert not (questions[0] | questions[2]) & (questions[1] | questions[3])
     assert questions[0] != questions[2]
     assert all(re.fullmatch(r"-?\d+", answers.integer(item["answer"])) for items in made for item in items)
+
+
+@pytest.mark.parametrize("settings", ["allow_parentheses=False", "max_digits=3", "format_style='natural'"])
+def test_an_expression_has_the_value_that_is_its_answer(settings):
+    for item in reasoning.problems([f"basic_arithmetic:{settings}"], 200, 3, "train"):
+        shown = re.sub(r"(\d+)", r"Fraction(\1)", re.search(r"[-(\d].*[\d)]", item["question"])[0])
+        assert eval(shown, {"Fraction": Fraction}) == int(item["answer"]), item
 
 
 @pytest.mark.parametrize("task", ["gcd:max_value=20", "chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1"])
