@@ -6,7 +6,7 @@
 Use it to choose what `lab.compare_methods` then runs on the real stack. It has the same starts, kinds of problems,
 clip and optimiser, other draws, and two updates a rollout. `mixed` trains in float32 by 60 prompts x 10 responses a
 step, and is measured exactly. `smollm2` trains in bfloat16 with float32 master weights by 40 x 10, and is measured by
-16 responses to each of 399 problems; without a GPU a step takes minutes.
+16 responses to each of 240 problems; without a GPU a step takes minutes.
 `--data` holds the models that `lab.compare_methods` makes for its seeds; SmolLM2 is the same for all of them.
 
 A method is NAME or NAME,KNOB=VALUE,...: a rule for a group (grpo, dr_grpo, maxrl, rs_grpo, pass_at_k; each with its
@@ -96,7 +96,7 @@ class SmolLM2:
         "lower RVaR": "train/risk/rvar_lower", "MVaR": "train/risk/mvar",
     }  # fmt: skip
     match, device = "eval/arithmetic/pass@1", "cuda" if torch.cuda.is_available() else "cpu"
-    problems, samples, at_once = 399, 16, 100
+    problems, samples, at_once = 240, 16, 100
 
     def __init__(self, data: Path, seed: int, count: int):
         folder = folder_of(data, "smollm2", 0)

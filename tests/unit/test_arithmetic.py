@@ -57,15 +57,15 @@ def test_kinds_take_equal_shares_and_unique_problems_do_not_repeat():
 
 
 def test_smollm2s_problems_are_a_mix_whose_splits_share_no_problem():
-    train, heldout = chat_problems(100, 0, "train"), chat_problems(450, HELDOUT_SEED, "test")
+    train, heldout = chat_problems(100, 0, "train"), chat_problems(240, HELDOUT_SEED, "test")
     check_disjoint(train, heldout)
-    assert Counter(row["input"].split()[0] for row in heldout) == {"Calculate": 150, "Solve": 150, "Find": 150}
+    assert Counter(row["input"].split()[0] for row in heldout) == {"Calculate": 160, "Find": 80}
     assert all(row["input"].endswith(" Answer:") for row in heldout)
     assert all(verifier.verify(row["answer"], row["answer"]).correct for row in heldout)
     rounds = chat_problems(2000, 0, "train")
-    assert len(rounds) == 2000 and rounds[:800] == rounds[1200:] and len({row["input"] for row in rounds}) == 1200
-    with pytest.raises(ValueError, match="--heldout 451: SmolLM2's tasks have 450 problems that are held out"):
-        chat_problems(451, HELDOUT_SEED, "test")
+    assert len(rounds) == 2000 and rounds[:900] == rounds[900:1800] and len({row["input"] for row in rounds}) == 900
+    with pytest.raises(ValueError, match="--heldout 241: SmolLM2's tasks have 240 problems that are held out"):
+        chat_problems(241, HELDOUT_SEED, "test")
 
 
 @pytest.mark.parametrize(
