@@ -129,7 +129,7 @@ _TEXT = re.compile(r"(\\text\s*\{)([^{}]*)\}")
 _BEFORE = r"\s,;:|(\["
 # The end of an answer that says where a letter runs: ", k \in \mathbb{Z}", "(n \in Z)", "where n is an integer".
 _RANGE = re.compile(
-    rf"""(?<![{_BEFORE}])(?P<apart>[{_BEFORE}]*[,;:|(\[][{_BEFORE}]*|[{_BEFORE}]*\\forall\s*|\s+)
+    rf"""(?<![{_BEFORE}])(?P<apart>[{_BEFORE}]*\\forall\s*|[{_BEFORE}]+)
     (?P<word>(?:where|with|for|when|if)\s+)?(?:(?:any|all|every|each|some|arbitrary)\s+)?(?:
         (?P<letter>[a-z])\s*\\in\s*(?:\\(?:mathbb|Bbb)\s*\{{?|\\|)\s*(?P<set>[NZ])\s*\}}?
         (?P<positive>\s*[\^_]\s*\{{?[^{{}}()]{{1,9}}\}}?)?

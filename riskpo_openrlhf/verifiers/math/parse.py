@@ -32,7 +32,7 @@ _MATRIX = re.compile(
 )
 TOKEN = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+|.", re.DOTALL)  # words are one
 _RAISED_C = re.compile(r"(?<![\w}])[\^_]\{([^{}]+)\}\s*(?:\\text\{C\}|C)_\{([^{}]+)\}")  # nCk, n raised or lowered
-_FACTOR = r"[+-]?(?:\([^()]*\)|\{[^{}]*\}|\\(?!text|hat|vec)[a-zA-Z]+|[^+\-=(),;{}\\])*"
+_FACTOR = r"[+-]?(?:\([^()]*\)|\{[^{}]*\}|\\(?!text|hat|vec)[a-zA-Z]+(?![a-zA-Z])|[^+\-=(),;{}\\])*"
 _UNIT = r"\\(?:text|hat|vec)\s*\{\s*\\?[ijk](?:math)?\s*\}\s*"
 _ALONG = re.compile(rf"({_FACTOR})({_UNIT})")  # 2\sqrt{3}\mathbf{i}
 _BASIS = re.compile(rf"(?:^|(?<==)) *(?:{_FACTOR}{_UNIT})+$")
