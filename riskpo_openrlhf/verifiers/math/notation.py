@@ -24,7 +24,7 @@ _GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega "
     "Gamma Delta Theta Lambda Xi Phi Psi Omega"
 )
-_INTEGER = r"(?:(?:positive|natural|non-?negative)\s+)?(?:integer|whole\s+number|number)s?"
+_INTEGER = r"(?:(?:(?:positive|natural|non-?negative)\s+)?(?:integer|whole\s+number)|natural\s+number)s?"
 _SUPERSCRIPTS, _SUBSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+"), re.compile("[₀-₉₊₋ₐₑᵢⱼₖₘₙ]+")
 _CHARACTERS = {
     **dict.fromkeys("−–—‐‑﹣－", "-"),
@@ -132,7 +132,7 @@ _RANGE = re.compile(
     rf"""(?<![{_BEFORE}])(?P<apart>[{_BEFORE}]*\\forall\s*|[{_BEFORE}]+)
     (?P<word>(?:where|with|for|when|if)\s+)?(?:(?:any|all|every|each|some|arbitrary)\s+)?(?:
         (?P<letter>[a-z])\s*\\in\s*(?:\\(?:mathbb|Bbb)\s*\{{?|\\|)\s*(?P<set>[NZ])\s*\}}?
-        (?P<positive>\s*[\^_]\s*\{{?[^{{}}()]{{1,9}}\}}?)?
+        (?P<positive>\s*[\^_]\s*\{{?\s*(?:\+|\\cdot|[01]|>\s*0|\\ge\s*[01])\s*\}}?)?
         |(?P<named>[a-z])\s+(?:(?:is|being|are)\s+)?(?:(?:an?|any|some)\s+)?(?P<of_named>{_INTEGER})
         |(?P<of_last>{_INTEGER})\s+(?P<last>[a-z])
     )\s*[)\].]?\s*(?P<close>\\\}})?\s*$""",
