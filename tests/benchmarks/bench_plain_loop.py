@@ -239,7 +239,9 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
     for step in range(steps + 1):
         if step % task.every == 0:
             torch.manual_seed(1000 * seed + step)
-            for tag, value in task.measured().items():
+            found = task.measured()
+            tqdm.write(f"{method} {rate} seed {seed} step {step}: {found}")  # all that a run leaves if it is cut off
+            for tag, value in found.items():
                 curves.setdefault(tag, []).append((step, value))
         if step == steps:
             break
