@@ -307,8 +307,8 @@ def _flags(args, environment, job) -> list[str]:
 
 def _recipe(args, environment, *more: str) -> str:
     """Return what the recipe prints. Raises `ValueError` with its last words if it fails."""
-    command = ["bash", str(RECIPE), "--model", args.model, "--steps", str(args.steps)]
-    command += [*(["--heldout", str(args.heldout)] if args.heldout else []), *more]
+    heldout = [] if args.heldout is None else ["--heldout", str(args.heldout)]
+    command = ["bash", str(RECIPE), "--model", args.model, "--steps", str(args.steps), *heldout, *more]
     found = subprocess.run(command, env=environment, text=True, capture_output=True)
     if found.returncode:
         raise ValueError(f"{' '.join(command)} ended with {found.returncode}: {found.stderr.strip()[-500:]}")

@@ -501,6 +501,13 @@ def whole_number_parameters(draw: random.Random):
             (gold + of_ours, answer + of_theirs, True),
             (gold, answer.replace(theirs, ours) + of_ours, True),
             (rf"\{{{b}{ours}\pi : {ours}\in\mathbb{{Z}}\}}", rf"{b}{theirs}\pi" + of_theirs, True),
+            (rf"{b}{ours}\pi" + of_ours, rf"x\in\{{{b}{theirs}\pi \mid {theirs}\in\mathbb{{Z}}\}}", True),
+            (rf"A=\{{{b}{ours} : {ours}\in\mathbb{{Z}}\}}", rf"\{{{b}{theirs} \mid {theirs}\in Z\}}", True),
+            (
+                rf"\{{{b}{ours} : {ours}\in\mathbb{{Z}}\}}\cup\{{1\}}",
+                rf"\{{1\}}\cup\{{{b}{theirs} : {theirs}\in\mathbb{{Z}}\}}",
+                True,
+            ),
             (rf"e^{{{b}\pi {ours}i/{a}}}" + of_ours, rf"e^{{{b}{theirs}\pi i/{a}}}" + of_theirs, True),
             (gold + draw.choice(natural).format(ours), answer + draw.choice(natural).format(theirs), True),
             (gold + of_ours, answer + draw.choice(natural).format(theirs), False),

@@ -218,6 +218,7 @@ OTHER = pairs(r"""
 3:2 ~ 2:3 || 1:20 ~ 2:40 || 1:2:3 ~ 2:4:7 || |AB|=5 ~ AC=5 || |x|=5 ~ x=5 || f(x)=x^2 ~ z=x^2 || f(x)=x^2 ~ y=x^3
 \frac{\partial f}{\partial x} ~ \partial f/\partial y || 11 ~ {}^5C_2 || 5C_2 ~ {}^5C_2
 \$10 ~ 10\text{ cents} || \$10 ~ 10¢ || 30^\circ 15' ~ 30.15^\circ || 15' ~ 15^\circ || x=1 ~ y_1=1
+\{2k : k\in\mathbb{Z}\}\cup\{1\} ~ \{3k : k\in\mathbb{Z}\}\cup\{1\} || A=\{2k : k\in\mathbb{Z}\} ~ 3k, k\in\mathbb{Z}
 2k ~ 2k, k\in\mathbb{Z}_7 || 12 ~ 12\text{ numbers } x
 # letters that are not units, units that differ
 \frac{\pi}{6} ~ 30^\circ

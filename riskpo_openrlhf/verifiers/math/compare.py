@@ -67,9 +67,10 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
     if apart and letters == choices(answer)[0]:  # AB in a gold may be a product, "A, B" is none
         return EQUAL
     try:
-        if len({where.over for where in map(tidy, (gold, answer)) if where.over}) == 2:
+        tidied = tidy(gold), tidy(answer)
+        if {each.over for each in tidied} == {"N", "Z"}:
             return DIFFERENT
-        answers = readings(answer, _same_parameter(tidy(gold), tidy(answer)))
+        answers = readings(answer, _same_parameter(*tidied))
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
         return _verdict(any(same(g, a, rules) or same_sets(g, a, rules) for g in readings(gold) for a in answers))
     except (MemoryError, TooSlow):

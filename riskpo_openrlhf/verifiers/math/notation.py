@@ -127,7 +127,7 @@ _REWRITES = [
 ]
 _TEXT = re.compile(r"(\\text\s*\{)([^{}]*)\}")
 _BEFORE = r"\s,;:|(\["
-# The end of an answer that says where a letter runs: ", k \in \mathbb{Z}", "(n \in Z)", "where n is an integer".
+# The end of an answer, or of a set, that says where a letter runs: ", k \in \mathbb{Z}", "where n is an integer".
 _RANGE = re.compile(
     rf"""(?<![{_BEFORE}])(?P<apart>[{_BEFORE}]*\\forall\s*|[{_BEFORE}]+)
     (?P<word>(?:where|with|for|when|if)\s+)?(?:(?:any|all|every|each|some|arbitrary)\s+)?(?:
@@ -135,7 +135,7 @@ _RANGE = re.compile(
         (?P<positive>\s*[\^_]\s*\{{?\s*(?:\+|\\cdot|[01]|>\s*0|\\ge\s*[01])\s*\}}?)?
         |(?P<named>[a-z])\s+(?:(?:is|being|are)\s+)?(?:(?:an?|any|some)\s+)?(?P<of_named>{_INTEGER})
         |(?P<of_last>{_INTEGER})\s+(?P<last>[a-z])
-    )\s*[)\].]?\s*(?P<close>\\\}})?\s*$""",
+    )\s*[)\].]?\s*(?=\\\}}|$)""",
     re.VERBOSE,
 )
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d{1,40}(?:\.\d{1,40})?)[eE]([+-]?\d{1,6})(?![\w.])")
@@ -177,7 +177,7 @@ def tidy(text: str) -> Tidied:
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = re.sub(r"^(?:[\s=,;]|\\approx(?![a-zA-Z]))+|[\s.,;\\]+$", "", text)
-    text, *where = _without_range(text)
+    text, *where = _without_ranges(text)
     text = _with_braces(text)
     text = re.sub(r"\^(\{[^{}]*\})_(\{[^{}]*\})", r"_\2^\1", text)  # v^2_0
     text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
@@ -191,23 +191,23 @@ def tidy(text: str) -> Tidied:
     return Tidied(text.replace("°", "").strip(), *where)
 
 
-def _without_range(text: str) -> Tidied:
-    r"""Split off where a letter runs: `2k\pi, k \in \mathbb{Z}`, `\{2n : n \in Z\}`, `2n \text{ for integers } n`."""
+def _without_ranges(text: str) -> Tidied:
+    r"""Cut out where a letter runs: `2k\pi, k \in \mathbb{Z}`, `\{2n : n \in Z\}`, `2n \text{ for integers } n`."""
     bare = _TEXT.sub(lambda m: " " * len(m[1]) + m[2] + " ", text)  # of the same length
-    match = _RANGE.search(bare)
-    if not match or not (rest := text[: match.start()].strip()):
-        return Tidied(text)
-    found = match.groupdict()
-    letter = found["letter"] or found["named"] or found["last"]
-    if not (match["apart"].strip() or found["word"] or letter in rest):  # k k \in Z
-        return Tidied(text)
-    if found["close"] and rest.startswith("\\{"):
-        rest = rest[2:].strip()
-    if rest.count("{") != rest.count("}"):  # inside of \text{}, or of a set
-        return Tidied(text)
-    words = found["of_named"] or found["of_last"] or ""
-    natural = found["set"] == "N" or found["positive"] or words.startswith(("positive", "natural", "non"))
-    return Tidied(rest, letter, "N" if natural else "Z")
+    kept, end, letters, over = "", 0, set(), set()
+    for match in _RANGE.finditer(bare):
+        before, cut, found = text[: match.start()].strip(), text[match.start() : match.end()], match.groupdict()
+        letter = found["letter"] or found["named"] or found["last"]
+        apart = match["apart"].strip() or found["word"] or letter in before  # 2k k \in Z
+        if not before or not apart or cut.count("{") != cut.count("}"):  # or inside of \text{}
+            continue
+        kept, end = kept + text[end : match.start()], match.end()
+        words = found["of_named"] or found["of_last"] or ""
+        natural = found["set"] == "N" or found["positive"] or words.startswith(("positive", "natural", "non"))
+        letters.add(letter)
+        over.add("N" if natural else "Z")
+    text = (kept + text[end:]).strip()
+    return Tidied(text, *letters, *over) if len(letters) == len(over) == 1 else Tidied(text)
 
 
 def _repeating_decimal(match: re.Match) -> str:
