@@ -57,9 +57,9 @@ class Mixed:
 
     def __init__(self, data: Path, seed: int, count: int):
         self.model, self.tokenizer = tiny_model.load(folder_of(data, "mixed", seed))
-        self.kinds = tiny_model.MODELS["mixed"].kinds
-        self.rows = problems(self.kinds, count, seed + 1)
-        self.heldout = problems(self.kinds, 1000, HELDOUT_SEED, split="heldout", unique=True)
+        kinds = tiny_model.MODELS["mixed"].kinds
+        self.rows = problems(kinds, count, seed + 1)
+        self.heldout = problems(kinds, 1000, HELDOUT_SEED, split="heldout", unique=True)
 
     def ask(self, row: dict[str, str]) -> str:
         return row["input"]
@@ -67,18 +67,8 @@ class Mixed:
     def right(self, text: str, row: dict[str, str]) -> bool:
         return text == tiny_model.boxed(row["answer"])
 
-    def sample(self, asked: BatchEncoding, n: int) -> Tensor:
-        ids, mask, pad, eos = (
-            asked.input_ids,
-            asked.attention_mask,
-            self.tokenizer.pad_token_id,
-            self.tokenizer.eos_token_id,
-        )
-        tokens = self.model.generate(
-            input_ids=ids, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, pad_token_id=pad,
-            eos_token_id=eos, num_return_sequences=n, max_new_tokens=self.tokens,
-        )  # fmt: skip
-        return tokens[:, ids.shape[1] :]
+    def sample(self, prompts: list[str], n: int) -> Tensor:
+        return tiny_model.generate(self.model, self.tokenizer, prompts, n, self.tokens)[0]
 
     def measured(self) -> dict[str, float]:
         wrong = 1 - tiny_model.answer_probabilities(self.model, self.tokenizer, self.heldout)
@@ -113,8 +103,9 @@ class SmolLM2:
         return last_number.verify(text, row["answer"]).correct
 
     @torch.no_grad()
-    def sample(self, asked: BatchEncoding, n: int) -> Tensor:
-        """As `generate`, but a prompt is read once, and responses that have ended are dropped from the batch."""
+    def sample(self, prompts: list[str], n: int) -> Tensor:
+        """As `tiny_model.generate`, but a prompt is read once, and ended responses leave the batch."""
+        asked = encoded(self, prompts)
         mask, eos = asked.attention_mask, self.tokenizer.eos_token_id
         place = mask.cumsum(1) - 1
         out = self.model(**asked, position_ids=place.clamp(min=0), logits_to_keep=1)
@@ -247,11 +238,11 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
             break
         torch.manual_seed(1000 * seed + step)
         batch = rows[step * task.prompts : (step + 1) * task.prompts]
-        asked, tokens, texts = sampled(task, batch, task.responses)
+        prompts, tokens, texts = sampled(task, batch, task.responses)
         right = [task.right(text, batch[i // task.responses]) for i, text in enumerate(texts)]
         r = torch.tensor(right).float().view(-1, task.responses)
         A = advantages(r, step, [row["input"] for row in batch]).view(-1, 1).to(task.device)
-        logged = update(task, optimizer, master, asked, tokens, A, loss, clip)
+        logged = update(task, optimizer, master, prompts, tokens, A, loss, clip)
         for tag, value in {**logged, **risk_of(r)}.items():
             curves.setdefault(f"train/{tag}", []).append((step + 1, value))
     run = Run(method, {tag: Curve(*map(np.array, zip(*points, strict=True))) for tag, points in curves.items()})
@@ -272,16 +263,21 @@ def risk_of(r: Tensor) -> dict[str, float]:
     return {f"risk/{name}": found[f"riskpo/{name}"] for name in ("mvar", "rvar_lower")}
 
 
-def sampled(task, rows, n: int) -> tuple[BatchEncoding, Tensor, list[str]]:
-    """Sample n responses to each row at temperature 1: the encoded prompts, tokens `[rows * n, T]` and texts."""
+def sampled(task, rows, n: int) -> tuple[list[str], Tensor, list[str]]:
+    """Sample n responses to each row at temperature 1: the prompts, tokens `[rows * n, T]` and texts."""
+    prompts = [task.ask(row) for row in rows]
+    tokens = task.sample(prompts, n)
+    return prompts, tokens, task.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+
+
+def encoded(task, prompts: list[str]) -> BatchEncoding:
     task.tokenizer.padding_side = "left"
-    asked = task.tokenizer([task.ask(row) for row in rows], return_tensors="pt", padding=True).to(task.device)
-    tokens = task.sample(asked, n)
-    return asked, tokens, task.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return task.tokenizer(prompts, return_tensors="pt", padding=True).to(task.device)
 
 
-def update(task, optimizer, master, asked, tokens: Tensor, A: Tensor, loss: str, clip: float) -> dict[str, float]:
+def update(task, optimizer, master, prompts, tokens: Tensor, A: Tensor, loss: str, clip: float) -> dict[str, float]:
     """Two updates, each on half of the responses `tokens [N, T]` with advantages `A [N, 1]`."""
+    asked = encoded(task, prompts)
     ids = torch.cat([asked.input_ids.repeat_interleave(task.responses, 0), tokens], 1)
     ended = (tokens == task.tokenizer.eos_token_id).long()
     mask = (ended.cumsum(1) - ended == 0).long()  # the first <eos> belongs to the response
