@@ -85,6 +85,19 @@ def test_the_program_is_the_last_block_that_is_python_whatever_stands_around_it(
     assert verify(response, json.dumps(SAYS)).correct, response
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        2 * '```\n"""\nExample:\n```python\nmain()\n```\n"""\nprint(\'wrong\')\n```\nSo:\n'
+        + "```\nprint('right')\n```",
+        '```\n5\n```\n```\n>>> """\n```\nSo:\n```python\n"""Say it."""\nprint(\'right\')\n```',
+    ],
+    ids=["a tag within a string", "an output that opens a string"],
+)
+def test_a_tag_counts_if_a_block_begins_there(response):
+    assert verify(response, json.dumps(SAYS)).correct
+
+
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_an_output_below_the_program_is_no_program(output):
     for tag in ("python", ""):

@@ -28,13 +28,14 @@ def extract_programs(response: str) -> list[str]:
     if answer is None:
         return []
     answer = answer.replace("\r\n", "\n")
-    aware, plain = _blocks(answer, True), _blocks(answer, False)
-    tagged = [[code for tag, code in blocks if _PYTHON.match(tag)][-1:] for blocks in (aware, plain)]
-    if any(tagged):
-        found = [*tagged[0], *tagged[1]]
-    else:
-        found = [code for blocks in (aware, plain) for tag, code in reversed(blocks) if not tag]
-    return list(dict.fromkeys(found))[:MOST]
+    aware, plain = (_programs(_blocks(answer, aware)) for aware in (True, False))
+    return list(dict.fromkeys([*aware[:1], *plain[:1], *aware[1:], *plain[1:]]))[:MOST]
+
+
+def _programs(blocks: list[tuple[str, str]]) -> list[str]:
+    """Return the last block that is marked as Python; without one, those without a language, the last first."""
+    tagged = [code for tag, code in blocks if _PYTHON.match(tag)]
+    return tagged[-1:] or [code for tag, code in reversed(blocks) if not tag]
 
 
 def _blocks(text: str, aware: bool) -> list[tuple[str, str]]:
