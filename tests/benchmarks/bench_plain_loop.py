@@ -23,40 +23,40 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from math import comb
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
+from chat_task import SmolLM2
 from ideas import IDEAS
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding
 
 from riskpo_openrlhf import RiskPOConfig, RiskPOEstimator
 from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.core.losses import sequence_clipped_loss
 from riskpo_openrlhf.core.metrics import score_metrics
-from riskpo_openrlhf.evaluation.passk import pass_at_k_summary
-from riskpo_openrlhf.lab import last_number, tiny_model
+from riskpo_openrlhf.lab import tiny_model
 from riskpo_openrlhf.lab.arithmetic import problems
 from riskpo_openrlhf.lab.methods_table import Record, append_record, curves_of, read_records, tables
-from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED, chat_problems
+from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED
 
-UPDATES = 2
 RISK = RiskPOConfig.preset("paper")  # the levels of the measures of risk that are logged
 
 
 class Mixed:
     """The small transformer in float32, measured without sampling error."""
 
-    prompts, responses, tokens, steps, every, micro = 60, 10, 8, 75, 5, 600
+    prompts, responses, tokens, steps, every = 60, 10, 8, 75, 5
     columns = {"Pass@1": "pass@1", "Pass@16": "pass@16", "solved in 32": "pass@32", "entropy": "entropy"}
     match, device = "pass@1", "cpu"
 
-    def __init__(self, data: Path, seed: int, count: int):
-        self.model, self.tokenizer = tiny_model.load(folder_of(data, "mixed", seed))
+    def __init__(self, folder: Path, seed: int, count: int):
+        self.model, self.tokenizer = tiny_model.load(folder)
         kinds = tiny_model.MODELS["mixed"].kinds
         self.rows = problems(kinds, count, seed + 1)
         self.heldout = problems(kinds, 1000, HELDOUT_SEED, split="heldout", unique=True)
@@ -67,8 +67,25 @@ class Mixed:
     def right(self, text: str, row: dict[str, str]) -> bool:
         return text == tiny_model.boxed(row["answer"])
 
-    def sample(self, prompts: list[str], n: int) -> Tensor:
-        return tiny_model.generate(self.model, self.tokenizer, prompts, n, self.tokens)[0]
+    def sample(self, prompts: list[str], n: int) -> tuple[Tensor, dict]:
+        return tiny_model.generate(self.model, self.tokenizer, prompts, n, self.tokens)[0], {}
+
+    def written(self, tokens: Tensor) -> Tensor:
+        ended = (tokens == self.tokenizer.eos_token_id).long()
+        return ended.cumsum(1) == ended  # the first <eos> belongs to the response
+
+    def batches(self, A: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
+        return ((len(half), [half]) for half in torch.randperm(len(A)).chunk(2))
+
+    def log_probs(self, prompts: list[str], tokens: Tensor, of: Tensor) -> Tensor:
+        self.tokenizer.padding_side = "left"
+        asked = self.tokenizer(prompts, return_tensors="pt", padding=True)
+        ids = torch.cat([asked.input_ids.repeat_interleave(self.responses, 0), tokens], 1)[of]
+        shown = asked.attention_mask.repeat_interleave(self.responses, 0)
+        seen = torch.cat([shown, self.written(tokens).long()], 1)[of]
+        place, kept = (seen.cumsum(1) - 1).clamp(min=0), tokens.shape[1] + 1
+        logits = self.model(input_ids=ids, attention_mask=seen, position_ids=place, logits_to_keep=kept).logits
+        return logits[:, :-1].float().log_softmax(-1).gather(2, tokens[of, :, None])[..., 0]
 
     def measured(self) -> dict[str, float]:
         wrong = 1 - tiny_model.answer_probabilities(self.model, self.tokenizer, self.heldout)
@@ -76,71 +93,7 @@ class Mixed:
         return {**{f"pass@{k}": 1 - float((wrong**k).mean()) for k in (1, 8, 16, 32, 256)}, "entropy": entropy}
 
 
-class SmolLM2:
-    """A chat model in bfloat16, measured by 16 responses to each held-out problem."""
-
-    prompts, responses, tokens, steps, every, micro = 40, 10, 32, 24, 4, 40
-    columns = {
-        **{f"Pass@{k}": f"eval/arithmetic/pass@{k}" for k in (1, 8, 16)},
-        "entropy": "train/entropy", "length": "train/rollout/response_length_mean",
-        "lower RVaR": "train/risk/rvar_lower", "MVaR": "train/risk/mvar",
-    }  # fmt: skip
-    match, device = "eval/arithmetic/pass@1", "cuda" if torch.cuda.is_available() else "cpu"
-    problems, samples, at_once = 240, 16, 100
-
-    def __init__(self, data: Path, seed: int, count: int):
-        folder = folder_of(data, "smollm2", 0)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(self.device).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.rows = chat_problems(count, seed, "train")
-        self.heldout = chat_problems(self.problems, HELDOUT_SEED, "test")
-
-    def ask(self, row: dict[str, str]) -> str:
-        chat = [{"role": "user", "content": row["input"]}]
-        return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-
-    def right(self, text: str, row: dict[str, str]) -> bool:
-        return last_number.verify(text, row["answer"]).correct
-
-    @torch.no_grad()
-    def sample(self, prompts: list[str], n: int) -> Tensor:
-        """As `tiny_model.generate`, but a prompt is read once, and ended responses leave the batch."""
-        asked = encoded(self, prompts)
-        mask, eos = asked.attention_mask, self.tokenizer.eos_token_id
-        place = mask.cumsum(1) - 1
-        out = self.model(**asked, position_ids=place.clamp(min=0), logits_to_keep=1)
-        cache = out.past_key_values
-        cache.batch_repeat_interleave(n)
-        mask, place, logits = (x.repeat_interleave(n, 0) for x in (mask, place[:, -1:], out.logits[:, -1]))
-        rows, open_ = torch.arange(len(mask), device=mask.device), torch.ones_like(mask[:, 0], dtype=torch.bool)
-        tokens = torch.full((len(mask), self.tokens), eos, device=mask.device)
-        for t in range(self.tokens):
-            chosen = logits.float().softmax(-1).multinomial(1)
-            chosen[~open_] = eos
-            tokens[rows, t] = chosen[:, 0]
-            open_ &= chosen[:, 0] != eos
-            if not open_.any() or t + 1 == self.tokens:
-                break
-            if open_.float().mean() < 0.8:
-                cache.batch_select_indices(open_.nonzero()[:, 0])
-                rows, mask, place, chosen = rows[open_], mask[open_], place[open_], chosen[open_]
-                open_ = open_[open_]
-            mask, place = torch.cat([mask, torch.ones_like(mask[:, :1])], 1), place + 1
-            logits = self.model(
-                input_ids=chosen, attention_mask=mask, position_ids=place, past_key_values=cache
-            ).logits[:, -1]
-        return tokens
-
-    def measured(self) -> dict[str, float]:
-        correct = []
-        for first in range(0, len(self.heldout), self.at_once):
-            rows = self.heldout[first : first + self.at_once]
-            _, _, texts = sampled(self, rows, self.samples)
-            correct += [self.right(text, rows[i // self.samples]) for i, text in enumerate(texts)]
-        summary = pass_at_k_summary(torch.tensor(correct).view(-1, self.samples).numpy(), (1, 8, 16))
-        return {f"eval/arithmetic/pass@{k}": value for k, (value, _) in summary.items()}
-
-
+STARTS: dict[Path, dict[str, float]] = {}
 TASKS = {"mixed": Mixed, "smollm2": SmolLM2}
 
 
@@ -222,7 +175,7 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
     started = time.monotonic()
     name, loss, clip, epochs, knobs = parse(method)
     advantages = advantages_by(name, knobs, seed)
-    task = TASKS[model](data, seed, steps * TASKS[model].prompts // epochs)
+    task = TASKS[model](folder_of(data, model, seed), seed, steps * TASKS[model].prompts // epochs)
     rows, parameters = task.rows * epochs, list(task.model.parameters())
     master = [p.detach().clone().float() for p in parameters]
     optimizer = torch.optim.AdamW(master, lr=float(rate), betas=(0.9, 0.95), weight_decay=0.0)
@@ -230,7 +183,7 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
     for step in range(steps + 1):
         if step % task.every == 0:
             torch.manual_seed(1000 * seed + step)
-            found = task.measured()
+            found = task.measured() if step else measured_start(task, data, model, seed)
             tqdm.write(f"{method} {rate} seed {seed} step {step}: {found}")  # all that a run leaves if it is cut off
             for tag, value in found.items():
                 curves.setdefault(tag, []).append((step, value))
@@ -238,11 +191,13 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
             break
         torch.manual_seed(1000 * seed + step)
         batch = rows[step * task.prompts : (step + 1) * task.prompts]
-        prompts, tokens, texts = sampled(task, batch, task.responses)
+        prompts = [task.ask(row) for row in batch]
+        tokens, logged = task.sample(prompts, task.responses)
+        texts = task.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         right = [task.right(text, batch[i // task.responses]) for i, text in enumerate(texts)]
         r = torch.tensor(right).float().view(-1, task.responses)
         A = advantages(r, step, [row["input"] for row in batch]).view(-1, 1).to(task.device)
-        logged = update(task, optimizer, master, prompts, tokens, A, loss, clip)
+        update(task, optimizer, master, prompts, tokens, A, loss, clip)
         for tag, value in {**logged, **risk_of(r)}.items():
             curves.setdefault(f"train/{tag}", []).append((step + 1, value))
     run = Run(method, {tag: Curve(*map(np.array, zip(*points, strict=True))) for tag, points in curves.items()})
@@ -250,6 +205,14 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
         curves_of(run) if model == "smollm2" else {tag: as_lists(run.scalars[tag]) for tag in curves if "/" not in tag}
     )
     return Record(method, rate, seed, steps, model, round(time.monotonic() - started, 1), kept)
+
+
+def measured_start(task, data: Path, model: str, seed: int) -> dict[str, float]:
+    """Measure the model before training, once in this process."""
+    folder = folder_of(data, model, seed)
+    if folder not in STARTS:
+        STARTS[folder] = task.measured()
+    return STARTS[folder]
 
 
 def as_lists(curve: Curve) -> list[list[float]]:
@@ -263,51 +226,23 @@ def risk_of(r: Tensor) -> dict[str, float]:
     return {f"risk/{name}": found[f"riskpo/{name}"] for name in ("mvar", "rvar_lower")}
 
 
-def sampled(task, rows, n: int) -> tuple[list[str], Tensor, list[str]]:
-    """Sample n responses to each row at temperature 1: the prompts, tokens `[rows * n, T]` and texts."""
-    prompts = [task.ask(row) for row in rows]
-    tokens = task.sample(prompts, n)
-    return prompts, tokens, task.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-
-
-def encoded(task, prompts: list[str]) -> BatchEncoding:
-    task.tokenizer.padding_side = "left"
-    return task.tokenizer(prompts, return_tensors="pt", padding=True).to(task.device)
-
-
-def update(task, optimizer, master, prompts, tokens: Tensor, A: Tensor, loss: str, clip: float) -> dict[str, float]:
+def update(task, optimizer, master, prompts, tokens: Tensor, A: Tensor, loss: str, clip: float) -> None:
     """Two updates, each on half of the responses `tokens [N, T]` with advantages `A [N, 1]`."""
-    asked = encoded(task, prompts)
-    ids = torch.cat([asked.input_ids.repeat_interleave(task.responses, 0), tokens], 1)
-    ended = (tokens == task.tokenizer.eos_token_id).long()
-    mask = (ended.cumsum(1) - ended == 0).long()  # the first <eos> belongs to the response
-    seen = torch.cat([asked.attention_mask.repeat_interleave(task.responses, 0), mask], 1)
-    parameters = list(task.model.parameters())
-
-    def logits_of(of: Tensor) -> Tensor:
-        place = (seen[of].cumsum(1) - 1).clamp(min=0)
-        kept = tokens.shape[1] + 1
-        logits = task.model(input_ids=ids[of], attention_mask=seen[of], position_ids=place, logits_to_keep=kept).logits
-        return logits[:, :-1].float().log_softmax(-1)
-
-    def of_tokens(logits: Tensor, of: Tensor) -> Tensor:
-        return logits.gather(2, tokens[of, :, None])[..., 0]
-
-    old, entropy = torch.empty(tokens.shape, device=task.device), torch.zeros(len(A), device=task.device)
+    written, parameters = task.written(tokens), list(task.model.parameters())
+    old = torch.zeros(tokens.shape, device=task.device)
+    halves = list(task.batches(A))
     with torch.no_grad():
-        for of in torch.arange(len(A), device=task.device).split(task.micro):
-            logits = logits_of(of)
-            old[of] = of_tokens(logits, of)
-            entropy[of] = (-(logits.exp() * logits).sum(-1) * mask[of]).sum(1)
-    for half in torch.randperm(len(A)).to(task.device).chunk(UPDATES):
+        for of in (of for _, batches in halves for of in batches):
+            old[of] = task.log_probs(prompts, tokens, of)
+    for count, batches in halves:
         optimizer.zero_grad()
-        for of in half.split(task.micro):
-            new, written, each = of_tokens(logits_of(of), of), mask[of], A[of].expand(-1, tokens.shape[1])
+        for of in batches:
+            new, mask, each = task.log_probs(prompts, tokens, of), written[of], A[of].expand(-1, tokens.shape[1])
             if loss == "token":
-                terms = token_loss(new, old[of], each, written, clip)
+                terms = token_loss(new, old[of], each, mask, clip)
             else:
-                terms = sequence_clipped_loss(new, old[of], each, written, clip, clip).loss
-            ((terms.sum(1) / written.sum(1)).sum() / len(half)).backward()
+                terms = sequence_clipped_loss(new, old[of], each, mask, clip, clip).loss
+            ((terms.sum(1) / mask.sum(1)).sum() / count).backward()
             for p, of_p in zip(parameters, master, strict=True):
                 of_p.grad = p.grad.float() if of_p.grad is None else of_p.grad + p.grad
                 p.grad = None
@@ -315,10 +250,6 @@ def update(task, optimizer, master, prompts, tokens: Tensor, A: Tensor, loss: st
         optimizer.step()
         with torch.no_grad():
             torch._foreach_copy_(parameters, master)
-    return {
-        "entropy": (entropy.sum() / mask.sum()).item(),
-        "rollout/response_length_mean": mask.sum(1).double().mean().item(),
-    }
 
 
 def main() -> None:
@@ -328,32 +259,36 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD")
     parser.add_argument("--baseline", default="grpo", metavar="METHOD", help="what the others are compared with")
     parser.add_argument("--rates", nargs="+", default=["2e-4", "4e-4"], metavar="LR")
-    parser.add_argument("--seeds", type=int, default=4, help="seeds 0 to N - 1")
-    parser.add_argument("--steps", type=int, help="default: 75; smollm2: 24")
+    parser.add_argument("--seeds", type=int, default=4, metavar="N", help="this many seeds (default: 4)")
+    parser.add_argument("--first_seed", type=int, default=0, metavar="N", help="the first of them (default: 0)")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="runs beside each other, of one thread")
+    parser.add_argument("--steps", type=int, help="default: 75; smollm2: 18")
     parser.add_argument("--levels", nargs="+", type=float, default=[], help="match at these values of Pass@1")
     parser.add_argument("--out", type=Path, default=Path("runs/plain.jsonl"))
     args = parser.parse_args()
     task, steps = TASKS[args.model], args.steps or TASKS[args.model].steps
     methods = list(dict.fromkeys([args.baseline, *args.methods]))
-    needed = range(args.seeds) if args.model == "mixed" else [0]
-    missing = [seed for seed in needed if not folder_of(args.data, args.model, seed).is_dir()]
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    missing = [seed for seed in seeds if not folder_of(args.data, args.model, seed).is_dir()]
     if missing:
         parser.error(f"{folder_of(args.data, args.model, missing[0])} is not there: run lab.compare_methods first")
-    logging.getLogger("riskpo_openrlhf").setLevel(logging.ERROR)
-    if args.model == "mixed":
-        torch.set_num_threads(1)
     for method in methods:
         parse(method)  # a wrong one now, not after an hour
-    jobs = [(m, rate, seed) for rate in args.rates for seed in range(args.seeds) for m in methods]
-    for job in tqdm(jobs, unit="run"):
-        if (*job, steps, args.model) not in read_records(args.out):
-            append_record(args.out, train(args.data, args.model, *job, steps))
+    jobs = [(m, rate, seed) for rate in args.rates for seed in seeds for m in methods]
+    finished = read_records(args.out)
+    with ProcessPoolExecutor(args.processes, get_context("spawn"), prepare_process) as pool:
+        left = [
+            pool.submit(train, args.data, args.model, *job, steps)
+            for job in jobs if (*job, steps, args.model) not in finished
+        ]  # fmt: skip
+        for run in tqdm(as_completed(left), total=len(left), unit="run"):
+            append_record(args.out, run.result())
     records = read_records(args.out).values()
     for rate in args.rates:
         of = {
             m: [
                 r for r in records
-                if (r.method, r.rate, r.steps, r.model) == (m, rate, steps, args.model) and r.seed < args.seeds
+                if (r.method, r.rate, r.steps, r.model) == (m, rate, steps, args.model) and r.seed in seeds
             ]
             for m in methods
         }  # fmt: skip
@@ -361,8 +296,13 @@ def main() -> None:
             print(f"\nLearning rate {rate}\n\n{tables(of, args.baseline, task.columns, task.match, args.levels)}")
 
 
+def prepare_process() -> None:
+    logging.getLogger("riskpo_openrlhf").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+
+
 def folder_of(data: Path, model: str, seed: int) -> Path:
-    return data / f"quickstart-{model}-seed{seed}" / "model"
+    return data / f"quickstart-{model}-seed{seed if model == 'mixed' else 0}" / "model"
 
 
 if __name__ == "__main__":

@@ -16,8 +16,11 @@ if not torch.cuda.is_available():
     cpu.prepare_worker()
 
 # Dry runs in one process that has imported everything, a fork each: argument lists in, [exit code, output] out.
+# The disk is as large as any checkpoint: what a dry run says must not depend on who else fills it at that moment.
 FORKED = """
-import json, os, runpy, sys
+import json, os, runpy, shutil, sys
+usage = shutil.disk_usage
+shutil.disk_usage = lambda path: usage(path)._replace(free=10**15)
 from riskpo_openrlhf.runtime import cpu
 cpu.prepare_driver()
 from riskpo_openrlhf.integration import contract, dry_run, trainers
