@@ -25,6 +25,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from math import comb
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,14 +38,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from riskpo_openrlhf import RiskPOConfig, RiskPOEstimator
+from riskpo_openrlhf.analysis.draw import draw
 from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.core.losses import sequence_clipped_loss
 from riskpo_openrlhf.core.metrics import score_metrics
 from riskpo_openrlhf.lab import tiny_model
 from riskpo_openrlhf.lab.arithmetic import problems
-from riskpo_openrlhf.lab.methods_table import Record, append_record, curves_of, read_records, tables
+from riskpo_openrlhf.lab.methods_table import Record, append_record, curves_of, pictures, read_records, tables
 from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED
 
+NOTE = "Means over seeds; bands are 95 % intervals."
 RISK = RiskPOConfig.preset("paper")  # the levels of the measures of risk that are logged
 
 
@@ -201,9 +204,7 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
         for tag, value in {**logged, **risk_of(r)}.items():
             curves.setdefault(f"train/{tag}", []).append((step + 1, value))
     run = Run(method, {tag: Curve(*map(np.array, zip(*points, strict=True))) for tag, points in curves.items()})
-    kept = (
-        curves_of(run) if model == "smollm2" else {tag: as_lists(run.scalars[tag]) for tag in curves if "/" not in tag}
-    )
+    kept = {tag: as_lists(run.scalars[tag]) for tag in curves if model == "smollm2" or not tag.startswith("train/")}
     return Record(method, rate, seed, steps, model, round(time.monotonic() - started, 1), kept)
 
 
@@ -262,9 +263,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4, metavar="N", help="this many seeds (default: 4)")
     parser.add_argument("--first_seed", type=int, default=0, metavar="N", help="the first of them (default: 0)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="runs beside each other, of one thread")
-    parser.add_argument("--steps", type=int, help="default: 75; smollm2: 18")
+    parser.add_argument("--steps", type=int, help="default: 75; smollm2: 12")
     parser.add_argument("--levels", nargs="+", type=float, default=[], help="match at these values of Pass@1")
     parser.add_argument("--out", type=Path, default=Path("runs/plain.jsonl"))
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw smollm2's curves (.png, .svg)")
     args = parser.parse_args()
     task, steps = TASKS[args.model], args.steps or TASKS[args.model].steps
     methods = list(dict.fromkeys([args.baseline, *args.methods]))
@@ -293,6 +295,10 @@ def main() -> None:
             for m in methods
         }  # fmt: skip
         if all(of.values()):
+            if args.picture:
+                draw(pictures(of, "eval/arithmetic", task.columns["entropy"]), args.picture, NOTE)
+            if args.model == "smollm2":  # means between evaluations
+                of = {m: [replace(r, curves=curves_of(r.run())) for r in runs] for m, runs in of.items()}
             print(f"\nLearning rate {rate}\n\n{tables(of, args.baseline, task.columns, task.match, args.levels)}")
 
 

@@ -33,7 +33,7 @@ AttentionMaskInterface.register("grouped", eager_mask)
 class SmolLM2:
     """A chat model in bfloat16, measured by 16 responses to each held-out problem."""
 
-    prompts, responses, tokens, steps, every, at_once = 40, 10, 16, 18, 6, 5
+    prompts, responses, tokens, steps, every, at_once = 40, 10, 16, 12, 6, 5
     columns = {
         **{f"Pass@{k}": f"eval/arithmetic/pass@{k}" for k in (1, 8, 16)},
         "entropy": "eval/arithmetic/entropy", "length": "eval/arithmetic/response_length",
