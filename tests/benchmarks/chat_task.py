@@ -1,8 +1,15 @@
-"""SmolLM2 as a task of `bench_plain_loop`: sampled and trained without reading a prompt once for each response."""
+"""SmolLM2 as a task of `bench_plain_loop`: sampled and trained without reading a prompt once for each response.
+
+    python3 tests/benchmarks/chat_task.py runs/smollm2/data/quickstart-smollm2-seed0/model
+
+compares that with transformers' own ways, in one run of a minute on one thread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -157,3 +164,53 @@ class SmolLM2:
         summary = pass_at_k_summary(torch.tensor(correct).view(-1, self.samples).numpy(), (1, 8, 16))
         found = {**{f"pass@{k}": value for k, (value, _) in summary.items()}, **means}
         return {f"eval/arithmetic/{name}": value for name, value in found.items()}
+
+
+def measure(folder: Path) -> None:
+    """Print seconds for ten responses to each of 20 prompts, and how they relate to transformers' seconds."""
+    torch.set_num_threads(1)
+    task = SmolLM2(folder, 0, 20)
+    prompts = [task.ask(row) for row in task.rows]
+    asked = task.tokenizer(prompts, return_tensors="pt", padding=True)
+    tokens, _ = task.sample(prompts, task.responses)
+    mask = task.written(tokens)
+    of = torch.arange(len(tokens)).split(task.at_once * task.responses)
+
+    def generate() -> None:
+        task.model.generate(
+            **asked, do_sample=True, temperature=1.0, top_k=0, num_return_sequences=task.responses,
+            min_new_tokens=task.tokens, max_new_tokens=task.tokens,
+        )  # fmt: skip
+
+    def padded(rows: Tensor) -> Tensor:
+        each = rows // task.responses
+        ids = torch.cat([asked.input_ids[each], tokens[rows]], 1)
+        seen = torch.cat([asked.attention_mask[each], mask[rows].long()], 1)
+        place, kept = (seen.cumsum(1) - 1).clamp(min=0), tokens.shape[1] + 1
+        logits = task.model(input_ids=ids, attention_mask=seen, position_ids=place, logits_to_keep=kept).logits
+        return logits[:, :-1].float().log_softmax(-1).gather(2, tokens[rows, :, None])[..., 0] * mask[rows]
+
+    def trained(log_probs: Callable[[Tensor], Tensor]) -> None:
+        for rows in of:
+            log_probs(rows).sum().backward()
+
+    ways = {
+        "sampling": (generate, lambda: task.sample(prompts, task.responses)),
+        "training": (lambda: trained(padded), lambda: trained(lambda rows: task.log_probs(prompts, tokens, rows))),
+    }
+    with torch.no_grad():
+        apart = (padded(of[0]) - task.log_probs(prompts, tokens, of[0])).abs().sum() / mask[of[0]].sum()
+    print(f"log-probabilities, mean distance: {apart:.3f} (bfloat16)")
+    for name, pair in ways.items():
+        took = []
+        for attention, way in zip(("sdpa", "grouped"), pair, strict=True):
+            task.model.set_attn_implementation(attention)
+            way()
+            started = time.perf_counter()
+            way()
+            took.append(time.perf_counter() - started)
+        print(f"{name}: transformers {took[0]:.1f} s, here {took[1]:.1f} s, {took[0] / took[1]:.1f} times as fast")
+
+
+if __name__ == "__main__":
+    measure(Path(sys.argv[1]))
