@@ -1,12 +1,12 @@
 """Advantages and losses against each other in a plain loop without engines: 20 s a run on the small transformer.
 
     python3 tests/benchmarks/bench_plain_loop.py --data runs/mixed/data [--rates 2e-4 4e-4] [--seeds 4] [--methods ...]
-    python3 tests/benchmarks/bench_plain_loop.py --model smollm2 --data runs/smollm2/data --rates 3e-5   # on a GPU
+    python3 tests/benchmarks/bench_plain_loop.py --model smollm2 --data runs/smollm2/data --rates 6e-5 --processes 2
 
 Use it to choose what `lab.compare_methods` then runs on the real stack. It has the same starts, kinds of problems,
 clip and optimiser, other draws, and two updates a rollout. `mixed` trains in float32 by 60 prompts x 10 responses a
 step, and is measured exactly. `smollm2` trains in bfloat16 with float32 master weights by 40 x 10, and is measured by
-16 responses to each of 240 problems; without a GPU a step takes minutes.
+16 responses to each of 240 problems: half a minute a step on one core that multiplies bfloat16.
 `--data` holds the models that `lab.compare_methods` makes for its seeds; SmolLM2 is the same for all of them.
 
 A method is NAME or NAME,KNOB=VALUE,...: a rule for a group (grpo, dr_grpo, maxrl, rs_grpo, pass_at_k; each with its
@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from chat_task import SmolLM2
+from chat_task import SmolLM2, written
 from ideas import IDEAS
 from torch import Tensor
 from tqdm import tqdm
@@ -73,10 +73,6 @@ class Mixed:
     def sample(self, prompts: list[str], n: int) -> tuple[Tensor, dict]:
         return tiny_model.generate(self.model, self.tokenizer, prompts, n, self.tokens)[0], {}
 
-    def written(self, tokens: Tensor) -> Tensor:
-        ended = (tokens == self.tokenizer.eos_token_id).long()
-        return ended.cumsum(1) == ended  # the first <eos> belongs to the response
-
     def batches(self, A: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
         return ((len(half), [half]) for half in torch.randperm(len(A)).chunk(2))
 
@@ -85,7 +81,7 @@ class Mixed:
         asked = self.tokenizer(prompts, return_tensors="pt", padding=True)
         ids = torch.cat([asked.input_ids.repeat_interleave(self.responses, 0), tokens], 1)[of]
         shown = asked.attention_mask.repeat_interleave(self.responses, 0)
-        seen = torch.cat([shown, self.written(tokens).long()], 1)[of]
+        seen = torch.cat([shown, written(tokens, self.tokenizer).long()], 1)[of]
         place, kept = (seen.cumsum(1) - 1).clamp(min=0), tokens.shape[1] + 1
         logits = self.model(input_ids=ids, attention_mask=seen, position_ids=place, logits_to_keep=kept).logits
         return logits[:, :-1].float().log_softmax(-1).gather(2, tokens[of, :, None])[..., 0]
@@ -229,7 +225,7 @@ def risk_of(r: Tensor) -> dict[str, float]:
 
 def update(task, optimizer, master, prompts, tokens: Tensor, A: Tensor, loss: str, clip: float) -> None:
     """Two updates, each on half of the responses `tokens [N, T]` with advantages `A [N, 1]`."""
-    written, parameters = task.written(tokens), list(task.model.parameters())
+    mask, parameters = written(tokens, task.tokenizer), list(task.model.parameters())
     old = torch.zeros(tokens.shape, device=task.device)
     halves = list(task.batches(A))
     with torch.no_grad():
@@ -238,12 +234,12 @@ def update(task, optimizer, master, prompts, tokens: Tensor, A: Tensor, loss: st
     for count, batches in halves:
         optimizer.zero_grad()
         for of in batches:
-            new, mask, each = task.log_probs(prompts, tokens, of), written[of], A[of].expand(-1, tokens.shape[1])
+            new, own, each = task.log_probs(prompts, tokens, of), mask[of], A[of].expand(-1, tokens.shape[1])
             if loss == "token":
-                terms = token_loss(new, old[of], each, mask, clip)
+                terms = token_loss(new, old[of], each, own, clip)
             else:
-                terms = sequence_clipped_loss(new, old[of], each, mask, clip, clip).loss
-            ((terms.sum(1) / mask.sum(1)).sum() / count).backward()
+                terms = sequence_clipped_loss(new, old[of], each, own, clip, clip).loss
+            ((terms.sum(1) / own.sum(1)).sum() / count).backward()
             for p, of_p in zip(parameters, master, strict=True):
                 of_p.grad = p.grad.float() if of_p.grad is None else of_p.grad + p.grad
                 p.grad = None

@@ -37,6 +37,12 @@ AttentionInterface.register("grouped", grouped_attention)
 AttentionMaskInterface.register("grouped", eager_mask)
 
 
+def written(tokens: Tensor, tokenizer) -> Tensor:
+    """Mark the tokens `[N, T]` of responses; the first <eos> is one of them."""
+    ended = (tokens == tokenizer.eos_token_id).long()
+    return ended.cumsum(1) == ended
+
+
 class SmolLM2:
     """A chat model in bfloat16, measured by 16 responses to each held-out problem."""
 
@@ -62,11 +68,6 @@ class SmolLM2:
 
     def right(self, text: str, row: dict[str, str]) -> bool:
         return last_number.verify(text, row["answer"]).correct
-
-    def written(self, tokens: Tensor) -> Tensor:
-        """Mark the tokens `[N, T]` of responses; the first <eos> is one of them."""
-        ended = (tokens == self.tokenizer.eos_token_id).long()
-        return ended.cumsum(1) == ended
 
     @torch.no_grad()
     def sample(self, prompts: list[str], n: int) -> tuple[Tensor, dict[str, float]]:
@@ -100,7 +101,7 @@ class SmolLM2:
             logits = self.model(
                 input_ids=chosen, attention_mask=mask, position_ids=place, past_key_values=cache
             ).logits[:, -1]
-        lengths = self.written(tokens).sum(1).double()
+        lengths = written(tokens, self.tokenizer).sum(1).double()
         return tokens, {"entropy": entropy / float(lengths.sum()), "response_length": float(lengths.mean())}
 
     def batches(self, A: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
@@ -120,13 +121,13 @@ class SmolLM2:
 
         A prompt and its responses are one row, in which a response sees the prompt and itself.
         """
-        written, rows = self.written(tokens), []
+        mask, rows = written(tokens, self.tokenizer), []
         for prompt, responses in groupby(range(len(of)), lambda i: int(of[i]) // self.responses):
             ids = self.tokenizer(prompts[prompt]).input_ids
             part, place, source, target = [0] * len(ids), list(range(len(ids))), [], []
             asked = len(ids)
             for number, i in enumerate(responses, start=1):
-                response = tokens[of[i]][written[of[i]]].tolist()
+                response = tokens[of[i]][mask[of[i]]].tolist()
                 source += [asked - 1, *range(len(ids), len(ids) + len(response) - 1)]
                 target += [i * tokens.shape[1] + t for t in range(len(response))]
                 ids, part = ids + response, part + [number] * len(response)
@@ -140,10 +141,12 @@ class SmolLM2:
 
         part = padded(2, -1)
         seen = ((part[:, None] == 0) | (part[:, None] == part[:, :, None])).tril()
-        mask = torch.zeros(seen.shape, dtype=torch.bfloat16, device=self.device)
-        mask.masked_fill_(~seen, torch.finfo(mask.dtype).min)
+        bias = torch.zeros(seen.shape, dtype=torch.bfloat16, device=self.device)
+        bias.masked_fill_(~seen, torch.finfo(torch.bfloat16).min)
         hidden = self.model.model(
-            input_ids=padded(0, self.tokenizer.eos_token_id), position_ids=padded(1, 0), attention_mask=mask[:, None]
+            input_ids=padded(0, self.tokenizer.eos_token_id),
+            position_ids=padded(1, 0),
+            attention_mask=bias[:, None],
         ).last_hidden_state
         sources = [number * width + at for number, row in enumerate(rows) for at in row[3]]
         targets = torch.tensor([at for row in rows for at in row[4]], device=self.device)
@@ -173,7 +176,7 @@ def measure(folder: Path) -> None:
     prompts = [task.ask(row) for row in task.rows]
     asked = task.tokenizer(prompts, return_tensors="pt", padding=True)
     tokens, _ = task.sample(prompts, task.responses)
-    mask = task.written(tokens)
+    mask = written(tokens, task.tokenizer)
     of = torch.arange(len(tokens)).split(task.at_once * task.responses)
 
     def generate() -> None:
