@@ -5,8 +5,9 @@
 
 Use it to choose what `lab.compare_methods` then runs on the real stack. It has the same starts, kinds of problems,
 clip and optimiser, other draws, and two updates a rollout. `mixed` trains in float32 by 60 prompts x 10 responses a
-step, and is measured exactly. `smollm2` trains in bfloat16 with float32 master weights by 40 x 10, and is measured by
-16 responses to each of 240 problems: half a minute a step on one core that multiplies bfloat16.
+step, and is measured exactly. `smollm2` trains in bfloat16 with float32 master weights by 30 x 10 responses of at most
+16 tokens, with an update for each half of the prompts. It is measured by 16 responses to each of 120 problems. A step
+takes half a minute on one core that multiplies bfloat16.
 `--data` holds the models that `lab.compare_methods` makes for its seeds; SmolLM2 is the same for all of them.
 
 A method is NAME or NAME,KNOB=VALUE,...: a rule for a group (grpo, dr_grpo, maxrl, rs_grpo, pass_at_k; each with its
@@ -14,32 +15,31 @@ paper below), or a preset of RiskPO with some knobs changed, or one of `ideas.py
 ratio of each token, or with `loss=sequence` Eq. 3, which clips that of the response; `clip=` changes the clip of 0.2.
 `epochs=5` goes five times over a fifth of the problems.
 
-Finished runs are in --out and are not run again. Prints the tables of `lab.compare_methods`: differences from
---baseline by seed, with 95 % intervals.
+Finished runs are in --out and are not run again; one call at a time may write there. Prints the tables of
+`lab.compare_methods`: differences from --baseline by seed, with 95 % intervals.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from math import comb
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
-import numpy as np
 import torch
-from chat_task import SmolLM2, written
+from chat_task import SmolLM2, padded_log_probs, written
 from ideas import IDEAS
 from torch import Tensor
 from tqdm import tqdm
 
 from riskpo_openrlhf import RiskPOConfig, RiskPOEstimator
 from riskpo_openrlhf.analysis.draw import draw
-from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.core.losses import sequence_clipped_loss
 from riskpo_openrlhf.core.metrics import score_metrics
 from riskpo_openrlhf.lab import tiny_model
@@ -79,12 +79,7 @@ class Mixed:
     def log_probs(self, prompts: list[str], tokens: Tensor, of: Tensor) -> Tensor:
         self.tokenizer.padding_side = "left"
         asked = self.tokenizer(prompts, return_tensors="pt", padding=True)
-        ids = torch.cat([asked.input_ids.repeat_interleave(self.responses, 0), tokens], 1)[of]
-        shown = asked.attention_mask.repeat_interleave(self.responses, 0)
-        seen = torch.cat([shown, written(tokens, self.tokenizer).long()], 1)[of]
-        place, kept = (seen.cumsum(1) - 1).clamp(min=0), tokens.shape[1] + 1
-        logits = self.model(input_ids=ids, attention_mask=seen, position_ids=place, logits_to_keep=kept).logits
-        return logits[:, :-1].float().log_softmax(-1).gather(2, tokens[of, :, None])[..., 0]
+        return padded_log_probs(self.model, asked, tokens, written(tokens, self.tokenizer), of)
 
     def measured(self) -> dict[str, float]:
         wrong = 1 - tiny_model.answer_probabilities(self.model, self.tokenizer, self.heldout)
@@ -180,10 +175,14 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
     optimizer = torch.optim.AdamW(master, lr=float(rate), betas=(0.9, 0.95), weight_decay=0.0)
     curves: dict[str, list[tuple[int, float]]] = {}
     for step in range(steps + 1):
+        if not parent_process().is_alive():
+            raise SystemExit(1)
         if step % task.every == 0:
             torch.manual_seed(1000 * seed + step)
             found = task.measured() if step else measured_start(task, data, model, seed)
-            tqdm.write(f"{method} {rate} seed {seed} step {step}: {found}")  # all that a run leaves if it is cut off
+            print(
+                f"{method} {rate} seed {seed} step {step}: {found}", flush=True
+            )  # what a run leaves if it is cut off
             for tag, value in found.items():
                 curves.setdefault(tag, []).append((step, value))
         if step == steps:
@@ -199,21 +198,20 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
         update(task, optimizer, master, prompts, tokens, A, loss, clip)
         for tag, value in {**logged, **risk_of(r)}.items():
             curves.setdefault(f"train/{tag}", []).append((step + 1, value))
-    run = Run(method, {tag: Curve(*map(np.array, zip(*points, strict=True))) for tag, points in curves.items()})
-    kept = {tag: as_lists(run.scalars[tag]) for tag in curves if model == "smollm2" or not tag.startswith("train/")}
+    kept = {
+        tag: [[float(step) for step, _ in points], [float(f"{value:.5g}") for _, value in points]]
+        for tag, points in curves.items() if model == "smollm2" or not tag.startswith("train/")
+    }  # fmt: skip
     return Record(method, rate, seed, steps, model, round(time.monotonic() - started, 1), kept)
 
 
 def measured_start(task, data: Path, model: str, seed: int) -> dict[str, float]:
-    """Measure the model before training, once in this process."""
+    """Measure the model before training: the same numbers for all runs, so once in this process."""
     folder = folder_of(data, model, seed)
     if folder not in STARTS:
+        torch.manual_seed(0)
         STARTS[folder] = task.measured()
     return STARTS[folder]
-
-
-def as_lists(curve: Curve) -> list[list[float]]:
-    return [[float(step) for step in curve.steps], [float(f"{value:.5g}") for value in curve.values]]
 
 
 def risk_of(r: Tensor) -> dict[str, float]:
@@ -224,7 +222,7 @@ def risk_of(r: Tensor) -> dict[str, float]:
 
 
 def update(task, optimizer, master, prompts, tokens: Tensor, A: Tensor, loss: str, clip: float) -> None:
-    """Two updates, each on half of the responses `tokens [N, T]` with advantages `A [N, 1]`."""
+    """Two updates, each on half of the responses `tokens [N, T]` with advantages `A [N, 1]`, as the task cuts them."""
     mask, parameters = written(tokens, task.tokenizer), list(task.model.parameters())
     old = torch.zeros(tokens.shape, device=task.device)
     halves = list(task.batches(A))
@@ -232,7 +230,8 @@ def update(task, optimizer, master, prompts, tokens: Tensor, A: Tensor, loss: st
         for of in (of for _, batches in halves for of in batches):
             old[of] = task.log_probs(prompts, tokens, of)
     for count, batches in halves:
-        optimizer.zero_grad()
+        for p in master:
+            p.grad = torch.zeros_like(p)  # an update without any advantage is one, too
         for of in batches:
             new, own, each = task.log_probs(prompts, tokens, of), mask[of], A[of].expand(-1, tokens.shape[1])
             if loss == "token":
@@ -241,7 +240,7 @@ def update(task, optimizer, master, prompts, tokens: Tensor, A: Tensor, loss: st
                 terms = sequence_clipped_loss(new, old[of], each, own, clip, clip).loss
             ((terms.sum(1) / own.sum(1)).sum() / count).backward()
             for p, of_p in zip(parameters, master, strict=True):
-                of_p.grad = p.grad.float() if of_p.grad is None else of_p.grad + p.grad
+                of_p.grad += p.grad
                 p.grad = None
         torch.nn.utils.clip_grad_norm_(master, 1.0)
         optimizer.step()
@@ -249,7 +248,7 @@ def update(task, optimizer, master, prompts, tokens: Tensor, A: Tensor, loss: st
             torch._foreach_copy_(parameters, master)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", choices=TASKS, default="mixed")
     parser.add_argument("--data", type=Path, required=True, help="holds quickstart-MODEL-seedN/model")
@@ -272,6 +271,8 @@ def main() -> None:
         parser.error(f"{folder_of(args.data, args.model, missing[0])} is not there: run lab.compare_methods first")
     for method in methods:
         parse(method)  # a wrong one now, not after an hour
+    if args.picture and (args.model != "smollm2" or len(args.rates) > 1):
+        parser.error("--picture needs --model smollm2 and one of --rates")
     jobs = [(m, rate, seed) for rate in args.rates for seed in seeds for m in methods]
     finished = read_records(args.out)
     with ProcessPoolExecutor(args.processes, get_context("spawn"), prepare_process) as pool:
@@ -279,8 +280,13 @@ def main() -> None:
             pool.submit(train, args.data, args.model, *job, steps)
             for job in jobs if (*job, steps, args.model) not in finished
         ]  # fmt: skip
+        failed = 0
         for run in tqdm(as_completed(left), total=len(left), unit="run"):
-            append_record(args.out, run.result())
+            if error := run.exception():
+                failed += 1
+                tqdm.write(f"a run failed: {error!r}")
+            else:
+                append_record(args.out, run.result())
     records = read_records(args.out).values()
     for rate in args.rates:
         of = {
@@ -292,10 +298,11 @@ def main() -> None:
         }  # fmt: skip
         if all(of.values()):
             if args.picture:
-                draw(pictures(of, "eval/arithmetic", task.columns["entropy"]), args.picture, NOTE)
+                draw(pictures(of, "eval/arithmetic", "train/entropy"), args.picture, NOTE)
             if args.model == "smollm2":  # means between evaluations
                 of = {m: [replace(r, curves=curves_of(r.run())) for r in runs] for m, runs in of.items()}
             print(f"\nLearning rate {rate}\n\n{tables(of, args.baseline, task.columns, task.match, args.levels)}")
+    return int(failed > 0)
 
 
 def prepare_process() -> None:
@@ -308,4 +315,4 @@ def folder_of(data: Path, model: str, seed: int) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
+from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer, BatchEncoding
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from riskpo_openrlhf.evaluation.passk import pass_at_k_summary
@@ -43,17 +43,27 @@ def written(tokens: Tensor, tokenizer) -> Tensor:
     return ended.cumsum(1) == ended
 
 
+def padded_log_probs(model, asked: BatchEncoding, tokens: Tensor, mask: Tensor, of: Tensor) -> Tensor:
+    """Compute the log-probabilities `[len(of), T]` of responses, each read with its prompt in a row of its own."""
+    each = of // (len(tokens) // len(asked.input_ids))
+    ids = torch.cat([asked.input_ids[each], tokens[of]], 1)
+    seen = torch.cat([asked.attention_mask[each], mask[of].long()], 1)
+    place, kept = (seen.cumsum(1) - 1).clamp(min=0), tokens.shape[1] + 1
+    logits = model(input_ids=ids, attention_mask=seen, position_ids=place, logits_to_keep=kept).logits
+    return logits[:, :-1].float().log_softmax(-1).gather(2, tokens[of, :, None])[..., 0]
+
+
 class SmolLM2:
     """A chat model in bfloat16, measured by 16 responses to each held-out problem."""
 
-    prompts, responses, tokens, steps, every, at_once = 40, 10, 16, 12, 6, 5
+    prompts, responses, tokens, steps, every, at_once = 30, 10, 16, 12, 3, 5
     columns = {
         **{f"Pass@{k}": f"eval/arithmetic/pass@{k}" for k in (1, 8, 16)},
         "entropy": "eval/arithmetic/entropy", "length": "eval/arithmetic/response_length",
         "lower RVaR": "train/risk/rvar_lower", "MVaR": "train/risk/mvar",
     }  # fmt: skip
     match, device = "eval/arithmetic/pass@1", "cuda" if torch.cuda.is_available() else "cpu"
-    problems, samples = 240, 16
+    problems, samples = 120, 16
 
     def __init__(self, folder: Path, seed: int, count: int):
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="grouped")
@@ -83,9 +93,9 @@ class SmolLM2:
         tokens = torch.full((len(mask), self.tokens), eos, device=mask.device)
         entropy = 0.0
         for t in range(self.tokens):
-            logits = logits.float().log_softmax(-1)
-            chances = logits.exp()
-            entropy -= float((chances * logits).sum(1)[open_].sum())
+            log_chances = logits.float().log_softmax(-1)
+            chances = log_chances.exp()
+            entropy -= float((chances * log_chances).sum(1)[open_].sum())
             sums = chances.cumsum(1)  # the inverse of the distribution function: `multinomial` is slow on a CPU
             chosen = torch.searchsorted(sums, torch.rand_like(sums[:, :1]) * sums[:, -1:])
             chosen[~open_] = eos
@@ -101,20 +111,19 @@ class SmolLM2:
             logits = self.model(
                 input_ids=chosen, attention_mask=mask, position_ids=place, past_key_values=cache
             ).logits[:, -1]
-        lengths = written(tokens, self.tokenizer).sum(1).double()
-        return tokens, {"entropy": entropy / float(lengths.sum()), "response_length": float(lengths.mean())}
+        count = int(written(tokens, self.tokenizer).sum())
+        return tokens, {"entropy": entropy / count, "rollout/response_length_mean": count / len(tokens)}
 
     def batches(self, A: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
         """Cut responses with advantages `A [N, 1]` into two updates: how many responses, and which at a time.
 
         An update has all responses to half of the prompts. Those of advantage 0 add nothing to the loss: left out.
         """
-        counted = A[:, 0].view(-1, self.responses) != 0
-        for half in torch.randperm(len(counted)).to(A.device).chunk(2):
-            rows = half[:, None] * self.responses + torch.arange(self.responses, device=A.device)
-            kept = counted[half].split(self.at_once)
-            batches = [of[few] for of, few in zip(rows.split(self.at_once), kept, strict=True)]
-            yield rows.numel(), [of for of in batches if len(of)]
+        index = torch.arange(len(A), device=A.device).view(-1, self.responses)
+        for half in torch.randperm(len(index)).to(A.device).chunk(2):
+            few = (index[part].flatten() for part in half.split(self.at_once))
+            kept = [of[A[of, 0] != 0] for of in few]
+            yield half.numel() * self.responses, [of for of in kept if len(of)]
 
     def log_probs(self, prompts: list[str], tokens: Tensor, of: Tensor) -> Tensor:
         """Compute the log-probabilities `[len(of), T]` of the responses `of`; 0 after their ends.
@@ -147,6 +156,7 @@ class SmolLM2:
             input_ids=padded(0, self.tokenizer.eos_token_id),
             position_ids=padded(1, 0),
             attention_mask=bias[:, None],
+            use_cache=False,
         ).last_hidden_state
         sources = [number * width + at for number, row in enumerate(rows) for at in row[3]]
         targets = torch.tensor([at for row in rows for at in row[4]], device=self.device)
@@ -155,17 +165,19 @@ class SmolLM2:
         return found.new_zeros(len(of) * tokens.shape[1]).index_put((targets,), found).view(len(of), -1)
 
     def measured(self) -> dict[str, float]:
-        correct, size = [], 20 if self.device == "cpu" else 120
-        means: dict[str, float] = {}
+        correct, size = [], 20 if self.device == "cpu" else self.problems
+        sums = torch.zeros(3, dtype=torch.double)  # entropy, tokens, responses
         for first in range(0, len(self.heldout), size):
             rows = self.heldout[first : first + size]
             tokens, logged = self.sample([self.ask(row) for row in rows], self.samples)
             texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
             correct += [self.right(text, rows[i // self.samples]) for i, text in enumerate(texts)]
-            for name, value in logged.items():
-                means[name] = means.get(name, 0.0) + value * len(rows) / len(self.heldout)
+            entropy, length = logged.values()
+            count = length * len(tokens)
+            sums += torch.tensor([entropy * count, count, len(tokens)], dtype=torch.double)
         summary = pass_at_k_summary(torch.tensor(correct).view(-1, self.samples).numpy(), (1, 8, 16))
-        found = {**{f"pass@{k}": value for k, (value, _) in summary.items()}, **means}
+        found = {f"pass@{k}": value for k, (value, _) in summary.items()}
+        found |= {"entropy": float(sums[0] / sums[1]), "response_length": float(sums[1] / sums[2])}
         return {f"eval/arithmetic/{name}": value for name, value in found.items()}
 
 
@@ -182,16 +194,11 @@ def measure(folder: Path) -> None:
     def generate() -> None:
         task.model.generate(
             **asked, do_sample=True, temperature=1.0, top_k=0, num_return_sequences=task.responses,
-            min_new_tokens=task.tokens, max_new_tokens=task.tokens,
+            max_new_tokens=task.tokens,
         )  # fmt: skip
 
     def padded(rows: Tensor) -> Tensor:
-        each = rows // task.responses
-        ids = torch.cat([asked.input_ids[each], tokens[rows]], 1)
-        seen = torch.cat([asked.attention_mask[each], mask[rows].long()], 1)
-        place, kept = (seen.cumsum(1) - 1).clamp(min=0), tokens.shape[1] + 1
-        logits = task.model(input_ids=ids, attention_mask=seen, position_ids=place, logits_to_keep=kept).logits
-        return logits[:, :-1].float().log_softmax(-1).gather(2, tokens[rows, :, None])[..., 0] * mask[rows]
+        return padded_log_probs(task.model, asked, tokens, mask, rows) * mask[rows]
 
     def trained(log_probs: Callable[[Tensor], Tensor]) -> None:
         for rows in of:

@@ -19,7 +19,7 @@ def task(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     task = object.__new__(importlib.import_module("chat_task").SmolLM2)
     task.tokenizer, task.tokens, task.responses, task.at_once = build_tiny_tokenizer(), 3, 4, 2
-    task.tokenizer.padding_side = "left"
+    task.tokenizer.padding_side, task.device = "left", "cpu"
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(task.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
@@ -59,7 +59,7 @@ def test_responses_are_drawn_from_the_model_and_end_at_the_end_token(task):
     tokens, logged = task.sample(PROMPTS, many)
     written = sys.modules["chat_task"].written(tokens, task.tokenizer)
     assert (tokens[~written] == task.tokenizer.eos_token_id).all()
-    assert logged["response_length"] == pytest.approx(written.sum(1).double().mean().item())
+    assert logged["rollout/response_length_mean"] == pytest.approx(written.sum(1).double().mean().item())
     for number, prompt in enumerate(PROMPTS):
         logits = task.model(input_ids=torch.tensor([task.tokenizer(prompt).input_ids])).logits[0, -1]
         chances = logits.softmax(-1)
