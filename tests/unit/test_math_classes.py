@@ -442,12 +442,83 @@ def several_choices(draw: random.Random):
             (gold, draw.choice(joined)(letters[:-1]), False),
             (r"\text{C, A, D, B}", r"\text{A, B, C, D}", False),
             (r"\text{A, B, C, D}", r"\text{C, A, D, B}", False),
-            ("ABC", "A, B, C", False),
+            ("AC", "A, C", False),
+            ("".join(more), ", ".join(more), True),
             ("(A, B)", "(B, A)", False),
             ("E, B", "EB", False),
             ("A B", "A, B", False),
             (r"A\,B", "A, B", False),
             ("F(A)", "A, F", False),
+        )
+    )
+
+
+def words_after_numbers(draw: random.Random):
+    """Words say what is counted, and may be left out; but they may also say which way."""
+    n, noun = draw.randint(2, 99), draw.choice(("steps", "units", "feet", "points"))
+    way, other = draw.choice(
+        (("left", "right"), ("up", "down"), ("more", "less"), ("before", "after"), ("gained", "lost"))
+    )
+    gold = draw.choice((rf"{n}\text{{ {noun} {way}}}", f"{n} {noun} {way}", rf"{n}\text{{ }}\text{{{noun} {way}}}"))
+    return draw.choice(
+        (
+            (gold, rf"{n}\text{{ {noun} {way}}}", True),
+            (gold, f"{n} {noun} {way}", True),
+            (gold, f"{n}", True),
+            (gold, rf"{n}\text{{ {noun} {other}}}", False),
+            (gold, f"{n} {noun} {other}", False),
+            (gold, f"{n + 1} {noun} {way}", False),
+        )
+    )
+
+
+def chinese_words(draw: random.Random):
+    """Words are no products of their characters; of units, each is another one."""
+    word = draw.sample("充分必要不条件甲乙丙上下", draw.randint(2, 6))
+    n, units = draw.randint(2, 99), {"米": "m", "厘米": "cm", "平方米": "m^2", "千克": "kg", "小时": "h", "元": "元"}
+    (one, usual), (other, _) = draw.sample(sorted(units.items()), 2)
+    return draw.choice(
+        (
+            ("".join(word), "".join(word), True),
+            ("".join(word), rf"\text{{{''.join(word)}}}", True),
+            ("".join(word), "".join(word[::-1]), word == word[::-1]),
+            (f"{n}{one}", rf"{n}\text{{ {usual}}}", True),
+            (f"{n}{one}", f"{n}", True),
+            (f"{n}{one}", f"{n}{other}", False),
+            (f"{n}个人", f"{n}人", True),
+            (f"{n}人", f"{n}天", False),
+        )
+    )
+
+
+def times(draw: random.Random):
+    """Times of the day and of a clock, and quantities in two units."""
+    h, m, half = draw.randint(1, 12), draw.randint(10, 59), draw.choice("ap")
+    other = "pa"["ap".index(half)]
+    gold, amount = f"{h}:{m} {half}.m.", rf"{h}\text{{ hours }}{m}\text{{ minutes}}"
+    return draw.choice(
+        (
+            (gold, draw.choice((f"{h}:{m} {half.upper()}M", rf"{h}:{m}\text{{ {half}.m.}}", f"{h}:{m}{half}m")), True),
+            (gold, draw.choice((f"{h}:{m} {other}.m.", f"{h}:{m} {other.upper()}M", f"{h}:{m - 1} {half}.m.")), False),
+            (amount, draw.choice((f"{h} h {m} min", f"{h} hours and {m} minutes")), True),
+            (amount, draw.choice((f"{h} h {m + 1} min", f"{m} h {h} min", f"{h} min {m} h")), False),
+        )
+    )
+
+
+def named_points(draw: random.Random):
+    """A point may have its name, not another one's."""
+    x, y = draw.randint(-9, 9), draw.randint(10, 19)
+    return draw.choice(
+        (
+            (f"({x}, {y})", f"A({x}, {y})", True),
+            (f"P({x}, {y})", f"({x}, {y})", True),
+            (f"({x}, {y})", f"A({y}, {x})", False),
+            (f"P({x}, {y})", f"Q({x}, {y})", False),
+            (rf"\{{{-y}, {x}, {y}\}}", rf"x \in \{{{x}, \pm {y}\}}", True),
+            (rf"\{{{x}, {y}\}}", rf"x \in \{{{x}, \pm {y}\}}", False),
+            ("①③④", "①, ③, ④", True),
+            ("①③④", "134", False),
         )
     )
 
@@ -555,7 +626,7 @@ GENERATORS = [
     floors, halves, divisors, parities, tiny, radicals, products_of_functions, swallowed, indexed_letters,
     positive_quantities, inequalities, systems, sets, matrices, plain_text, units, letters_that_are_no_units,
     escaped_and_chinese, several_choices, no_solution, whole_number_parameters,
-    unit_vectors,
+    unit_vectors, words_after_numbers, chinese_words, times, named_points,
 ]  # fmt: skip
 
 

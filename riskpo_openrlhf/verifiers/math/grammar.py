@@ -286,7 +286,7 @@ class _Parser:
             name = word if re.fullmatch("[a-zA-Z]", word) else f"text {word}"
             if not word:
                 raise Unreadable
-        elif token in _LETTERS or re.fullmatch(r"[^\W\d_]", token) or token in _CONSTANTS:
+        elif token in _LETTERS or re.fullmatch(r"[^\W\d_\u3040-\u9fff]", token) or token in _CONSTANTS:
             name = token
         else:
             raise Unreadable

@@ -10,11 +10,12 @@ from riskpo_openrlhf.verifiers.math.grammar import parse_expression
 from riskpo_openrlhf.verifiers.math.limits import Unreadable
 from riskpo_openrlhf.verifiers.math.numbers import PlainNumber, has_long_decimal, plain_number, same_number
 from riskpo_openrlhf.verifiers.math.symbolic import needs_sympy, same_symbolically
-from riskpo_openrlhf.verifiers.math.units import split_unit
+from riskpo_openrlhf.verifiers.math.units import same_unit, split_unit
 from riskpo_openrlhf.verifiers.math.values import real_value, same_value
 from riskpo_openrlhf.verifiers.math.words import is_word, plain_words
 
 _BASE = re.compile(r"(?:\\text\{)?((?=[A-F]*\d)[\dA-F]+)\}?_\{(?:\\text\{)?(\d{1,2}|[a-z]{3,5})\}?\}")
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*((?:\\text\s*\{[^{}\d]*\}|[a-zA-Z])[^\d]*)")
 _BASES = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten".split(), 2)}
 
 
@@ -37,13 +38,14 @@ class Rules:
 
 def same_leaf(gold: str, answer: str, rules: Rules) -> bool:
     """Tell whether two texts mean the same: without units, as words, in their number bases, or by value."""
+    if (amounts := _amounts(gold)) and amounts == _amounts(answer):
+        return True
     (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
     if gold_unit and not answer_unit:
         answer, answer_unit = split_unit(answer, gold_unit)
     elif answer_unit and not gold_unit:
         gold, gold_unit = split_unit(gold, answer_unit)
-    units = {gold_unit, answer_unit} - {""}
-    if len(units) > 1:
+    if not same_unit(gold_unit, answer_unit):
         return False
     gold_words, answer_words = plain_words(gold), plain_words(answer)
     if is_word(gold_words, gold) or is_word(answer_words, answer):
@@ -52,11 +54,21 @@ def same_leaf(gold: str, answer: str, rules: Rules) -> bool:
         return _digits_and_base(gold) == _digits_and_base(answer)
     if _same_values(gold, answer, rules):
         return True
-    if units != {"%"} or gold_unit == answer_unit:
+    if {gold_unit, answer_unit} != {"", "%"}:
         return False
     # 50% is 50 to some golds, and 0.5 to others.
     hundredth = [rf"\frac{{{t}}}{{100}}" if u else t for t, u in ((gold, gold_unit), (answer, answer_unit))]
     return _same_values(*hundredth, rules)
+
+
+def _amounts(text: str) -> list[tuple[str, str]] | None:
+    r"""Return numbers and units of `2\text{ h }30\text{ min}`; None for a single one, and for anything else."""
+    parts = list(_AMOUNT.finditer(text))
+    if len(parts) < 2 or "".join(part[0] for part in parts) != text:
+        return None
+    units = (" ".join(re.findall("[a-zA-Z]+", part[2].replace("\\text", ""))) for part in parts)
+    amounts = [split_unit(rf"{part[1]}\text{{ {unit}}}") for part, unit in zip(parts, units, strict=True)]
+    return None if any(unit[:1] in ("", "?") for _, unit in amounts) else amounts
 
 
 def _digits_and_base(text: str) -> tuple[str, str]:

@@ -107,6 +107,15 @@ _REWRITES = [
         (r"(?<![a-zA-Z])\\?log(2|10)(?=\s*\()", r"\\log_{\1}"),
         (r"(?<=\d) ?[xX] ?(?=10 ?\^)", r"\\cdot "),
         (r"(?<=\d)\s*\\text\{\s*to\s*\}\s*(?=\d+$)", ":"),  # 3 to 2
+        (
+            r"(?:\\text\{\s*)?(?:\b([aApP])\.\s?[mM]\b\.?|(?<=\d)(?<=:\d\d)\s*\b([aApP])[mM]\b)(?:\s*\})?",
+            lambda m: rf"\text{{ {(m[1] or m[2]).lower()}m}}",
+        ),
+        (  # 2 hours and 30 minutes
+            r"\b(hour|hr|h|minute|min|day|week|year|month|feet|foot|ft|pound|dollar)(s?)\s+and"
+            r"(?=[\s}]*\d+[\s\\tex{]*(?!\1)(?:min|sec|in|ounce|cent|month|day|hour))",
+            r"\1\2",
+        ),
         # Signs.
         (r"(\\partial|(?<![a-zA-Z\\])d)\s*([a-zA-Z])\s*/\s*\1\s*([a-zA-Z])(?![a-zA-Z])", r"\\frac{\1 \2}{\1 \3}"),
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
@@ -171,6 +180,9 @@ def tidy(text: str) -> Tidied:
         text = text.replace("\\\\", "\\")
     elif "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z{}()])", r"\\", text).replace("\\\\", " ")
+    text = re.sub("(?<=[①-⑳])(?=[①-⑳])", ",", text)
+    if "\\epsilon" not in text:
+        text = text.replace("\\varepsilon", "\\epsilon")
     text = _SUPERSCRIPTS.sub(r"^{\g<0>}", _SUBSCRIPTS.sub(r"_{\g<0>}", text))
     text = "".join(_CHARACTERS[c] if c in _CHARACTERS else unicodedata.normalize("NFKC", c) for c in text)
     text = text.replace("−", "-")  # in exponents

@@ -40,6 +40,7 @@ _NOT_EQUAL = re.compile(r"([a-zA-Z])\s*\\ne(?![a-z])((?:[^=<>\\]|\\(?!ne|le|ge|i
 _OF_INTERVAL = re.compile(
     r"(?<![a-zA-Z\\])[a-zA-Z]\s*(?=\([^()\[\],]+,[^()\[\],]+\]$|\[[^()\[\],]+,[^()\[\],]+\)$)"
 )  # t(0,4]
+_POINT = re.compile(r"([A-Z])\s*(\([^()]*,[^()]*\))")
 _SYSTEM = re.compile(r"(?:\\\{)?\s*\\begin\s*\{(cases|aligned|gathered)\}(.*)\\end\s*\{\1\}", re.DOTALL)
 _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
 _PIECE = re.compile(  # x^2, & x > 0 and x^2 & \text{if } x > 0; but not x &= 2 and x & + y = 2
@@ -104,7 +105,7 @@ def _node(text: str, level: int = 0) -> Node:
             return ListNode(_nodes(parts, level + 1), joiner)
         text = parts[0] if parts else ""
     text = _OF_INTERVAL.sub("", text)
-    if _PLUS_MINUS.search(text) and not text.startswith("\\{"):  # both upper signs, both lower signs
+    if _PLUS_MINUS.search(text.partition("\\{")[0]):  # both upper signs, both lower signs
         upper = _PLUS_MINUS.sub(lambda match: "+" if match[1] == "pm" else "-", text)
         lower = _PLUS_MINUS.sub(lambda match: "-" if match[1] == "pm" else "+", text)
         return ListNode(_nodes([value.removeprefix("+") for value in (upper, lower)], level + 1))
@@ -130,6 +131,9 @@ def _node(text: str, level: int = 0) -> Node:
         return _SYMBOLS[text]
     if text.startswith(("(", "[", "\\{")) and (node := _bracketed(text, level + 1)):
         return node
+    if match := _POINT.fullmatch(text):  # A(2, 3)
+        node = _node(match[2], level + 1)
+        return Named(node, _plain(match[1])) if isinstance(node, TupleNode) else Leaf(text)
     parts, colons = split(text, {":"})
     if colons and all(parts):
         return Ratio(tuple(map(Leaf, parts)))

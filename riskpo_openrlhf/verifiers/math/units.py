@@ -13,8 +13,9 @@ _NAMES = {
     "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere amp", "C": "coulomb", "K": "kelvin",
     "T": "tesla", "F": "farad", "H": "henry", "Pa": "pascal", "Hz": "hertz", "Wb": "weber",
     "B": "byte", "S": "siemens", "G": "gauss", "M": "molar", "\\Omega": "ohm", "rpm": "", "psi": "", "atm": "",
-    "gal": "gallon", "qt": "quart", "ton": "tonne", "acre": "", "ha": "hectare", "century": "centurie", "decade": "",
-    "euro": "", "dime": "", "nickel": "", "penny": "pennie", "quarter": "", "parsec": "pc", "kWh": "", "bit": "",
+    "gal": "gallon", "qt": "quart", "ton": "tonne", "acre": "", "ha": "hectare", "century": "centurie",
+    "decade": "", "euro": "", "dime": "", "nickel": "", "penny": "pennie", "quarter": "", "parsec": "pc", "kWh": "",
+    "bit": "", "am": "",
 }  # fmt: skip
 _UNIT_OF = {name: unit for unit, names in _NAMES.items() for name in (unit, *names.split())}
 for _prefix in ("k", "M", "G", "m", "c", "n", "p", "\\mu"):
@@ -30,7 +31,12 @@ _MORE = rf"(?:\s*(?:/|\\cdot)?\s*\(?\s*(?:{_TEXT}|{_LETTERS})\s*\)?)*"
 _WITH_TEXT = re.compile(rf"(.*?[^\s(\[{{,\\])(\s*)(?:\\cdot\s*)?((?:\\mu\s*)?{_TEXT}{_MORE})", re.DOTALL)
 _WITH_PLAIN = re.compile(rf"(.*?[\d}})])(\s*)((?:(?:{'|'.join(_POWERS)})\.? )?{_LETTERS}{_MORE})", re.DOTALL)
 _WITH_WORDS = re.compile(r"(-?[\d.,/]+)\s+([A-Za-z]{4,}(?:\s+[A-Za-z]+)*)")
-_WITH_CHINESE = re.compile(r"(?:一?共|约|等于)?(.*[\d})])\s*(?:\\text\s*\{\s*)?[\u4e00-\u9fff]+\s*\}?", re.DOTALL)
+_WITH_CHINESE = re.compile(r"(?:一?共|约|等于)?(.*[\d})])\s*(?:\\text\s*\{\s*)?([\u4e00-\u9fff]+)\s*\}?", re.DOTALL)
+_CHINESE = re.compile(r"[个只名位本张条件种次块颗棵头]?(平方|立方)?(.*)")  # a measure word, a power, a unit
+_CHINESE_UNITS = dict(pair.split("=") for pair in (
+    "米=m 厘米=cm 毫米=mm 分米=dm 千米=km 公里=km 克=g 千克=kg 公斤=kg 吨=ton 升=l 毫升=ml 秒=s 分=min 分钟=min "
+    "小时=h 天=day 日=day 周=week 星期=week 月=month 年=yr 元=yuan 角=jiao 度=degree"
+).split())  # fmt: skip
 _IN_TEXT = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _GREEK = re.compile(r"(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega)\b")
 _PARTS = r"((?:\\text\{[^{}]*\}|\^\{[^{}]*\}|\\cdot|\s)+)"
@@ -42,7 +48,7 @@ _NUMERIC = re.compile(r"(?:[\d.,+\-/*^(){}\s!]|\\(?:frac|sqrt|pi|cdot|approx)(?!
 
 
 def split_unit(text: str, expected: str = "") -> tuple[str, str]:
-    r"""Split an answer into value and unit: `10\text{ cm}^{2}` gives `("10", "cm2")`. An unknown unit is dropped.
+    r"""Split an answer into value and unit: `10\text{ cm}^{2}` gives `("10", "cm2")`, `3 steps left` `? left steps`.
 
     `expected`: the other answer's unit. The 10 N of an answer are newtons if the gold is in newtons.
     """
@@ -61,7 +67,9 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
             return text, ""
         if is_letter and not (unit and (spaced or _NUMERIC.fullmatch(value))):
             return text, ""
-        return (text, "") if unit is None and _NO_UNIT.search(" ".join(words)) else (value, unit or "")
+        if unit is None and _NO_UNIT.search(" ".join(words)):
+            return text, ""
+        return value, unit or _words(words)
     if (match := _WITH_PLAIN.fullmatch(text)) and (unit := _unit(match[3])):
         names = re.findall(r"[a-zA-Z]+", match[3])
         is_quotient = len(names) > 1 and (match[2] or match[3].startswith("m/s")) and _NUMERIC.fullmatch(match[1])
@@ -74,10 +82,33 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
             return match[1], unit
     if match := _WITH_WORDS.fullmatch(text):
         if not _GREEK.match(match[2]) and not _NO_UNIT.search(match[2].lower()):
-            return match[1], ""
+            return match[1], _words(match[2].lower().split())
     if match := _WITH_CHINESE.fullmatch(text):
-        return match[1], ""
+        power, name = _CHINESE.fullmatch(match[2]).groups()
+        if name in _CHINESE_UNITS:
+            return match[1], f"{_CHINESE_UNITS[name]}{ {None: 1, '平方': 2, '立方': 3}[power] }"
+        return match[1], _words([name] if name else [])
     return text, ""
+
+
+def _words(words: list[str]) -> str:
+    """Return words that are no known unit as one."""
+    kept = sorted({word.strip(".,").removesuffix("s") for word in words} - {"of", "the", "a", "in", "total", ""})
+    return " ".join(("?", *kept)) if kept else ""
+
+
+def same_unit(gold: str, answer: str) -> bool:
+    """Tell whether two units may belong to one quantity: `3 red apples` may be `3 apples`, or 3.
+
+    But `3 steps left` is not `3 steps right`: one's words must be among the other's, or name its unit.
+    """
+    if "" in (gold, answer) or gold == answer:
+        return True
+    words, others = sorted((set(gold.split()), set(answer.split())), key=lambda each: "?" not in each)
+    if "?" in others:
+        return words <= others or others <= words
+    named = {_UNIT_OF[word] for word in words if word in _UNIT_OF}
+    return "?" in words and bool(named & {re.sub(r"-?\d+$", "", other) for other in others})
 
 
 def _unit(tail: str) -> str | None:

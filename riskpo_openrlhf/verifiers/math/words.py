@@ -30,7 +30,7 @@ def plain_words(text: str, numbered: bool = False) -> str:
     if match := _CHOICE.fullmatch(words):
         rest = words[match.end(match.lastgroup) + 1 :]
         return "" if _SECOND_CHOICE.search(rest) else match[match.lastgroup]
-    pattern = r"[a-z]{3,}[a-z ,'\-.]* \d{1,4}" if numbered else r"[a-z][a-z ,'\-.]*"
+    pattern = r"[a-z]{3,}[a-z ,'\-.]* \d{1,4}" if numbered else r"[a-z][a-z ,'\-.]*|[\u4e00-\u9fff]+"
     return words if re.fullmatch(pattern, words) else ""
 
 
@@ -50,9 +50,10 @@ def nothing(text: str) -> str:
 
 
 def choices(text: str) -> tuple[str, bool]:
-    """Return several letters of multiple choice, and whether they stand apart: `A and C` gives `AC`, true.
+    """Return several letters of multiple choice, and whether they can be nothing else: `A and C` gives `AC`, true.
 
-    The letters are empty for anything else, also if they are not in alphabetical order: that may be an ordering.
+    `AC` alone may be a product; `ABD` hardly. The letters are empty for anything else, also if they are not in
+    alphabetical order: that may be an ordering.
     """
     text = _without_markup(text)
     bracketed = re.fullmatch(rf"(?:{_BRACKETED.pattern}[ ,]*)+", text)
@@ -60,9 +61,9 @@ def choices(text: str) -> tuple[str, bool]:
     letters = re.findall("[A-H]", text)
     if not 2 <= len(letters) <= 8 or letters != sorted(set(letters)) or not _CHOICES.fullmatch(text):
         return "", False
-    return "".join(letters), bool(bracketed or re.search("[,;&]|and", text))
+    return "".join(letters), bool(bracketed or re.search("[,;&]|and", text) or len(letters) > 2)
 
 
 def is_word(words: str, text: str) -> bool:
     r"""Tell whether `words`, the `plain_words` of `text`, are no product of letters: `\text{odd}`, not `odd`."""
-    return bool(re.search(r"[a-z]{5}", words)) or (bool(words) and "\\text" in text)
+    return bool(re.search(r"[a-z]{5}|[\u4e00-\u9fff]", words)) or (bool(words) and "\\text" in text)
