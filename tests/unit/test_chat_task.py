@@ -65,12 +65,18 @@ def test_responses_are_drawn_from_the_model_and_end_at_the_end_token(task):
         chances = logits.softmax(-1)
         seen = torch.bincount(tokens[number * many : (number + 1) * many, 0], minlength=len(chances)) / many
         assert ((seen - chances).abs() < 5 * (chances * (1 - chances) / many).sqrt() + 1e-3).all()
-    second = tokens[:many][tokens[:many, 0] == tokens[0, 0]][:, 1]
-    if tokens[0, 0] != task.tokenizer.eos_token_id:
-        ids = torch.tensor([[*task.tokenizer(PROMPTS[0]).input_ids, int(tokens[0, 0])]])
-        chances = task.model(input_ids=ids).logits[0, -1].softmax(-1)
-        seen = torch.bincount(second, minlength=len(chances)) / len(second)
-        assert ((seen - chances).abs() < 5 * (chances * (1 - chances) / len(second)).sqrt() + 1e-2).all()
+
+
+def test_tokens_drawn_after_ended_responses_left_have_the_entropy_that_is_logged(task):
+    task.tokens, task.responses = 8, 20
+    prompts = PROMPTS * 30
+    tokens, logged = task.sample(prompts, task.responses)
+    mask = sys.modules["chat_task"].written(tokens, task.tokenizer)
+    assert mask[:, -1].double().mean() < 0.8  # they left
+    with torch.no_grad():
+        surprise = -task.log_probs(prompts, tokens, torch.arange(len(tokens)))[mask].double()
+    # The mean surprise of what is drawn is the entropy.
+    assert abs(surprise.mean() - logged["entropy"]) < 5 * surprise.std() / len(surprise) ** 0.5
 
 
 def test_an_update_has_every_response_whose_advantage_is_not_0_once_and_counts_the_others(task):
