@@ -68,8 +68,8 @@ def test_responses_are_drawn_from_the_model_and_end_at_the_end_token(task):
 
 
 def test_tokens_drawn_after_ended_responses_left_have_the_entropy_that_is_logged(task):
-    task.tokens, task.responses = 8, 20
-    prompts = PROMPTS * 30
+    task.tokens, task.responses = 12, 20
+    prompts = PROMPTS * 20
     tokens, logged = task.sample(prompts, task.responses)
     mask = sys.modules["chat_task"].written(tokens, task.tokenizer)
     assert mask[:, -1].double().mean() < 0.8  # they left
