@@ -523,6 +523,69 @@ def named_points(draw: random.Random):
     )
 
 
+def products_with_an_order(draw: random.Random):
+    """Products of matrices and of vectors are not those in another order; products of numbers are."""
+    P, A, B = draw.sample("ABCDPQ", 3)
+    a, b = draw.sample("abuv", 2)
+    return draw.choice(
+        (
+            (f"{P}^{{-1}}{A}{P}", rf"{P}^{{-1}} \cdot {A} {P}", True),
+            (f"{P}^{{-1}}{A}{P}", f"{P}{A}{P}^{{-1}}", False),
+            (f"({A}{B})^{{-1}}", f"{B}^{{-1}}{A}^{{-1}}", True),
+            (f"({A}{B})^{{-1}}", f"{A}^{{-1}}{B}^{{-1}}", False),
+            (f"{A}^T{B}", f"{A}^{{T}} {B}", True),
+            (f"{A}^T{B}", f"{B}{A}^T", False),
+            (rf"\frac{{{A}}}{{{B}}}", f"{B}^{{-1}}{A}", True),
+            (rf"\vec{{{a}}}\times\vec{{{b}}}", rf"\vec {a} \times \vec {b}", True),
+            (rf"\vec{{{a}}}\times\vec{{{b}}}", rf"\vec{{{b}}}\times\vec{{{a}}}", False),
+            (rf"\vec{{{a}}}\times\vec{{{b}}}", rf"\vec{{{a}}}\cdot\vec{{{b}}}", False),
+            (rf"\mathbf{{{a}}}\cdot\mathbf{{{b}}}", rf"\mathbf{{{a}}}\times\mathbf{{{b}}}", False),
+            (rf"\vec{{{a}}}\cdot\vec{{{b}}}", rf"\vec{{{b}}}\cdot\vec{{{a}}}", True),
+        )
+    )
+
+
+def antiderivatives(draw: random.Random):
+    """Two of one function differ by a constant, if both say so."""
+    a, b, c = draw.randint(2, 9), draw.randint(2, 9), draw.randint(1, 9)
+    gold = rf"{a}x^{b} - \cos {c}x + C"
+    return draw.choice(
+        (
+            (gold, rf"{a}x^{b} + {c} + 2\sin^2 \frac{{{c}x}}{{2}} + C", True),
+            (gold, rf"{a}x^{b} + {c} - \cos {c}x + C", True),
+            (gold, rf"{a}x^{b} + {c} - \cos {c}x", False),
+            (gold, rf"{a}x^{b} + x - \cos {c}x + C", False),
+            (gold, rf"{a}x^{b} + \cos {c}x + C", False),
+            (f"{a}x + c", f"{a}x + {b} + c", False),
+            ("Ax + By + C", f"Ax + By + {b} + C", False),
+        )
+    )
+
+
+def classes_and_ranges(draw: random.Random):
+    """Remainders, whole numbers between dots, intervals with turned brackets, sets in sets, moduli."""
+    m, low = draw.randint(3, 9), draw.randint(-5, 5)
+    high, r = low + draw.randint(6, 20), draw.randrange(m)
+    shown = [", ".join(map(str, range(low, low + n))) for n in (2, 3)]
+    return draw.choice(
+        (
+            (rf"x \equiv {r} \pmod{{{m}}}", rf"x \equiv {r + m * draw.randint(-3, 3)} \pmod {m}", True),
+            (rf"x \equiv {r} \pmod{{{m}}}", rf"x \equiv {r + 1} \pmod{{{m}}}", False),
+            (rf"x \equiv {r} \pmod{{{m}}}", rf"x \equiv {r} \pmod{{{m + 1}}}", False),
+            (rf"\{{{shown[0]}, \ldots, {high}\}}", rf"\{{{shown[1]}, \dots, {high}\}}", True),
+            (rf"\{{{shown[0]}, \ldots, {high}\}}", rf"\{{{', '.join(map(str, range(low, high + 1)))}\}}", True),
+            (rf"\{{{shown[0]}, \ldots, {high}\}}", rf"\{{{shown[1]}, \dots, {high + 1}\}}", False),
+            (f"({low}, {high})", f"]{low}, {high}[", True),
+            (f"[{low}, {high})", f"[{low}, {high}[", True),
+            (f"[{low}, {high}]", f"]{low}, {high}]", False),
+            (rf"\{{{low}, \{{{high}\}}\}}", rf"\{{{low}, {high}\}}", False),
+            (f"|z|^{m}", f"z^{m}", False),
+            (f"|z|^{m} + {m}", rf"{m} + |z| \cdot |z|^{m - 1}", True),
+            ("|x|^2", "x^2", True),
+        )
+    )
+
+
 def no_solution(draw: random.Random):
     """The empty set in signs and in words, and a limit that does not exist; neither is a number or another set."""
     empty = (
@@ -626,7 +689,8 @@ GENERATORS = [
     floors, halves, divisors, parities, tiny, radicals, products_of_functions, swallowed, indexed_letters,
     positive_quantities, inequalities, systems, sets, matrices, plain_text, units, letters_that_are_no_units,
     escaped_and_chinese, several_choices, no_solution, whole_number_parameters,
-    unit_vectors, words_after_numbers, chinese_words, times, named_points,
+    unit_vectors, words_after_numbers, chinese_words, times, named_points, products_with_an_order, antiderivatives,
+    classes_and_ranges,
 ]  # fmt: skip
 
 

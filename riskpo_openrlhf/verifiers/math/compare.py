@@ -244,9 +244,14 @@ def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
         return False  # an interval is not the list of its ends
     if tuples or _named_by_place(golds, answers) or _named_by_place(answers, golds):
         return _same_in_order(golds, answers, rules)
+    of_sets = isinstance(gold, SetNode) and isinstance(answer, SetNode)
+
+    def alike(g: Node, a: Node) -> bool:  # {1, {2}} is not {1, 2}
+        return (not of_sets or isinstance(g, SetNode) == isinstance(a, SetNode)) and same(g, a, rules)
+
     # Each gold as often as among the golds, or more often: an answer may name a solution twice.
-    counts = [[sum(same(g, node, rules) for node in nodes) for g in golds] for nodes in (golds, answers)]
-    known = all(any(same(g, a, rules) for g in golds) for a in answers)
+    counts = [[sum(alike(g, node) for node in nodes) for g in golds] for nodes in (golds, answers)]
+    known = all(any(alike(g, a) for g in golds) for a in answers)
     return known and all(1 <= g <= a for g, a in zip(*counts, strict=True))
 
 

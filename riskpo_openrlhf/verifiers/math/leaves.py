@@ -11,10 +11,13 @@ from riskpo_openrlhf.verifiers.math.limits import Unreadable
 from riskpo_openrlhf.verifiers.math.numbers import PlainNumber, has_long_decimal, plain_number, same_number
 from riskpo_openrlhf.verifiers.math.symbolic import needs_sympy, same_symbolically
 from riskpo_openrlhf.verifiers.math.units import same_unit, split_unit
-from riskpo_openrlhf.verifiers.math.values import real_value, same_value
+from riskpo_openrlhf.verifiers.math.values import real_value, same_as_matrices, same_up_to_a_constant, same_value
 from riskpo_openrlhf.verifiers.math.words import is_word, plain_words
 
 _BASE = re.compile(r"(?:\\text\{)?((?=[A-F]*\d)[\dA-F]+)\}?_\{(?:\\text\{)?(\d{1,2}|[a-z]{3,5})\}?\}")
+_FONTS = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}|(?<=\W)\s+|\s+(?=\W)")
+_ANY_CONSTANT = re.compile(r"[^A-Z]*\+\s*C")  # of an antiderivative
+_OF_MATRICES = re.compile(r"[A-Z)]\s*\^\{(?:-1|T)\}")
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*((?:\\text\s*\{[^{}\d]*\}|[a-zA-Z])[^\d]*)")
 _BASES = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten".split(), 2)}
 
@@ -47,6 +50,8 @@ def same_leaf(gold: str, answer: str, rules: Rules) -> bool:
         gold, gold_unit = split_unit(gold, answer_unit)
     if not same_unit(gold_unit, answer_unit):
         return False
+    if gold_unit == answer_unit and re.fullmatch(r"mod \d+ -?\d{1,99} -?\d{1,99}", f"{gold_unit} {gold} {answer}"):
+        return (int(gold) - int(answer)) % (int(gold_unit[4:]) or 1) == 0
     gold_words, answer_words = plain_words(gold), plain_words(answer)
     if is_word(gold_words, gold) or is_word(answer_words, answer):
         return gold_words == answer_words
@@ -85,7 +90,7 @@ def _same_values(gold: str, answer: str, rules: Rules) -> bool:
         return True
     if g and a:
         return False
-    if gold == answer:
+    if _FONTS.sub(r"\1", gold) == _FONTS.sub(r"\1", answer):
         return True
     try:
         answers = rules.read(answer)
@@ -96,7 +101,12 @@ def _same_values(gold: str, answer: str, rules: Rules) -> bool:
         rules.read(answer)
         return False  # nothing but the same text equals a gold that can't be read
     close = has_long_decimal(gold) or has_long_decimal(answer)
-    return any(same_value(left, right, close) for left in golds for right in answers)
+    same = same_up_to_a_constant if all(map(_ANY_CONSTANT.fullmatch, (gold, answer))) else same_value
+    if not any(same(left, right, close) for left in golds for right in answers):
+        return False
+    if _OF_MATRICES.search(gold) and not re.search(r"/|\\frac", gold + answer):
+        return same_as_matrices(*(parse_expression(text, fold_case=False)[0] for text in (gold, answer)))
+    return True
 
 
 def _is_rounded(g: PlainNumber | None, a: PlainNumber | None, gold: str, answer: str, rules: Rules) -> bool:

@@ -48,7 +48,9 @@ _SYNONYMS = {
         r"\frac": r"\dfrac \tfrac \cfrac", r"\binom": r"\dbinom \tbinom", r"\emptyset": r"\varnothing \empty",
         r"\le ": r"\leq \leqslant \le <= =<", r"\ge ": r"\geq \geqslant \ge >=", r"\ne ": r"\neq \ne !=",
         r"\approx ": r"\approx \simeq \doteq", r"\ldots": r"\dots \cdots \dotsc \dotsb \hdots ...", r"\lor ": r"\vee",
-        r"\land ": r"\wedge", r"\setminus ": r"\smallsetminus \backslash", "=": r"\equiv \coloneqq := ==",
+        r"\land ": r"\wedge", r"\neg ": r"\lnot",
+        r"\to ": r"\rightarrow \Rightarrow \implies \longrightarrow \Longrightarrow",
+        r"\setminus ": r"\smallsetminus \backslash", "=": r"\equiv \coloneqq := ==",
         "<": r"\lt", ">": r"\gt", r"\{": r"\lbrace", r"\}": r"\rbrace", "(": r"\langle", ")": r"\rangle",
         "^": "**", r"\cdot ": r"* \times \ast",
         "|": r"\vert \Vert \lvert \rvert \lVert \rVert \mid \|",
@@ -71,12 +73,17 @@ _REWRITES = [
             "",
         ),
         (r"(?<!\\)\\!\s*|\{\}|\\(?:tag|phantom)\s*\{[^{}]*\}", ""),
-        (r"\s*\{\s*,\s*\}", ","),
+        (r"\s*\{\s*(,)\s*\}|(?<=\d)\{(:)\}", r"\1\2"),
         (
             r"(?<!\\)\\(?:[,;:> ]|(?:quad|qquad|thinspace)(?![a-zA-Z]))|~",
             lambda m: THIN_SPACE if _WITHOUT_BRACKETS.search(m.string) else " ",
         ),
         (r"(?<![\^{])\\(?:boxed|fbox|underline)\s*(?=\{)|\\(?:text)?color\s*\{[^{}]{0,40}\}", ""),
+        (  # not the dot product
+            r"(\\(?:vec|overrightarrow|math(?:bf|rm)|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z]))\s*\\times\s*"
+            r"(\\(?:vec|overrightarrow|math(?:bf|rm)|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z]))",
+            r"\\text{cross}(\1,\2)",
+        ),
         # Words: units, functions, single letters.
         (rf"\\{TEXT_COMMANDS}\s*\{{", r"\\text{"),
         (rf"(?<=[\d}}])\s*\\text\{{\s*({'|'.join(_SCALES)})(?![a-z])\s*", lambda m: rf"\cdot {_SCALES[m[1]]}\text{{"),
@@ -115,6 +122,10 @@ _REWRITES = [
             r"\b(hour|hr|h|minute|min|day|week|year|month|feet|foot|ft|pound|dollar)(s?)\s+and"
             r"(?=[\s}]*\d+[\s\\tex{]*(?!\1)(?:min|sec|in|ounce|cent|month|day|hour))",
             r"\1\2",
+        ),
+        (  # ]0, 1[
+            r"(?:^|(?<=[\s=])|(?<=\\cup)|(?<=\\in))([\[\]])([^\[\]]*,[^\[\]]*)([\[\]])(?=\s*(?:$|\\cup|\\cap))",
+            lambda m: f"{m[1] if m[1] == '[' else '('}{m[2]}{m[3] if m[3] == ']' else ')'}",
         ),
         # Signs.
         (r"(\\partial|(?<![a-zA-Z\\])d)\s*([a-zA-Z])\s*/\s*\1\s*([a-zA-Z])(?![a-zA-Z])", r"\\frac{\1 \2}{\1 \3}"),
@@ -181,8 +192,9 @@ def tidy(text: str) -> Tidied:
     elif "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z{}()])", r"\\", text).replace("\\\\", " ")
     text = re.sub("(?<=[①-⑳])(?=[①-⑳])", ",", text)
-    if "\\epsilon" not in text:
-        text = text.replace("\\varepsilon", "\\epsilon")
+    for letter in ("epsilon", "phi", "theta"):  # one letter, unless both forms occur
+        if rf"\{letter}" not in text:
+            text = text.replace(rf"\var{letter}", rf"\{letter}")
     text = _SUPERSCRIPTS.sub(r"^{\g<0>}", _SUBSCRIPTS.sub(r"_{\g<0>}", text))
     text = "".join(_CHARACTERS[c] if c in _CHARACTERS else unicodedata.normalize("NFKC", c) for c in text)
     text = text.replace("−", "-")  # in exponents

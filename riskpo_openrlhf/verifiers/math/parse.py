@@ -6,7 +6,7 @@ import functools
 import re
 
 from riskpo_openrlhf.verifiers.math.brackets import closing_bracket, depths, split
-from riskpo_openrlhf.verifiers.math.limits import MAX_NESTED_NODES, Unreadable
+from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, MAX_NESTED_NODES, Unreadable
 from riskpo_openrlhf.verifiers.math.nodes import (
     Chain,
     Leaf,
@@ -102,7 +102,7 @@ def _node(text: str, level: int = 0) -> Node:
     for joiner in (",", "\\lor", "\\land"):
         parts = [part for part in split(text, _SEPARATORS if joiner == "," else {joiner})[0] if part]
         if len(parts) > 1:
-            return ListNode(_nodes(parts, level + 1), joiner)
+            return ListNode(_nodes(_filled(parts), level + 1), joiner)
         text = parts[0] if parts else ""
     text = _OF_INTERVAL.sub("", text)
     if _PLUS_MINUS.search(text.partition("\\{")[0]):  # both upper signs, both lower signs
@@ -144,6 +144,20 @@ def _nodes(parts: list[str], level: int) -> tuple[Node, ...]:
     return tuple(_node(part, level) for part in parts)
 
 
+def _filled(parts: list[str]) -> list[str]:
+    r"""Write the whole numbers that dots stand for: `1, 2, \ldots, 5`."""
+    if parts.count("\\ldots") != 1 or not 0 < (place := parts.index("\\ldots")) < len(parts) - 1:
+        return parts
+    numbers = [int(part) for part in parts[max(place - 2, 0) : place + 2] if re.fullmatch(r"-?\d{1,9}", part)]
+    if len(numbers) != min(place, 2) + 1:
+        return parts
+    step = numbers[-2] - numbers[0] or 1
+    between = range(numbers[-2] + step, numbers[-1], step)
+    if (numbers[-1] - numbers[-2]) % step or len(between) > MAX_ELEMENTS:
+        return parts
+    return [*parts[:place], *map(str, between), *parts[place + 1 :]]
+
+
 def _of_sets(operator: str, nodes: tuple[Node, ...]) -> Node:
     if operator != "\\cup":
         return Operation(operator, nodes)
@@ -167,7 +181,7 @@ def _bracketed(text: str, level: int) -> Node | None:
             return node.value if isinstance(node, Named) else node
     parts = [part for part in split(inner, {";"} if split(inner, {";"})[1] else {","})[0] if part]
     if opening[0] == "\\{":
-        return SetNode(_nodes(parts, level))
+        return SetNode(_nodes(_filled(parts), level))
     if len(parts) == 1:
         return _node(inner, level)
     return TupleNode(_nodes(parts, level), opening[0] + end[0])

@@ -9,7 +9,9 @@ Formulas are compared at points. A letter in a floor, a factorial, a gcd and the
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import random
 import re
 from collections.abc import Iterator, Mapping
@@ -30,6 +32,7 @@ _WHOLE = {"floor", "ceiling", "mod", "gcd", "lcm", "factorial", "double factoria
 _NATURAL = _WHOLE - {"floor", "ceiling", "mod"}  # formulas with these are meant for 0, 1, 2, …
 _COSTLY = {"factorial", "double factorial", "binomial", "sum", "prod"}  # for large numbers
 _POINTS, _WHOLE_POINTS, _LARGE = 13, 48, 80
+_COMPLEX = {"z", "w"}  # letters that are complex in bars
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 
@@ -64,6 +67,47 @@ def same_up_to_a_factor(gold: tuple, answer: tuple, close: bool = False, positiv
             return False
         agreed += 1
     return agreed >= 3
+
+
+def same_up_to_a_constant(gold: tuple, answer: tuple, close: bool = False) -> bool:
+    """Tell whether the difference of two trees is the same everywhere, as of two antiderivatives."""
+    first, agreed = None, 0
+    for pair in _values(gold, answer, exactly=True):
+        first = first or pair
+        shifted = Pair(pair.gold - first.gold, pair.answer - first.answer, pair.noise + first.noise, pair.digits)
+        if not shifted.is_equal(close):
+            return False
+        agreed += 1
+    return agreed >= 3
+
+
+def same_as_matrices(gold: tuple, answer: tuple) -> bool:
+    """Tell whether two trees agree if capitals are matrices, whose products have an order. True if they can't be."""
+    draws, drawn = random.Random(0), {}
+
+    def value(tree: tuple):
+        match tree:
+            case ("number", number):
+                return inexact(number)
+            case ("letter", name):
+                if name not in drawn:
+                    numbers = [draws.randint(1, 99) for _ in range(4)]
+                    drawn[name] = mp.matrix([numbers[:2], numbers[2:]]) if name.isupper() else mp.mpf(numbers[0])
+                return mp.eye(2) if name == "I" else drawn[name]
+            case ("+" | "*", *parts):
+                return functools.reduce(operator.add if tree[0] == "+" else operator.mul, map(value, parts))
+            case ("^", base, ("letter", "T")):
+                return value(base).T
+            case ("^", base, ("number", power)) if power.denominator == 1 and abs(power) < 9:
+                return value(base) ** int(power)
+        raise Unreadable
+
+    try:
+        with mp.workdps(_DIGITS):
+            g, a = value(gold), value(answer)
+            return type(g) is type(a) and mp.norm(g - a) <= mp.norm(g) * mp.mpf(10) ** (-_DIGITS // 2)
+    except (Unreadable, TypeError, AttributeError, ZeroDivisionError, ValueError):
+        return True
 
 
 @dataclass(frozen=True)
@@ -105,6 +149,7 @@ def _values(gold: tuple, answer: tuple, exactly: bool = False) -> Iterator[Pair]
     """
     parts = [node for tree in (gold, answer) for node in nodes(tree)]
     complex_values = ("constant", "i") in parts or any(map(_is_power_of_negative, parts))
+    complex_values |= bool(_COMPLEX & (_letters_in(gold, "abs") | _letters_in(answer, "abs")))
     in_bars = _letters_in(gold, "abs") and not _letters_in(answer, "abs")  # ln|x| is not ln x
     for point in _points(gold, answer):
         evaluation = Evaluation(point, complex_values)
@@ -178,6 +223,8 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
                 point[name] = Fraction((37 * i + 11 * k) % 53 + 3, 29) * (
                     -1 if negative and (k == 3 or draws.random() < 0.6) else 1
                 )
+                if name in _COMPLEX & (_letters_in(gold, "abs") | _letters_in(answer, "abs")):
+                    point[name] = mp.mpc(inexact(point[name]), k)
         yield point
 
 

@@ -14,7 +14,8 @@ _BRACKETED = re.compile(r"\( ?([A-H]) ?\)")
 _CHOICES = re.compile(r"[A-H](?:(?:,? and | ?[,;&]? ?)[A-H])+")
 _KIND = "(?:(?:real|integer|positive|such) )*"
 _EMPTY = re.compile(
-    rf"\\(?:emptyset|varnothing)|∅|\\\{{ *\\\}}|(?:there (?:is|are) )?no {_KIND}solutions?(?: exists?)?", re.IGNORECASE
+    rf"\\(?:emptyset|varnothing)|∅|\\\{{ *\\\}}|无解|(?:there (?:is|are) )?no {_KIND}solutions?(?: exists?)?",
+    re.IGNORECASE,
 )
 _ABSENT = re.compile(r"DNE|(?i:(?:the )?(?:limit )?(?:does not|doesn't) exist)")
 _SECOND_CHOICE = re.compile(r"\(?\b[a-h][).:]|\b(?:and|or|both)\b")
@@ -26,7 +27,10 @@ def plain_words(text: str, numbered: bool = False) -> str:
     Returns an empty text for anything else, and for a choice that is followed by a second one.
     `numbered`: words have a number after them, as in `July 5`; choices are read as before.
     """
-    words = _LABEL.sub("", _without_markup(text).lower())
+    written = _without_markup(text)
+    if re.fullmatch("[A-Z][a-z]", written) and written not in ("No", "Ok"):
+        return written  # an element: Co is not CO
+    words = _LABEL.sub("", written.lower())
     if match := _CHOICE.fullmatch(words):
         rest = words[match.end(match.lastgroup) + 1 :]
         return "" if _SECOND_CHOICE.search(rest) else match[match.lastgroup]
