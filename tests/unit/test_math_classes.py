@@ -586,6 +586,28 @@ def classes_and_ranges(draw: random.Random):
     )
 
 
+def families(draw: random.Random):
+    """General solutions may count from another number, or backwards; other periods and starts are other families."""
+    top, bottom, shift = draw.randint(1, 5), draw.choice((3, 4, 6)), draw.randint(1, 3)
+    period = draw.choice((1, 2))
+    gold = rf"x = \frac{{{top}\pi}}{{{bottom}}} + {period}k\pi, k \in \mathbb{{Z}}"
+    moved = rf"x = \frac{{{top - shift * period * bottom}\pi}}{{{bottom}}} + {period}n\pi, n \in \mathbb{{Z}}"
+    return draw.choice(
+        (
+            (gold, moved, True),
+            (gold, moved.replace("+", "-"), True),
+            (gold, moved.replace(f"{period}n", f"{3 - period}n"), False),
+            (gold, rf"x = \frac{{{top + 1}\pi}}{{{bottom}}} + {period}n\pi, n \in \mathbb{{Z}}", False),
+            (gold, moved.replace("Z", "N"), False),
+            (rf"{30 * top}^\circ", rf"{30 * top}\text{{ degrees}}", True),
+            (rf"{30 * top}^\circ", f"{30 * top}", True),
+            (rf"{30 * top}^\circ", rf"{30 * top}\text{{ rad}}", False),
+            (rf"{top}^\circ\text{{ north of east}}", rf"{top}^\circ\text{{ east of north}}", False),
+            (rf"[0^\circ, {top}^\circ)", rf"[0, {top})", True),
+        )
+    )
+
+
 def no_solution(draw: random.Random):
     """The empty set in signs and in words, and a limit that does not exist; neither is a number or another set."""
     empty = (
@@ -690,7 +712,7 @@ GENERATORS = [
     positive_quantities, inequalities, systems, sets, matrices, plain_text, units, letters_that_are_no_units,
     escaped_and_chinese, several_choices, no_solution, whole_number_parameters,
     unit_vectors, words_after_numbers, chinese_words, times, named_points, products_with_an_order, antiderivatives,
-    classes_and_ranges,
+    classes_and_ranges, families,
 ]  # fmt: skip
 
 

@@ -70,13 +70,21 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         tidied = tidy(gold), tidy(answer)
         if {each.over for each in tidied} == {"N", "Z"}:
             return DIFFERENT
-        answers = readings(answer, _same_parameter(*tidied))
+        answers = [node for name in _names(*tidied) for node in readings(answer, name)]
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
         return _verdict(any(same(g, a, rules) or same_sets(g, a, rules) for g in readings(gold) for a in answers))
     except (MemoryError, TooSlow):
         raise
     except Exception:  # Unreadable, or whatever SymPy raises on an odd expression
         return UNREADABLE
+
+
+def _names(gold: Tidied, answer: Tidied) -> list[str]:
+    r"""Return what the answer's whole number may be called: `n\pi` is `k\pi`, and over all of Z `(k-1)\pi` too."""
+    name = _same_parameter(gold, answer)
+    if not gold.letter or {gold.over, answer.over} != {"Z"} or not (name or gold.letter == answer.letter):
+        return [name]
+    return [name, *(f"({sign}{gold.letter}{shift:+d})" for sign in ("", "-") for shift in range(-3, 4))]
 
 
 def _same_parameter(gold: Tidied, answer: Tidied) -> str:

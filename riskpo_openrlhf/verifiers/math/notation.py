@@ -168,6 +168,7 @@ _MIXED = re.compile(
 )
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _MINUTES = re.compile(r"(\d{1,9}) ?° ?(\d{1,2}) ?'(?: ?(\d{1,2}) ?'')?")
+_ANGLE = re.compile(r"^([^,;<>=(\[|]*)° ?(?=$|\\text)")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?°")
 _COMMAND = re.compile(r"\\(?:frac|binom|sqrt)(?![a-zA-Z])|[\^_]")
 _SCRIPT = re.compile(r"-?\d+|\\[a-zA-Z]+|.", re.DOTALL)
@@ -212,6 +213,7 @@ def tidy(text: str) -> Tidied:
     text = _MINUTES.sub(_degrees, text)
     if _TRIGONOMETRIC.search(text):
         text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text).replace("°", r"\cdot\frac{\pi}{180}")
+    text = _ANGLE.sub(r"\1\\text{ degrees}", text)
     return Tidied(text.replace("°", "").strip(), *where)
 
 

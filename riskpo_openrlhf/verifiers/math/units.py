@@ -48,7 +48,7 @@ _NUMERIC = re.compile(r"(?:[\d.,+\-/*^(){}\s!]|\\(?:frac|sqrt|pi|cdot|approx)(?!
 
 
 def split_unit(text: str, expected: str = "") -> tuple[str, str]:
-    r"""Split an answer into value and unit: `10\text{ cm}^{2}` gives `("10", "cm2")`, `3 steps left` `? left steps`.
+    r"""Split an answer into value and unit: `10\text{ cm}^{2}` gives `("10", "cm2")`, `3 steps left` `? step left`.
 
     `expected`: the other answer's unit. The 10 N of an answer are newtons if the gold is in newtons.
     """
@@ -93,8 +93,15 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
 
 def _words(words: list[str]) -> str:
     """Return words that are no known unit as one."""
-    kept = sorted({word.strip(".,").removesuffix("s") for word in words} - {"of", "the", "a", "in", "total", ""})
+    kept = [word.strip(".,").removesuffix("s") for word in words]
+    kept = [word for word in kept if word not in ("of", "the", "a", "in", "total", "")]
     return " ".join(("?", *kept)) if kept else ""
+
+
+def _are_among(words: list[str], others: list[str]) -> bool:
+    """Tell whether words are among others, in their order."""
+    rest = iter(others)
+    return all(word in rest for word in words)
 
 
 def same_unit(gold: str, answer: str) -> bool:
@@ -104,9 +111,9 @@ def same_unit(gold: str, answer: str) -> bool:
     """
     if "" in (gold, answer) or gold == answer:
         return True
-    words, others = sorted((set(gold.split()), set(answer.split())), key=lambda each: "?" not in each)
+    words, others = sorted((gold.split(), answer.split()), key=lambda each: "?" not in each)
     if "?" in others:
-        return words <= others or others <= words
+        return _are_among(words, others) or _are_among(others, words)
     named = {_UNIT_OF[word] for word in words if word in _UNIT_OF}
     return "?" in words and bool(named & {re.sub(r"-?\d+$", "", other) for other in others})
 
