@@ -575,6 +575,7 @@ def classes_and_ranges(draw: random.Random):
             (rf"\{{{shown[0]}, \ldots, {high}\}}", rf"\{{{shown[1]}, \dots, {high}\}}", True),
             (rf"\{{{shown[0]}, \ldots, {high}\}}", rf"\{{{', '.join(map(str, range(low, high + 1)))}\}}", True),
             (rf"\{{{shown[0]}, \ldots, {high}\}}", rf"\{{{shown[1]}, \dots, {high + 1}\}}", False),
+            (r"\{1, 2, 4, \ldots, 64\}", r"\{1, 2, 4, 6, 8, \ldots, 64\}", False),
             (f"({low}, {high})", f"]{low}, {high}[", True),
             (f"[{low}, {high})", f"[{low}, {high}[", True),
             (f"[{low}, {high}]", f"]{low}, {high}]", False),

@@ -80,8 +80,8 @@ _REWRITES = [
         ),
         (r"(?<![\^{])\\(?:boxed|fbox|underline)\s*(?=\{)|\\(?:text)?color\s*\{[^{}]{0,40}\}", ""),
         (  # not the dot product
-            r"(\\(?:vec|overrightarrow|math(?:bf|rm)|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z]))\s*\\times\s*"
-            r"(\\(?:vec|overrightarrow|math(?:bf|rm)|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z]))",
+            r"(\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z]))\s*\\times\s*"
+            r"(\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z]))",
             r"\\text{cross}(\1,\2)",
         ),
         # Words: units, functions, single letters.

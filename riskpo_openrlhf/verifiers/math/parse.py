@@ -148,12 +148,13 @@ def _filled(parts: list[str]) -> list[str]:
     r"""Write the whole numbers that dots stand for: `1, 2, \ldots, 5`."""
     if parts.count("\\ldots") != 1 or not 0 < (place := parts.index("\\ldots")) < len(parts) - 1:
         return parts
-    numbers = [int(part) for part in parts[max(place - 2, 0) : place + 2] if re.fullmatch(r"-?\d{1,9}", part)]
-    if len(numbers) != min(place, 2) + 1:
+    numbers = [int(part) for part in parts[max(place - 3, 0) : place + 2] if re.fullmatch(r"-?\d{1,9}", part)]
+    *before, last = numbers or [0]
+    steps = {b - a for a, b in zip(before, before[1:], strict=False)} or {1}
+    if len(before) != min(place, 3) or len(steps) > 1 or not (step := steps.pop()):
         return parts
-    step = numbers[-2] - numbers[0] or 1
-    between = range(numbers[-2] + step, numbers[-1], step)
-    if (numbers[-1] - numbers[-2]) % step or len(between) > MAX_ELEMENTS:
+    between = range(before[-1] + step, last, step)
+    if (last - before[-1]) % step or len(between) > MAX_ELEMENTS:
         return parts
     return [*parts[:place], *map(str, between), *parts[place + 1 :]]
 
