@@ -180,9 +180,8 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
         if step % task.every == 0:
             torch.manual_seed(1000 * seed + step)
             found = task.measured() if step else measured_start(task, data, model, seed)
-            print(
-                f"{method} {rate} seed {seed} step {step}: {found}", flush=True
-            )  # what a run leaves if it is cut off
+            # All that a run leaves if it is cut off.
+            print(f"{method} {rate} seed {seed} step {step}: {found}", flush=True)
             for tag, value in found.items():
                 curves.setdefault(tag, []).append((step, value))
         if step == steps:

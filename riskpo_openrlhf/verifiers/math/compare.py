@@ -70,9 +70,9 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         tidied = tidy(gold), tidy(answer)
         if {each.over for each in tidied} == {"N", "Z"}:
             return DIFFERENT
-        answers = [node for name in _names(*tidied) for node in readings(answer, name)]
+        answers = (node for name in _names(*tidied) for node in readings(answer, name))
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
-        return _verdict(any(same(g, a, rules) or same_sets(g, a, rules) for g in readings(gold) for a in answers))
+        return _verdict(any(same(g, a, rules) or same_sets(g, a, rules) for a in answers for g in readings(gold)))
     except (MemoryError, TooSlow):
         raise
     except Exception:  # Unreadable, or whatever SymPy raises on an odd expression

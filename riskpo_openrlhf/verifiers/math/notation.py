@@ -25,6 +25,7 @@ _GREEK = (
     "Gamma Delta Theta Lambda Xi Phi Psi Omega"
 )
 _INTEGER = r"(?:(?:(?:positive|natural|non-?negative)\s+)?(?:integer|whole\s+number)|natural\s+number)s?"
+_VECTOR = r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z])"
 _SUPERSCRIPTS, _SUBSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+"), re.compile("[₀-₉₊₋ₐₑᵢⱼₖₘₙ]+")
 _CHARACTERS = {
     **dict.fromkeys("−–—‐‑﹣－", "-"),
@@ -79,11 +80,7 @@ _REWRITES = [
             lambda m: THIN_SPACE if _WITHOUT_BRACKETS.search(m.string) else " ",
         ),
         (r"(?<![\^{])\\(?:boxed|fbox|underline)\s*(?=\{)|\\(?:text)?color\s*\{[^{}]{0,40}\}", ""),
-        (  # not the dot product
-            r"(\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z]))\s*\\times\s*"
-            r"(\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z]))",
-            r"\\text{cross}(\1,\2)",
-        ),
+        (rf"({_VECTOR})\s*\\times\s*({_VECTOR})", r"\\text{cross}(\1,\2)"),  # not the dot product
         # Words: units, functions, single letters.
         (rf"\\{TEXT_COMMANDS}\s*\{{", r"\\text{"),
         (rf"(?<=[\d}}])\s*\\text\{{\s*({'|'.join(_SCALES)})(?![a-z])\s*", lambda m: rf"\cdot {_SCALES[m[1]]}\text{{"),

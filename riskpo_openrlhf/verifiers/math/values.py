@@ -32,7 +32,6 @@ _WHOLE = {"floor", "ceiling", "mod", "gcd", "lcm", "factorial", "double factoria
 _NATURAL = _WHOLE - {"floor", "ceiling", "mod"}  # formulas with these are meant for 0, 1, 2, …
 _COSTLY = {"factorial", "double factorial", "binomial", "sum", "prod"}  # for large numbers
 _POINTS, _WHOLE_POINTS, _LARGE = 13, 48, 80
-_COMPLEX = {"z", "w"}  # letters that are complex in bars
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 
@@ -149,7 +148,7 @@ def _values(gold: tuple, answer: tuple, exactly: bool = False) -> Iterator[Pair]
     """
     parts = [node for tree in (gold, answer) for node in nodes(tree)]
     complex_values = ("constant", "i") in parts or any(map(_is_power_of_negative, parts))
-    complex_values |= bool(_COMPLEX & (_letters_in(gold, "abs") | _letters_in(answer, "abs")))
+    complex_values |= bool(_complex_letters(gold, answer))
     in_bars = _letters_in(gold, "abs") and not _letters_in(answer, "abs")  # ln|x| is not ln x
     for point in _points(gold, answer):
         evaluation = Evaluation(point, complex_values)
@@ -199,7 +198,7 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
         yield {}
         return
     whole, real, natural = _whole_letters(gold, answer)
-    positive = _positive_letters(gold, answer)
+    positive, complex_letters = _positive_letters(gold, answer), _complex_letters(gold, answer)
     draws = random.Random(0)
     costly = set().union(*(_letters_in(tree, kind) for tree in (gold, answer) for kind in _COSTLY))
     large = (
@@ -223,7 +222,7 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
                 point[name] = Fraction((37 * i + 11 * k) % 53 + 3, 29) * (
                     -1 if negative and (k == 3 or draws.random() < 0.6) else 1
                 )
-                if name in _COMPLEX & (_letters_in(gold, "abs") | _letters_in(answer, "abs")):
+                if name in complex_letters:
                     point[name] = mp.mpc(inexact(point[name]), k)
         yield point
 
@@ -275,6 +274,11 @@ def _positive_letters(gold: tuple, answer: tuple) -> set[str]:
     return {
         name for name in found if not re.match(r"[xyzt](?![a-z])|\\(?:theta|phi|varphi|alpha|beta|gamma|psi)", name)
     }
+
+
+def _complex_letters(gold: tuple, answer: tuple) -> set[str]:
+    """Return the letters that are complex: z and w in bars."""
+    return {"z", "w"} & (_letters_in(gold, "abs") | _letters_in(answer, "abs"))
 
 
 def _letters_in(tree: tuple, kind: str) -> set[str]:
