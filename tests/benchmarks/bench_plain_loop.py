@@ -58,11 +58,11 @@ class Mixed:
     columns = {"Pass@1": "pass@1", "Pass@16": "pass@16", "solved in 32": "pass@32", "entropy": "entropy"}
     match, device = "pass@1", "cpu"
 
-    def __init__(self, folder: Path, seed: int, count: int):
+    def __init__(self, folder: Path, seed: int, count: int, heldout_seed: int = HELDOUT_SEED):
         self.model, self.tokenizer = tiny_model.load(folder)
         kinds = tiny_model.MODELS["mixed"].kinds
         self.rows = problems(kinds, count, seed + 1)
-        self.heldout = problems(kinds, 1000, HELDOUT_SEED, split="heldout", unique=True)
+        self.heldout = problems(kinds, 1000, heldout_seed, split="heldout", unique=True)
 
     def ask(self, row: dict[str, str]) -> str:
         return row["input"]
@@ -87,7 +87,7 @@ class Mixed:
         return {**{f"pass@{k}": 1 - float((wrong**k).mean()) for k in (1, 8, 16, 32, 256)}, "entropy": entropy}
 
 
-STARTS: dict[Path, dict[str, float]] = {}
+STARTS: dict[tuple[Path, int], dict[str, float]] = {}
 TASKS = {"mixed": Mixed, "smollm2": SmolLM2}
 
 
@@ -165,11 +165,12 @@ def token_loss(log_probs: Tensor, old: Tensor, A: Tensor, mask: Tensor, clip: fl
     return -torch.min(ratio * A, ratio.clamp(1 - clip, 1 + clip) * A) * mask
 
 
-def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int) -> Record:
+def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int, heldout_seed: int) -> Record:
     started = time.monotonic()
     name, loss, clip, epochs, knobs = parse(method)
     advantages = advantages_by(name, knobs, seed)
-    task = TASKS[model](folder_of(data, model, seed), seed, steps * TASKS[model].prompts // epochs)
+    folder = folder_of(data, model, seed)
+    task = TASKS[model](folder, seed, steps * TASKS[model].prompts // epochs, heldout_seed)
     rows, parameters = task.rows * epochs, list(task.model.parameters())
     master = [p.detach().clone().float() for p in parameters]
     optimizer = torch.optim.AdamW(master, lr=float(rate), betas=(0.9, 0.95), weight_decay=0.0)
@@ -179,7 +180,7 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
             raise SystemExit(1)
         if step % task.every == 0:
             torch.manual_seed(1000 * seed + step)
-            found = task.measured() if step else measured_start(task, data, model, seed)
+            found = task.measured() if step else measured_start(task, folder, heldout_seed)
             # All that a run leaves if it is cut off.
             print(f"{method} {rate} seed {seed} step {step}: {found}", flush=True)
             for tag, value in found.items():
@@ -204,13 +205,12 @@ def train(data: Path, model: str, method: str, rate: str, seed: int, steps: int)
     return Record(method, rate, seed, steps, model, round(time.monotonic() - started, 1), kept)
 
 
-def measured_start(task, data: Path, model: str, seed: int) -> dict[str, float]:
-    """Measure the model before training: the same numbers for all runs, so once in this process."""
-    folder = folder_of(data, model, seed)
-    if folder not in STARTS:
+def measured_start(task, folder: Path, heldout_seed: int) -> dict[str, float]:
+    """Measure the model before training: the same numbers for all methods, so once in this process."""
+    if (folder, heldout_seed) not in STARTS:
         torch.manual_seed(0)
-        STARTS[folder] = task.measured()
-    return STARTS[folder]
+        STARTS[folder, heldout_seed] = task.measured()
+    return STARTS[folder, heldout_seed]
 
 
 def risk_of(r: Tensor) -> dict[str, float]:
@@ -226,13 +226,15 @@ def update(task, optimizer, master, prompts, tokens: Tensor, A: Tensor, loss: st
     old = torch.zeros(tokens.shape, device=task.device)
     halves = list(task.batches(A))
     with torch.no_grad():
-        for of in (of for _, batches in halves for of in batches):
+        for of in (of for _, batches in halves[1:] for of in batches):
             old[of] = task.log_probs(prompts, tokens, of)
-    for count, batches in halves:
+    for number, (count, batches) in enumerate(halves):
         for p in master:
             p.grad = torch.zeros_like(p)  # an update without any advantage is one, too
         for of in batches:
             new, own, each = task.log_probs(prompts, tokens, of), mask[of], A[of].expand(-1, tokens.shape[1])
+            if number == 0:
+                old[of] = new.detach()  # nothing was updated yet
             if loss == "token":
                 terms = token_loss(new, old[of], each, own, clip)
             else:
@@ -259,6 +261,9 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="runs beside each other, of one thread")
     parser.add_argument("--steps", type=int, help="default: 75; smollm2: 12")
     parser.add_argument("--levels", nargs="+", type=float, default=[], help="match at these values of Pass@1")
+    parser.add_argument(
+        "--own_heldout", action="store_true", help="each seed draws held-out problems of its own; another --out then"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/plain.jsonl"))
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw smollm2's curves (.png, .svg)")
     args = parser.parse_args()
@@ -276,7 +281,7 @@ def main() -> int:
     finished = read_records(args.out)
     with ProcessPoolExecutor(args.processes, get_context("spawn"), prepare_process) as pool:
         left = [
-            pool.submit(train, args.data, args.model, *job, steps)
+            pool.submit(train, args.data, args.model, *job, steps, job[2] if args.own_heldout else HELDOUT_SEED)
             for job in jobs if (*job, steps, args.model) not in finished
         ]  # fmt: skip
         failed = 0

@@ -65,12 +65,12 @@ class SmolLM2:
     match, device = "eval/arithmetic/pass@1", "cuda" if torch.cuda.is_available() else "cpu"
     problems, samples = 120, 16
 
-    def __init__(self, folder: Path, seed: int, count: int):
+    def __init__(self, folder: Path, seed: int, count: int, heldout_seed: int = HELDOUT_SEED):
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="grouped")
         self.model.to(self.device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         self.rows = chat_problems(count, seed, "train")
-        self.heldout = chat_problems(self.problems, HELDOUT_SEED, "test")
+        self.heldout = chat_problems(self.problems, heldout_seed, "test")
 
     def ask(self, row: dict[str, str]) -> str:
         chat = [{"role": "user", "content": row["input"]}]
@@ -93,9 +93,10 @@ class SmolLM2:
         tokens = torch.full((len(mask), self.tokens), eos, device=mask.device)
         entropy = 0.0
         for t in range(self.tokens):
-            log_chances = logits.float().log_softmax(-1)
-            chances = log_chances.exp()
-            entropy -= float((chances * log_chances).sum(1)[open_].sum())
+            logits = logits.float()
+            chances = logits.softmax(-1)
+            entropies = logits.logsumexp(1) - torch.linalg.vecdot(chances, logits)
+            entropy += float(entropies[open_].sum())
             sums = chances.cumsum(1)  # the inverse of the distribution function: `multinomial` is slow on a CPU
             chosen = torch.searchsorted(sums, torch.rand_like(sums[:, :1]) * sums[:, -1:])
             chosen[~open_] = eos

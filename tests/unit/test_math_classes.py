@@ -339,6 +339,8 @@ def plain_text(draw: random.Random):
     return draw.choice(
         (
             (rf"\sqrt{{{a}}}", f"√{a}", True),
+            ("hyperbola", r"\text{a hyperbola}", True),
+            (r"\sin x", "a sin x", False),
             (rf"\sqrt{{{a}}}", rf"\sqrt{str(a)[0]}", False),
             (rf"\sqrt{{{str(a)[0]}}}", rf"\sqrt{a}", False),
             (rf"{b}\times10^{{{k}}}", f"{b} × 10{raised}", True),
@@ -421,10 +423,45 @@ def escaped_and_chinese(draw: random.Random):
             (f"{a}", f"{a}" + draw.choice(("元", "个", "度", "。", "个。", r"\text{ 厘米}", r"\text{平方米}")), True),
             (f"{a}", f"{a}或{a + b}", False),
             (f"{a}0000", f"{a}万", True),
+            (f"{a}厘米", rf"{a}\text{{厘米}}", True),
+            (f"{a}厘米", rf"{a}\text{{米}}", False),
             (choice, rf"\text{{Option {choice}}}", True),
             (choice, draw.choice((f"Option ({choice})", f"option {choice}.", f"Choice {choice}")), True),
             (choice, f"Option {other}", False),
             (choice, f"Option {choice} or {other}", False),
+        )
+    )
+
+
+def parts_of_a_hundred(draw: random.Random):
+    """A percentage is its number, and its hundredth; a fraction below 1 without the sign is only the latter."""
+    a, b = draw.randint(1, 24), draw.choice((25, 40, 50))
+    part, percent = Fraction(a, b), f"{100 * a / b:g}"
+    decimal, fraction = f"{a / b:g}", rf"\frac{{{part.numerator}}}{{{part.denominator}}}"
+    return draw.choice(
+        (
+            (fraction, rf"{percent}\%", True),
+            (rf"{percent}\%", draw.choice((fraction, decimal, percent)), True),
+            (percent, rf"{percent}\%", True),
+            (fraction, rf"{decimal}\%", False),
+            (rf"{decimal}\%", fraction, False),
+            (rf"{percent}\%", rf"{decimal}\%", False),
+        )
+    )
+
+
+def fractions_and_bases(draw: random.Random):
+    """Quotients in other notations, and bases in brackets."""
+    a, b, base = draw.randint(2, 99), draw.randint(2, 99), draw.randint(2, 9)
+    digits = "".join(str(draw.randrange(1, base)) for _ in range(4))
+    return draw.choice(
+        (
+            (rf"\frac{{x+{a}}}{{{b}}}", rf"{{x+{a} \over {b}}}", True),
+            (rf"\frac{{x+{a}}}{{{b}}}", rf"x + {{{a} \over {b}}}", False),
+            (rf"\frac{{\pi}}{{{a}}}+\frac{{1}}{{{b}}}", rf"\pi \div {a} + 1 \div {b}", True),
+            (rf"\frac{{\pi}}{{{a}}}+\frac{{1}}{{{b}}}", rf"\pi \div {a} + {b} \div 1", False),
+            (f"{digits}_{base}", f"({digits})_{{{base}}}", True),
+            (f"{digits}_{base}", f"({digits})_{{{base + 1}}}", False),
         )
     )
 
@@ -576,6 +613,9 @@ def classes_and_ranges(draw: random.Random):
             (rf"\{{{shown[0]}, \ldots, {high}\}}", rf"\{{{', '.join(map(str, range(low, high + 1)))}\}}", True),
             (rf"\{{{shown[0]}, \ldots, {high}\}}", rf"\{{{shown[1]}, \dots, {high + 1}\}}", False),
             (r"\{1, 2, 4, \ldots, 64\}", r"\{1, 2, 4, 6, 8, \ldots, 64\}", False),
+            (rf"{shown[0]}, \ldots, n", rf"{shown[1]}, \dots, n", True),
+            (rf"{shown[0]}, \ldots, n", rf"{shown[0]}, {high}, \dots, n", False),
+            (rf"{shown[0]}, \ldots, n", rf"{shown[1]}, \dots, n-1", False),
             (f"({low}, {high})", f"]{low}, {high}[", True),
             (f"[{low}, {high})", f"[{low}, {high}[", True),
             (f"[{low}, {high}]", f"]{low}, {high}]", False),
@@ -713,7 +753,7 @@ GENERATORS = [
     positive_quantities, inequalities, systems, sets, matrices, plain_text, units, letters_that_are_no_units,
     escaped_and_chinese, several_choices, no_solution, whole_number_parameters,
     unit_vectors, words_after_numbers, chinese_words, times, named_points, products_with_an_order, antiderivatives,
-    classes_and_ranges, families,
+    classes_and_ranges, families, parts_of_a_hundred, fractions_and_bases,
 ]  # fmt: skip
 
 
@@ -794,6 +834,14 @@ def test_a_channel_of_thoughts_is_thinking_and_the_final_one_is_the_answer():
 )
 def test_neighbouring_boxes_are_a_list_if_the_gold_is_exactly_it(response, gold, correct):
     assert verify(response, gold).correct is correct
+
+
+@pytest.mark.parametrize(
+    "response", [r"\boxed{5}. No, it is \boxed{", r"\boxed{5} and \boxed{\frac{1}{", "Answer: 5\nSo \\boxed{6"]
+)
+def test_a_response_that_is_cut_off_in_its_last_box_has_no_answer(response):
+    assert verify(response, "5").status == "no_answer"
+    assert verify(response + r"5}}}. So \boxed{5}", "5").correct
 
 
 @pytest.mark.parametrize("response", [r"So \\boxed{5}.", r"\\[ x = \\boxed{5} \\]", r"x \\ \boxed{5}", r"\\\boxed{5}"])

@@ -75,7 +75,7 @@ def test_an_answer_is_found_in_a_box_or_on_a_line_of_its_own(response, answer):
         ("\\boxed{1}\nAnswer: 2", "2"),
         ("Answer: 1\n\\boxed{2}", "2"),
         ("#### 1\nAnswer: 2", "2"),
-        (r"\boxed{1} and \boxed{2", "1"),
+        (r"\boxed{1} and \boxed{2", None),  # cut off
         (r"\boxed{1}, which is what \boxed{} asks for", "1"),
         ("Answer: 1\nAnswer: 2", "2"),
     ],

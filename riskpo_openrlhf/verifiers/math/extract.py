@@ -30,19 +30,20 @@ def extract_answers(response: str) -> tuple[str | None, str | None]:
     text = SPECIAL_TOKEN.sub("", text)
     boxes = _last_boxes(text)
     answer = boxes[-1][2] if boxes else None
-    joined = ", ".join(content for *_, content in boxes) if len(boxes) > 1 else None
+    joined = ", ".join(content for *_, content in boxes) if answer and len(boxes) > 1 else None
     for match in _LINE.finditer(text, boxes[-1][0] if boxes else 0):
         line = match["number"] or match["answer"].strip().strip('*_`"').strip()
         # A box in the line is its answer, which has been found.
         if line and not _BOX.search(line):
             answer, joined = line, None
-    return answer, joined
+    return answer or None, joined
 
 
 def _last_boxes(text: str) -> list[tuple[int, int, str]]:
     r"""Return start, end and content of the last `\boxed{…}` with matching braces, after its neighbours; in one pass.
 
-    `\boxed 7` counts too. Of nested boxes the outermost counts. An empty box does not count.
+    `\boxed 7` counts too. Of nested boxes the outermost counts. An empty box does not count. A last box that does not
+    end has an empty content: the response was cut off in its answer.
     """
     found: list[tuple[int, int, str]] = []
 
@@ -68,4 +69,6 @@ def _last_boxes(text: str) -> list[tuple[int, int, str]]:
             box = match
             if (bare := _BARE_CONTENT.match(text, match.end())) and (content := bare[1].rstrip(".,;:")):
                 add(match.start(), bare.start(1) + len(content), content)
-    return found
+    last = found[-1][1] if found else 0
+    unended = [place[0] for place in opened if place and place[0] >= last]
+    return [(unended[0], len(text), "")] if unended else found

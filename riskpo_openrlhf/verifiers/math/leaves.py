@@ -14,7 +14,7 @@ from riskpo_openrlhf.verifiers.math.units import same_unit, split_unit
 from riskpo_openrlhf.verifiers.math.values import real_value, same_as_matrices, same_up_to_a_constant, same_value
 from riskpo_openrlhf.verifiers.math.words import is_word, plain_words
 
-_BASE = re.compile(r"(?:\\text\{)?((?=[A-F]*\d)[\dA-F]+)\}?_\{(?:\\text\{)?(\d{1,2}|[a-z]{3,5})\}?\}")
+_BASE = re.compile(r"(?:\\text\{|\()?((?=[A-F]*\d)[\dA-F]+)[})]?_\{(?:\\text\{)?(\d{1,2}|[a-z]{3,5})\}?\}")
 _FONTS = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}|(?<=\W)\s+|\s+(?=\W)")
 _ANY_CONSTANT = re.compile(r"[^A-Z]*\+\s*C")  # of an antiderivative
 _OF_MATRICES = re.compile(r"[A-Z)]\s*\^\{(?:-1|T)\}")
@@ -57,13 +57,20 @@ def same_leaf(gold: str, answer: str, rules: Rules) -> bool:
         return gold_words == answer_words
     if _BASE.fullmatch(gold) or _BASE.fullmatch(answer):
         return _digits_and_base(gold) == _digits_and_base(answer)
-    if _same_values(gold, answer, rules):
+    one_percent = {gold_unit, answer_unit} == {"", "%"}
+    is_part = one_percent and _is_proper_fraction(gold if answer_unit else answer)
+    if not is_part and _same_values(gold, answer, rules):
         return True
-    if {gold_unit, answer_unit} != {"", "%"}:
+    if not one_percent:
         return False
-    # 50% is 50 to some golds, and 0.5 to others.
+    # 50% is 50 to some golds, and 0.5 to others; but 1/8 is not 0.125%.
     hundredth = [rf"\frac{{{t}}}{{100}}" if u else t for t, u in ((gold, gold_unit), (answer, answer_unit))]
     return _same_values(*hundredth, rules)
+
+
+def _is_proper_fraction(text: str) -> bool:
+    number = plain_number(text)
+    return number is not None and number.places is None and abs(number.value) < 1
 
 
 def _amounts(text: str) -> list[tuple[str, str]] | None:

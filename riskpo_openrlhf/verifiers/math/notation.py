@@ -53,7 +53,7 @@ _SYNONYMS = {
         r"\to ": r"\rightarrow \Rightarrow \implies \longrightarrow \Longrightarrow",
         r"\setminus ": r"\smallsetminus \backslash", "=": r"\equiv \coloneqq := ==",
         "<": r"\lt", ">": r"\gt", r"\{": r"\lbrace", r"\}": r"\rbrace", "(": r"\langle", ")": r"\rangle",
-        "^": "**", r"\cdot ": r"* \times \ast",
+        "^": "**", r"\cdot ": r"* \times \ast", "/": r"\div",
         "|": r"\vert \Vert \lvert \rvert \lVert \rVert \mid \|",
     }.items()
     for synonym in synonyms.split()
@@ -128,7 +128,10 @@ _REWRITES = [
         (r"(\\partial|(?<![a-zA-Z\\])d)\s*([a-zA-Z])\s*/\s*\1\s*([a-zA-Z])(?![a-zA-Z])", r"\\frac{\1 \2}{\1 \3}"),
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
         (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
-        (r"\{([^{}]{1,99})\\choose(?![a-zA-Z])([^{}]{1,99})\}", r"\\binom{\1}{\2}"),
+        (
+            r"\{([^{}]{1,99})\\(choose|over)(?![a-zA-Z])([^{}]{1,99})\}",
+            lambda m: rf"\{'binom' if m[2] == 'choose' else 'frac'}{{{m[1]}}}{{{m[3]}}}",
+        ),
         (r"(\\mathbb\s*\{?R\}?)\s*(?:-|\\)\s*(?=\\\{)", r"\1\\setminus "),
         (r"\\(?:[a-zA-Z]+|\|)|[<>!:=]=|=<|\*\*?|\.\.\.", lambda m: _SYNONYMS.get(m[0], m[0])),
         (r"(?<![a-zA-Z\\])(?:infinity|infty|inf|oo)(?![a-zA-Z])", r"\\infty "),

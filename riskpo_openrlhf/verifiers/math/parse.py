@@ -145,14 +145,18 @@ def _nodes(parts: list[str], level: int) -> tuple[Node, ...]:
 
 
 def _filled(parts: list[str]) -> list[str]:
-    r"""Write the whole numbers that dots stand for: `1, 2, \ldots, 5`."""
+    r"""Write the whole numbers that dots stand for: `1, 2, \ldots, 5`; `1, 2, 3, \ldots, n` is `1, 2, \ldots, n`."""
     if parts.count("\\ldots") != 1 or not 0 < (place := parts.index("\\ldots")) < len(parts) - 1:
         return parts
-    numbers = [int(part) for part in parts[max(place - 3, 0) : place + 2] if re.fullmatch(r"-?\d{1,9}", part)]
-    *before, last = numbers or [0]
+    first = max(place - 3, 0)
+    numbers = [int(part) for part in parts[first : place + 2] if re.fullmatch(r"-?\d{1,9}", part)]
+    before, last = numbers[: place - first], numbers[place - first :]
     steps = {b - a for a, b in zip(before, before[1:], strict=False)} or {1}
-    if len(before) != min(place, 3) or len(steps) > 1 or not (step := steps.pop()):
+    if len(before) != place - first or len(steps) > 1 or not (step := steps.pop()):
         return parts
+    if not last:
+        return [*parts[:2], *parts[3:]] if place == 3 else parts
+    last = last[0]
     between = range(before[-1] + step, last, step)
     if (last - before[-1]) % step or len(between) > MAX_ELEMENTS:
         return parts

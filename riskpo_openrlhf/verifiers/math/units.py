@@ -55,6 +55,11 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
     if text.endswith("%"):
         return text.rstrip("% "), "%"
     text = _FRACTION.sub(r"\1/(\2)", text)
+    if match := _WITH_CHINESE.fullmatch(text):
+        power, name = _CHINESE.fullmatch(match[2]).groups()
+        if name in _CHINESE_UNITS:
+            return match[1], f"{_CHINESE_UNITS[name]}{ {None: 1, '平方': 2, '立方': 3}[power] }"
+        return match[1], _words([name] if name else [])
     if match := _WITH_TEXT.fullmatch(text):
         value, space, tail = match.groups()
         words = re.sub(r"\\text|\^\s*\{?\s*-?\s*\d|[{}]", " ", tail).lower().split()
@@ -83,11 +88,6 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
     if match := _WITH_WORDS.fullmatch(text):
         if not _GREEK.match(match[2]) and not _NO_UNIT.search(match[2].lower()):
             return match[1], _words(match[2].lower().split())
-    if match := _WITH_CHINESE.fullmatch(text):
-        power, name = _CHINESE.fullmatch(match[2]).groups()
-        if name in _CHINESE_UNITS:
-            return match[1], f"{_CHINESE_UNITS[name]}{ {None: 1, '平方': 2, '立方': 3}[power] }"
-        return match[1], _words([name] if name else [])
     return text, ""
 
 

@@ -35,7 +35,9 @@ def plain_words(text: str, numbered: bool = False) -> str:
         rest = words[match.end(match.lastgroup) + 1 :]
         return "" if _SECOND_CHOICE.search(rest) else match[match.lastgroup]
     pattern = r"[a-z]{3,}[a-z ,'\-.]* \d{1,4}" if numbered else r"[a-z][a-z ,'\-.]*|[\u4e00-\u9fff]+"
-    return words if re.fullmatch(pattern, words) else ""
+    if not re.fullmatch(pattern, words):
+        return ""
+    return re.sub("^(?:an?|the) (?=[a-z]{3})", "", words) if "\\text" in text else words  # a sin x has a factor a
 
 
 def _without_markup(text: str) -> str:
