@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,18 @@ from riskpo_openrlhf.verifiers.code.outputs import same_output, same_result, tol
 
 pytestmark = pytest.mark.usefixtures("working_sandbox")
 
-
 SAYS = {"kind": "stdin", "tests": [{"input": "", "output": "right"}]}
+CASES = [
+    json.loads(line) for line in (Path(__file__).parents[1] / "data/code_cases.jsonl").read_text("utf-8").splitlines()
+]
+REFUSED = {"block_unclosed", "in_place_assert"}  # a block without an end may be cut off; docs/sandbox.md has the other
+
+
+def test_programs_from_public_threads_about_graders_get_the_right_verdicts():
+    wrong = [case for case in CASES if verify(case["response"], case["gold"]).correct != case["expected"]]
+    assert [case["note"] for case in wrong if not case["expected"]] == []
+    assert {case["kind"] for case in wrong} == REFUSED
+
 
 # --- the block ---------------------------------------------------------------------------------------------------
 
