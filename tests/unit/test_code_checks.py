@@ -190,3 +190,35 @@ def test_a_check_calls_the_function_of_the_program_although_a_standard_module_ha
         check, right = "assert pow(g(), 2) == 9", "def g():\n    return 3\n"
     assert graded(right, check).correct
     assert not graded("def other(a, b):\n    return 'one of its own'\n", check).correct
+
+
+IN_PLACE = {  # an argument, what the function does to it, what it is then
+    "list": ("[3, 1, 2]", "a.sort()", "[1, 2, 3]"),
+    "list of lists": ("[[1], [2]]", "a.reverse(); a[0][0] = 9", "[[9], [1]]"),
+    "dict": ("{'y': 2}", "a['x'] = a.pop('y')", "{'x': 2}"),
+    "set": ("{2}", "a.add(3)", "{2, 3}"),
+    "bytearray": ("bytearray(b'ab')", "a.reverse()", "bytearray(b'ba')"),
+    "deque": ("deque([1, 2])", "a.rotate(1)", "deque([2, 1])"),
+}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+def test_a_call_that_is_a_statement_changes_its_arguments(kind):
+    before, change, after = IN_PLACE[kind]
+    function = f"def f(a):\n    {change}\n"
+    method = f"class Solution:\n    def f(self, a):\n        {change}\n"
+    for call, right in (("f(b)", function), ("f(a=b)", function), ("Solution().f(b)", method)):
+        check = f"def check():\n    b = {before}\n    {call}\n    assert b == {after}\ncheck()"
+        assert graded(right, check).correct and not graded(right.replace(change, "pass"), check).correct
+
+
+def test_a_call_whose_result_is_used_does_not_change_what_it_is_compared_with():
+    cheat = "def f(a):\n    a.clear()\n    return 0\n"
+    assert not graded(cheat, "a = [1, 2]\nassert f(a) == sum(a)").correct
+    assert not graded(cheat, "a = [1, 2]\nb = f(a)\nassert b == sum(a)").correct
+
+
+def test_a_statement_that_calls_python_sees_the_names_around_it():
+    assert graded(
+        RIGHT, "def check():\n    exec('assert f(1) == 2')\ncheck()\nexec('x = f(2)')\nassert x == 3"
+    ).correct

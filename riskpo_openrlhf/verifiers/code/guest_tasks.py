@@ -134,12 +134,13 @@ def serve(config: dict) -> None:
     stream = socket.socket(fileno=3).makefile("rw")
     module = load(config, "answer")
     for line in stream:
-        path, positional, named = decode(json.loads(line), lambda index, _: objects[index])
+        path, positional, named, in_place = decode(json.loads(line), lambda index, _: objects[index])
         try:
             target = objects[path[0]] if isinstance(path[0], int) else getattr(module, path[0])
             for name in path[1:]:
                 target = getattr(target, name)
-            reply = {"value": encode(target(*positional, **named), objects)}
+            value = target(*positional, **named)
+            reply = {"value": encode([*positional, *named.values()] if in_place else value, objects)}
         except Exception as error:
             reply = {"error": type(error).__name__}
         stream.write(json.dumps(reply) + "\n")
@@ -173,8 +174,8 @@ def check(config: dict) -> None:
     tree = ast.parse(source, "check.py")
     hidden = () if of_program(tree) else USUAL  # such as a check of the program's `gcd`
     known = {name: value for name, value in vars(builtins).items() if name not in hidden}
-    names |= {"__builtins__": Builtins(known), "__assertions__": tally}
-    counted = CountAssertions()
+    names |= {"__builtins__": Builtins(known), "__assertions__": tally, "__in_place__": in_place}
+    counted = OfCheck()
     code = compile(ast.fix_missing_locations(counted.visit(tree)), "check.py", "exec")
     if "unittest" in source:
         tally.count_unittest()
@@ -235,10 +236,18 @@ class Tally:
             wrap(name, False)
 
 
-class CountAssertions(ast.NodeTransformer):
-    """Rewrite `assert a, b` so that the tally knows of it before `b`, which may leave, is evaluated."""
+class OfCheck(ast.NodeTransformer):
+    """Rewrite `assert a, b` so that the tally knows of it before `b`, which may leave, is evaluated.
+
+    A call that is a statement, as `sort(numbers)`, may change its arguments in place.
+    """
 
     any = False
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr:
+        if isinstance(call := node.value, ast.Call):
+            call.func = ast.copy_location(ast.Call(ast.Name("__in_place__", ast.Load()), [call.func], []), call.func)
+        return node
 
     def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
         if isinstance(node.test, ast.Constant) and node.test.value:
@@ -258,9 +267,12 @@ class Program:
     def __init__(self, connection: socket.socket):
         self.calls, self._stream = 0, connection.makefile("rw")
 
-    def ask(self, path: list, positional: tuple, named: dict):
-        """Call what the path names, and return the result. Raises the program's exception."""
-        request = encode([path, list(positional), named], None)
+    def ask(self, path: list, positional: tuple, named: dict, in_place: bool = False):
+        """Call what the path names, and return the result. Raises the program's exception.
+
+        `in_place`: return the arguments after the call instead.
+        """
+        request = encode([path, list(positional), named, in_place], None)
         self.calls += 1
         self._stream.write(json.dumps(request) + "\n")
         self._stream.flush()
@@ -303,6 +315,25 @@ class RemoteIterator(Remote):
 
     def __next__(self):
         return self._program.ask([*self._path, "__next__"], (), {})
+
+
+def in_place(function):
+    """Return what a call that is a statement calls: a function of the program changes its arguments in place."""
+    if not isinstance(function, Remote):
+        return function
+
+    def call(*positional, **named) -> None:
+        changed = function._program.ask(function._path, positional, named, in_place=True)
+        for old, new in zip([*positional, *named.values()], changed, strict=True):
+            if type(old) is not type(new):
+                continue
+            if isinstance(old, (list, bytearray)):
+                old[:] = new
+            elif isinstance(old, (dict, set, collections.deque)):
+                old.clear()
+                (old.extend if isinstance(old, collections.deque) else old.update)(new)
+
+    return call
 
 
 def pairs(value: dict) -> list:
