@@ -244,6 +244,16 @@ def test_exact_decimals_and_integers_stay_exact(number, places, change):
             assert not same_result(other.encode(), text)
 
 
+@pytest.mark.parametrize(
+    ("shown", "right"), [("123456789", True), ("123456788", False), ("123456789.00001", True), ("12345_6789", False)]
+)
+def test_whole_numbers_beside_real_ones_are_exact(shown, right):
+    outputs = ["0.50000", "123456789"]
+    tests = {"kind": "stdin", "tests": [{"input": str(i), "output": text} for i, text in enumerate(outputs)]}
+    program = f"print('{shown}' if int(input()) else '0.5')"
+    assert verify(f"```python\n{program}\n```", json.dumps(tests)).correct is right
+
+
 def test_a_test_set_may_say_how_close_is_close_enough():
     tests = {"kind": "stdin", "tolerance": 1e-3, "tests": [{"input": "", "output": "2.5"}]}
     for program, right in (("print(2.5004)", True), ("print(2.51)", False), ("print(float('nan'))", False)):

@@ -125,7 +125,7 @@ def test_a_check_that_asserts_nothing_is_refused(check):
     [
         ("def test():\n    assert f(1) == 2", "it ended without a call"),
         ("import a_package_that_is_not_there\nassert f(1) == 2", "ModuleNotFoundError"),
-        ("assert undefined.__name__ == f(1)", "AttributeError"),
+        ("assert ''.undefined == f(1)", "AttributeError"),
         ("import unittest\nclass T(unittest.TestCase):\n    pass\nunittest.main()", "it ended without a call"),
     ],
 )
@@ -222,3 +222,119 @@ def test_a_statement_that_calls_python_sees_the_names_around_it():
     assert graded(
         RIGHT, "def check():\n    exec('assert f(1) == 2')\ncheck()\nexec('x = f(2)')\nassert x == 3"
     ).correct
+
+
+# A check, a program that passes it in one interpreter, and one that does not.
+OBJECTS = {
+    "an attribute": (
+        "a = A()\nassert a.active\nassert a.f() == 1",
+        "class A:\n    active = True\n    def f(self): return 1",
+        "class A:\n    active = False\n    def f(self): return 1",
+    ),
+    "no such attribute": ("a = A()\nassert a.root is not None", "class A:\n    root = 0", "class A: pass"),
+    "an attribute that is None": ("assert A().root is None", "class A:\n    root = None", "class A:\n    root = 0"),
+    "a method that is asked for": (
+        "s = S()\nassert hasattr(s, 'push') and callable(s.push)",
+        "class S:\n    def push(self, x): pass",
+        "class S: pass",
+    ),
+    "an attribute that is set": (
+        "a = A()\na.t = 5\nassert a.t == 5",
+        "class A: pass",
+        "class A:\n    t = property(lambda s: 0, lambda s, v: None)",
+    ),
+    "attributes that differ": (
+        "assert A(1).id != A(2).id",
+        "class A:\n    def __init__(self, x): self.id = x",
+        "class A:\n    id = 0\n    def __init__(self, x): pass",
+    ),
+    "objects that are equal": (
+        "assert P(1) == P(1) and P(1) != P(2)",
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int",
+        "class P:\n    def __init__(self, x): pass\n    def __eq__(self, other): return True",
+    ),
+    "an object that is false": ("assert S()", "class S: pass", "class S:\n    def __bool__(self): return False"),
+    "one object": (
+        "assert S() is S()",
+        "class S:\n    one = None\n    def __new__(cls):\n        cls.one = cls.one or super().__new__(cls)\n"
+        "        return cls.one",
+        "class S: pass",
+    ),
+    "a linked list": (
+        "node, seen = f(3), []\nwhile node:\n    seen += [node.val]\n    node = node.next\nassert seen == [3, 2, 1]",
+        "class N: pass\ndef f(n):\n    if n:\n        a = N()\n        a.val, a.next = n, f(n - 1)\n        return a",
+        "class N: pass\ndef f(n):\n    a = N()\n    a.val, a.next = n, None\n    return a",
+    ),
+    "an equal of everything": (
+        "assert f(1) == 2",
+        "def f(x): return 2",
+        "class E:\n    def __eq__(self, other): return True\ndef f(x): return E()",
+    ),
+    "close to everything": (
+        "assert abs(f(1) - 2.5) < 1e-6",
+        "def f(x): return 2.5",
+        "class E(float):\n    def __sub__(self, other): return 0\ndef f(x): return E(1)",
+    ),
+    "a constant": ("assert PI == 3", "PI = 3", "PI = 4"),
+    "a name that is not there": ("assert f() == 1\nassert ready", "ready = f = lambda: 1", "def f(): return 1"),
+    "a documentation": ("assert f.__doc__ == 'x'", "def f():\n    'x'", "def f():\n    'y'"),
+    "a function that is handed on": (
+        "assert app(inc, 3) == 4",
+        "def inc(x): return x + 1\ndef app(f, x): return f(x)",
+        "def inc(x): return x\ndef app(f, x): return f(x)",
+    ),
+    "a named tuple": (
+        "assert f() == (1, 2)",
+        "from collections import namedtuple\ndef f(): return namedtuple('P', 'x y')(1, 2)",
+        "def f(): return (1, 3)",
+    ),
+    "keys of a dict": ("assert sorted(f()) == [1]", "def f(): return {1: 2}.keys()", "def f(): return {2: 1}.keys()"),
+    "a message": (
+        "try:\n    f()\nexcept ValueError as e:\n    assert str(e) == 'low'\nelse:\n    raise TypeError",
+        "class E(ValueError): pass\ndef f(): raise E('low')",
+        "def f(): raise ValueError('high')",
+    ),
+    "an error with many arguments": (
+        "try:\n    f()\nexcept ValueError:\n    assert f.__name__ == 'f'\nelse:\n    raise TypeError",
+        "def f(): b'\\xff'.decode()",
+        "def f(): pass",
+    ),
+    "annotations": (
+        "assert f() == 1",
+        "def g(x: int): pass\ndef f(): return int(g.__annotations__['x'] is int)",
+        "def g(x: float): pass\ndef f(): return int(g.__annotations__['x'] is int)",
+    ),
+    "calls of threads": (
+        "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(8) as t:\n"
+        "    assert list(t.map(f, range(40))) == [2 * n for n in range(40)]",
+        "def f(x): return 2 * x",
+        "def f(x): return x",
+    ),
+    "a helper of its own": (
+        "assert math.isclose(sqrt(2), 1.41421356237)",
+        "def sqrt(x): return x ** 0.5",
+        "class math:\n    def isclose(*a): return True\ndef sqrt(x): return 0",
+    ),
+    "another helper": (
+        "assert Counter(product([1, 2])) == Counter([1, 2])",
+        "def product(x): return x[::-1]",
+        "def Counter(x): return 0\ndef product(x): return 0",
+    ),
+    "a helper in a function": (
+        "def check(g):\n    assert isclose(g(3), 3.0)\ncheck(product)",
+        "def product(x): return x",
+        "def isclose(*a): return True\ndef product(x): return 0",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_check_sees_the_program_as_in_one_interpreter(name):
+    check, right, wrong = OBJECTS[name]
+    assert graded(right, check).correct
+    assert not graded(wrong, check).correct
+
+
+@pytest.mark.parametrize("check", ["assert f(1) == 2\nimport posix\nposix._exit(0)"])
+def test_a_check_that_ends_its_process_gives_no_verdict(check):
+    assert graded(RIGHT, check).status == "error"

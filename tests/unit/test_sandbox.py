@@ -387,14 +387,14 @@ LEAVE = """
 import builtins, json, random, resource
 sys.left = builtins.left = os.environ['LEFT'] = 'left'
 sys.path.append('/left'); sys.modules['left'] = sys; json.left = print.__self__.left = 1
-os.umask(0o777); os.nice(5); resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10)); sys.setrecursionlimit(99)
+os.umask(0o777); resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10)); sys.setrecursionlimit(99)
 signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); os.chdir('/')
 random.seed(1); socket.setdefaulttimeout(1); threading.stack_size(1 << 16); builtins.print = builtins.open = None
 """
 LOOK = """
 import json, random, resource
 seen = [name for where in (vars(sys), vars(__import__('builtins')), os.environ, sys.modules, vars(json)) for name in where]
-print([name for name in seen if name.lower() == 'left'], '/left' in sys.path, os.umask(0), os.nice(0), os.getcwd(),
+print([name for name in seen if name.lower() == 'left'], '/left' in sys.path, os.umask(0), os.getpriority(0, 0), os.getcwd(),
       resource.getrlimit(resource.RLIMIT_NOFILE)[0], sys.getrecursionlimit(), signal.getsignal(signal.SIGTERM).name,
       len(signal.pthread_sigmask(signal.SIG_BLOCK, ())), os.listdir(), random.random() == random.Random(1).random(),
       socket.getdefaulttimeout(), threading.stack_size(), threading.active_count())
@@ -406,6 +406,71 @@ def test_a_program_finds_nothing_of_the_one_before_it_in_the_same_sandbox(fresh)
     box = fresh(LEAVE)
     assert boxes._idle == [box]
     assert printed(LOOK) == before and boxes._idle == [box]
+
+
+OF_OTHERS = {
+    "a limit of the supervisor": "resource.prlimit(1, resource.RLIMIT_FSIZE, (0, 0))",
+    "its own limit by its number": "resource.prlimit(os.getpid(), resource.RLIMIT_FSIZE, (0, 0))",
+    "a priority": "os.setpriority(os.PRIO_PROCESS, 1, 19)",
+    "a priority of all of the user": "os.setpriority(os.PRIO_USER, 0, 19)",
+    "a priority of all of the group": "os.setpriority(os.PRIO_PGRP, 0, 19)",
+    "a scheduler": "os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))",
+    "a processor": "os.sched_setaffinity(1, {0})",
+    "signals of a file": "fcntl.fcntl(a, fcntl.F_SETOWN, 1)",
+    "another signal of a file": "fcntl.fcntl(a, 10, 9)",  # F_SETSIG
+    "signals of a file to a thread": "fcntl.fcntl(a, 15, bytes(8))",  # F_SETOWN_EX
+    "signals of a socket": "fcntl.ioctl(a, 0x8901, bytes(4))",  # FIOSETOWN
+}
+
+
+@pytest.mark.parametrize("attempt", OF_OTHERS)
+def test_a_program_can_change_and_signal_no_other_process(attempt):
+    code = f"""
+import fcntl, os, resource, socket
+a, b = socket.socketpair()
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+fcntl.fcntl(a, fcntl.F_SETFL, os.O_NONBLOCK)
+try:
+    {OF_OTHERS[attempt]}
+except PermissionError:
+    print("refused")
+"""
+    assert run(code).output == b"refused\n"
+
+
+def test_programs_of_contests_may_ask_for_a_larger_stack():
+    code = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_STACK, (1 << 28, resource.RLIM_INFINITY))
+sys.setrecursionlimit(1 << 20)
+print(resource.getrlimit(resource.RLIMIT_STACK)[0])
+"""
+    assert run(code).output == b"268435456\n"
+
+
+SEARCH = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+libc.sbrk.restype, libc.write.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+out, into = os.pipe()
+page, found, misses = libc.sbrk(0), [], 0
+while misses < 64:
+    page -= 4096
+    if libc.write(into, page, 4096) > 0:
+        misses = 0
+        text = os.read(out, 4096)
+        found += [text[at:at + 24] for at in range(4096) if text.startswith(b"edisni"[::-1] + b" the program", at)]
+    else:
+        misses += 1
+print(len(found))
+"""
+
+
+def test_no_program_finds_the_source_of_an_earlier_one_in_its_memory(fresh):
+    first = fresh("x = [\n" + "    'inside the program',\n" * 200 + "]\n")
+    assert boxes._idle == [first]
+    assert printed(SEARCH) == ["0"]
+    assert boxes._idle == [first]
 
 
 TRACES = {

@@ -34,7 +34,7 @@ tasks = import_module("guest_tasks")
 
 del sys.path[0]
 
-CONTROL, SOURCE, SINK = 3, 4, 5  # files of a launcher and a supervisor
+CONTROL, SOURCE, SINK, PROGRAM = 3, 4, 5, 6  # files of a launcher and a supervisor
 
 # System calls that a computing program does not need: name, number on x86_64, on aarch64 (-: not there).
 DENIED = """
@@ -43,8 +43,13 @@ rt_sigqueueinfo 129 138; rt_tgsigqueueinfo 297 240; ptrace 101 117; process_vm_r
 process_vm_writev 311 271; kcmp 312 272; socket 41 198; memfd_create 319 279; shmget 29 194; msgget 68 186;
 semget 64 190; mq_open 240 180; userfaultfd 323 282; bpf 321 280; perf_event_open 298 241; add_key 248 217;
 request_key 249 218; keyctl 250 219; unshare 272 97; setns 308 268; mount 165 40; umount2 166 39; pivot_root 155 41;
-chroot 161 51; name_to_handle_at 303 264; open_by_handle_at 304 265; fanotify_init 300 262
+chroot 161 51; name_to_handle_at 303 264; open_by_handle_at 304 265; fanotify_init 300 262; setpriority 141 140;
+ioprio_set 251 30; sched_setparam 142 118; sched_setscheduler 144 119; sched_setaffinity 203 122;
+sched_setattr 314 274; migrate_pages 256 238; move_pages 279 239
 """
+# Of these some calls are denied: numbers as above, place of the argument, the values that are denied (!: all others).
+# prlimit64 of another process; who gets the signals of a file (F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP).
+DENIED_FOR = "prlimit64 302 261 0 !0; fcntl 72 25 1 8 10 15; ioctl 16 29 1 0x8901 0x8902"
 # Reported as not there: pidfd_*, io_uring_*, new mount calls, clone3, process_madvise, and all from 442 on.
 ABSENT = (*range(424, 436), 438, 440)
 FIRST_UNKNOWN = 442
@@ -91,9 +96,11 @@ def launch(files: list[int]) -> None:
         files: the socket to the host, and the file that holds the sandbox's settings.
     """
     null = os.open("/dev/null", os.O_RDWR)
-    for target, file in enumerate([fcntl.fcntl(file, fcntl.F_DUPFD, 40) for file in (null, null, 2, *files, null)]):
+    for target, file in enumerate(
+        [fcntl.fcntl(file, fcntl.F_DUPFD, 40) for file in (null, null, 2, *files, null, null)]
+    ):
         os.dup2(file, target)
-    os.closerange(SINK + 1, 256)
+    os.closerange(PROGRAM + 1, 256)
     try:
         config = json.loads(os.pread(SOURCE, os.fstat(SOURCE).st_size, 0))
         with open("/proc/self/oom_score_adj", "w") as file:
@@ -225,6 +232,14 @@ def system_call_filter() -> ctypes.Structure:
     for number in ABSENT:
         steps += [(equal, 0, 1, number), (give, 0, 0, absent)]
     steps += [(at_least, 0, 1, FIRST_UNKNOWN), (give, 0, 0, absent)]
+    for row in map(str.split, DENIED_FOR.split(";")):
+        place, *values = row[3:]
+        verdicts = [(give, 0, 0, denied), (give, 0, 0, allow)]
+        body = [(load, 0, 0, 16 + 8 * int(place))]
+        for left, value in reversed([*enumerate(reversed(values))]):
+            body += [(equal, left, int(left == 0), int(value.lstrip("!"), 0))]
+        body += verdicts[::-1] if values[0].startswith("!") else verdicts
+        steps += [(equal, 0, len(body), int(row[column])), *body]
     steps += [(equal, 0, 3, clone), (load, 0, 0, 16), (any_bit, 1, 0, CLONE_THREAD), (give, 0, 0, denied)]
     steps += [(give, 0, 0, allow)]
 
@@ -241,11 +256,11 @@ def system_call_filter() -> ctypes.Structure:
 
 
 class Supervisor:
-    """Run one program after the other, each once for each order `{"cpu", "wall", "filtered"}`.
+    """Run one program after the other, each once for each order `{"kind", "memory_bytes", "cpu", "wall", "filtered"}`.
 
     An order is answered by `{"code", "clean"}`. The code is the program's exit code; minus the signal's number if a
     signal ended it; None at the wall-clock limit. `clean`: the program ended by itself and never changed its folder,
-    the only thing that outlives a run.
+    the only thing that outlives a run. The supervisor never reads a program: children inherit its memory.
     """
 
     def __init__(self, config: dict):
@@ -256,7 +271,7 @@ class Supervisor:
         if config["isolated"]:
             limits["NPROC"] = config["processes"]  # on the host this counts all processes of the user
         for name, most in limits.items():
-            limit(getattr(resource, f"RLIMIT_{name}"), most)
+            limit(getattr(resource, f"RLIMIT_{name}"), most, soft=name == "STACK")  # programs of contests raise it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         self.fresh = self.folder()
         # Made here, not by each child: they stand for the files 0, 1 and 2, whatever these are.
@@ -264,10 +279,8 @@ class Supervisor:
         sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
     def take(self, files: list[int]) -> None:
-        """Take the next program: the files that hold its settings, its input and its output."""
-        settings = os.pread(files[0], os.fstat(files[0]).st_size, 0)
-        self.config |= json.loads(settings)
-        for target, file in zip((SOURCE, SINK), files[1:], strict=True):
+        """Take the next program: the files that hold it, its input and its output."""
+        for target, file in zip((PROGRAM, SOURCE, SINK), files, strict=True):
             os.dup2(file, target)
         for file in files:
             os.close(file)
@@ -281,9 +294,9 @@ class Supervisor:
         for entry in os.scandir("."):
             shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
         os.lseek(SOURCE, 0, os.SEEK_SET)
-        if self.config["kind"] == "stdin":
+        if order["kind"] == "stdin":
             children = [self.start(order, tasks.run_program, [SOURCE, SINK, 0])]
-        elif self.config["kind"] == "functional":
+        elif order["kind"] == "functional":
             children = [self.start(order, tasks.call_function, [SOURCE, 0, 0, SINK])]
         else:
             ours, theirs = socket.socketpair()
@@ -325,8 +338,9 @@ class Supervisor:
             return pid
         code = 1  # no exception may reach the loop of the supervisor, whose copy this is
         try:
+            program = json.loads(os.pread(PROGRAM, os.fstat(PROGRAM).st_size, 0))
             self.confine(order, files)
-            task(self.config)
+            task(program)
             code = 0
         except SystemExit:
             code = 0
@@ -341,18 +355,18 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         system("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         limit(resource.RLIMIT_CPU, math.ceil(order["cpu"]))
-        limit(resource.RLIMIT_AS, self.config["memory_bytes"])
+        limit(resource.RLIMIT_AS, order["memory_bytes"])
         sys.setrecursionlimit(50000)
         sys.set_int_max_str_digits(0)  # the limit of CPU time is enough
         if order["filtered"]:
             system("prctl", PR_SET_SECCOMP, 2, ctypes.byref(self.filter), 0, 0)
 
 
-def limit(kind: int, most: int) -> None:
-    """Set a limit of this process and of those that it forks."""
+def limit(kind: int, most: int, soft: bool = False) -> None:
+    """Set a limit of this process and of those that it forks; `soft`: they may raise it."""
     hard = resource.getrlimit(kind)[1]
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(kind, (most, most))
+    resource.setrlimit(kind, (most, hard if soft else most))
 
 
 # --- the zygote -------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def is_file(value) -> bool:
 def load(config: dict, name: str) -> types.ModuleType:
     """Run the program as a module of this name."""
     try:
-        code = compile(config["code"], "answer.py", "exec")
+        code = compile(config["code"], "answer.py", "exec", dont_inherit=True)
         if config["must_do"] and is_idle(config["code"]):
             END(UNPARSABLE)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -129,30 +129,62 @@ def is_iterator(value) -> bool:
 
 
 def serve(config: dict) -> None:
-    """Serve the program's side of a check: call what is asked for and reply with the result."""
-    objects: list = []
+    """Serve the program's side of a check: do what is asked for and reply with the result."""
+    objects = Objects()
     stream = socket.socket(fileno=3).makefile("rw")
     module = load(config, "answer")
     for line in stream:
-        path, positional, named, in_place = decode(json.loads(line), lambda index, _: objects[index])
+        verb, path, *arguments = decode(json.loads(line), lambda index, _: objects[index])
         try:
             target = objects[path[0]] if isinstance(path[0], int) else getattr(module, path[0])
             for name in path[1:]:
                 target = getattr(target, name)
-            value = target(*positional, **named)
-            reply = {"value": encode([*positional, *named.values()] if in_place else value, objects)}
+            reply = {"value": encode(VERBS[verb](target, *arguments), objects)}
         except Exception as error:
-            reply = {"error": type(error).__name__}
+            reply = {"error": [kind.__name__ for kind in type(error).__mro__]}
+            with contextlib.suppress(Exception):
+                reply["arguments"] = encode(list(error.args), objects)
         stream.write(json.dumps(reply) + "\n")
         stream.flush()
 
 
-def check(config: dict) -> None:
-    """Run the check's side, then report `{"calls", "held", "error"}`. Names that it does not define are the program's.
+def change(function, positional: list, named: dict) -> list:
+    """Call a function and return its arguments, which it may have changed."""
+    function(*positional, **named)
+    return [*positional, *named.values()]
 
-    A check holds if it ran to its end, called the program, and every assertion that it began was true. An assertion
-    that fails counts even if the check catches its error. Leaving by `sys.exit(0)`, as `unittest.main` does, is an end
-    if it happens in the last statement.
+
+# What a check may ask of an object of the program.
+VERBS = {
+    "get": lambda target: target,
+    "set": setattr,
+    "call": lambda function, positional, named: function(*positional, **named),
+    "change": change,
+    "bool": bool,
+    "equal": lambda one, other: bool(one == other),
+}
+
+
+class Objects(list):
+    """The program's objects that a check knows, each once: their places are their numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.places: dict[int, int] = {}
+
+    def number(self, value) -> int:
+        place = self.places.setdefault(id(value), len(self))
+        if place == len(self):
+            self.append(value)
+        return place
+
+
+def check(config: dict) -> None:
+    """Run the check's side, then report `{"requests", "held", "error"}`.
+
+    Names that the check does not define are the program's. It holds if it ran to its end, asked the program, and every
+    assertion that it began was true. An assertion that fails counts even if the check catches its error. Leaving by
+    `sys.exit(0)`, as `unittest.main` does, is an end if it happens in the last statement.
     """
     source, program = sys.stdin.read(), Program(socket.socket(fileno=3))
     report = os.fdopen(os.dup(4), "w")
@@ -163,7 +195,13 @@ def check(config: dict) -> None:
         def __missing__(self, name):
             if name.startswith("__"):
                 raise KeyError(name)
-            return Remote(program, [name])
+            try:
+                value = program.ask("get", [name])
+            except AttributeError:
+                raise KeyError(name) from None
+            if isinstance(value, Remote):
+                self[name] = value
+            return value
 
     def exit(code=None):
         raise SystemExit(code)
@@ -172,11 +210,11 @@ def check(config: dict) -> None:
     sys.argv = ["check.py"]
     sys.modules["__main__"] = MODULE
     tree = ast.parse(source, "check.py")
-    hidden = () if of_program(tree) else USUAL  # such as a check of the program's `gcd`
+    hidden = () if of_program(tree) else tested_usual(tree)
     known = {name: value for name, value in vars(builtins).items() if name not in hidden}
     names |= {"__builtins__": Builtins(known), "__assertions__": tally, "__in_place__": in_place}
     counted = OfCheck()
-    code = compile(ast.fix_missing_locations(counted.visit(tree)), "check.py", "exec")
+    code = compile(ast.fix_missing_locations(counted.visit(tree)), "check.py", "exec", dont_inherit=True)
     if "unittest" in source:
         tally.count_unittest()
         counted.any = True
@@ -190,8 +228,8 @@ def check(config: dict) -> None:
     except BaseException as failure:
         ended, error = False, f"{type(failure).__name__}: {failure}"[:200]
     threading._shutdown()  # assertions in threads count as well
-    held = ended and program.calls > 0 and tally.begun == tally.held >= counted.any
-    json.dump({"calls": program.calls, "held": held, "error": error}, report)
+    held = ended and program.requests > 0 and tally.begun == tally.held >= counted.any
+    json.dump({"requests": program.requests, "held": held, "error": error}, report)
     report.close()
 
 
@@ -208,6 +246,28 @@ def of_program(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.alias):
             given.add((node.asname or node.name).partition(".")[0])
     return used - given - vars(builtins).keys()
+
+
+def tested_usual(tree: ast.Module) -> set[str]:
+    """Return the names of the prelude that a check tests, such as `gcd`: no `isclose`, and no module.
+
+    They are handed to the check's function in the last statement; else they are called, or handed on, with no other
+    such name inside.
+    """
+    no_modules = {name for name in USUAL if not isinstance(getattr(builtins, name), types.ModuleType)}
+    match tree.body[-1]:
+        case ast.Expr(ast.Call(ast.Name(), args, keywords)):
+            values = (*args, *(keyword.value for keyword in keywords))
+            if handed := {value.id for value in values if isinstance(value, ast.Name)} & USUAL:
+                return handed
+    inner, outer = set(), set()
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = {call.func.id} & USUAL if isinstance(call.func, ast.Name) else set()
+        values = (*call.args, *(keyword.value for keyword in call.keywords))
+        below = {n.id for value in values for n in ast.walk(value) if isinstance(n, ast.Name)} & no_modules
+        inner |= name | below
+        outer |= name if below - name else set()
+    return inner - outer
 
 
 class Tally:
@@ -265,56 +325,76 @@ class Program:
     """The way to the program's process."""
 
     def __init__(self, connection: socket.socket):
-        self.calls, self._stream = 0, connection.makefile("rw")
+        self.requests, self._stream, self._lock = 0, connection.makefile("rw"), threading.Lock()
+        self._known: dict[int, Remote] = {}
 
-    def ask(self, path: list, positional: tuple, named: dict, in_place: bool = False):
-        """Call what the path names, and return the result. Raises the program's exception.
-
-        `in_place`: return the arguments after the call instead.
-        """
-        request = encode([path, list(positional), named, in_place], None)
-        self.calls += 1
-        self._stream.write(json.dumps(request) + "\n")
-        self._stream.flush()
-        line = self._stream.readline()
+    def ask(self, verb: str, path: list, *arguments):
+        """Do one of `VERBS` with the object that the path names. Raises the program's exception."""
+        request = encode([verb, path, *arguments], None)
+        with self._lock:
+            self.requests += 1
+            self._stream.write(json.dumps(request) + "\n")
+            self._stream.flush()
+            line = self._stream.readline()
         if not line.endswith("\n"):
             END(1)  # the program's process ended; not an exception, which the check might catch
         reply = json.loads(line)
-        if "error" not in reply:
-            return decode(reply["value"], lambda index, kind: kind(self, [int(index)]))
-        name = str(reply["error"])
-        if name == "StopIteration" and path[-1] == "__next__":
-            raise StopIteration
-        kind = getattr(builtins, name, None)
-        known = isinstance(kind, type) and issubclass(kind, Exception)
-        if not known or issubclass(kind, (StopIteration, StopAsyncIteration)):
-            kind = RuntimeError  # the two would end a loop of the check as if all were well
-        raise kind("in the program")
+        if "error" in reply:
+            raise self._error(list(map(str, reply["error"])), reply.get("arguments", []), path)
+        return self._decoded(reply["value"])
+
+    def _decoded(self, value):
+        return decode(value, lambda number, kind: self._known.setdefault(int(number), kind(self, [int(number)])))
+
+    def _error(self, names: list[str], arguments, path: list) -> Exception:
+        """Return the program's exception as Python's nearest one, by the names of its classes."""
+        if names[0] == "StopIteration" and path[-1] == "__next__":
+            return StopIteration()
+        if {"StopIteration", "StopAsyncIteration"} & set(
+            names
+        ):  # they would end a loop of the check as if all were well
+            return RuntimeError("in the program")
+        for name in names:
+            kind = getattr(builtins, name, None)
+            if isinstance(kind, type) and issubclass(kind, Exception):
+                with contextlib.suppress(Exception):
+                    return kind(*self._decoded(arguments))
+        return RuntimeError("in the program")
 
 
-class Remote:
-    """A function, class or object in the program's process."""
+class Remote:  # no docstring: `__doc__` is the program's
+    # A function, class or object in the program's process. It never equals a value of Python's own types.
 
     def __init__(self, program: Program, path: list):
-        self._program, self._path = program, path
+        vars(self).update(_program=program, _path=path)
 
     def __getattr__(self, name: str):
-        if name.startswith("__"):
+        if name.startswith("__") and name != "__name__":
             raise AttributeError(name)
-        return Remote(self._program, [*self._path, name])
+        return self._program.ask("get", [*self._path, name])
+
+    def __setattr__(self, name: str, value) -> None:
+        self._program.ask("set", self._path, name, value)
 
     def __call__(self, *positional, **named):
-        return self._program.ask(self._path, positional, named)
+        return self._program.ask("call", self._path, list(positional), named)
+
+    def __bool__(self) -> bool:
+        return self._program.ask("bool", self._path) is True
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Remote) and self._program.ask("equal", self._path, other) is True
+
+    __hash__ = object.__hash__
+    __doc__ = property(lambda self: self._program.ask("get", [*self._path, "__doc__"]))
 
 
-class RemoteIterator(Remote):
-    """A generator, or another iterator of Python's own, in the program's process."""
-
+class RemoteIterator(Remote):  # a generator, or another iterator of Python's own
     def __iter__(self):
         return self
 
     def __next__(self):
-        return self._program.ask([*self._path, "__next__"], (), {})
+        return self._program.ask("call", [*self._path, "__next__"], [], {})
 
 
 def in_place(function):
@@ -323,13 +403,11 @@ def in_place(function):
         return function
 
     def call(*positional, **named) -> None:
-        changed = function._program.ask(function._path, positional, named, in_place=True)
+        changed = function._program.ask("change", function._path, list(positional), named)
         for old, new in zip([*positional, *named.values()], changed, strict=True):
-            if type(old) is not type(new):
-                continue
-            if isinstance(old, (list, bytearray)):
+            if isinstance(old, (list, bytearray)) and isinstance(new, (list, bytearray)):
                 old[:] = new
-            elif isinstance(old, (dict, set, collections.deque)):
+            elif any(isinstance(old, kind) and isinstance(new, kind) for kind in (dict, set, collections.deque)):
                 old.clear()
                 (old.extend if isinstance(old, collections.deque) else old.update)(new)
 
@@ -355,8 +433,8 @@ KINDS = {
 MAKERS = {kind.__name__: make for kind, (_, make) in KINDS.items()}
 
 
-def encode(value, objects: list | None):
-    """Return `value` as JSON that keeps exact types. No plain value: it stays here, in `objects`; its number goes."""
+def encode(value, objects: Objects | None):
+    """Return `value` as JSON that keeps Python's own types. No plain value: it stays in `objects`; its number goes."""
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value
@@ -368,8 +446,12 @@ def encode(value, objects: list | None):
         return {"object": value._path[0]}
     if objects is None:
         raise TypeError(f"a {kind.__name__} can't be handed to the program")
-    objects.append(value)
-    return {"iterator" if is_iterator(value) else "object": len(objects) - 1}
+    for base in (tuple, str, int, float):
+        if isinstance(value, base):  # a named tuple, an IntEnum
+            return encode(base(value), objects)
+    if isinstance(value, VIEWS):
+        return encode(list(value), objects)
+    return {"iterator" if is_iterator(value) else "object": objects.number(value)}
 
 
 def decode(value, find):

@@ -47,7 +47,7 @@ def _same_line(line: str, expected: str, tolerance: float | None) -> bool:
     if len(words) != len(numbers):
         return False
     try:
-        if [Decimal(n) for n in words] == [Decimal(n) for n in numbers]:
+        if list(map(_number, words)) == list(map(_number, numbers)):
             return True
     except ArithmeticError:
         pass
@@ -56,9 +56,15 @@ def _same_line(line: str, expected: str, tolerance: float | None) -> bool:
 
 def _same_word(word: str, expected: str, tolerance: float) -> bool:
     try:
-        return word == expected or _close(Decimal(word), Decimal(expected), tolerance)
+        whole = all(each.lstrip("+-").isdigit() for each in (word, expected))
+        return word == expected or (not whole and _close(_number(word), _number(expected), tolerance))
     except ArithmeticError:
         return False
+
+
+def _number(word: str) -> Decimal:
+    """Read a decimal. Raises `ArithmeticError` for anything else, and for Python's 1_000."""
+    return Decimal("no number" if "_" in word else word)
 
 
 def same_result(output: bytes, expected: str, tolerance: float | None = None) -> bool:

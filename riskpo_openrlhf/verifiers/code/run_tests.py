@@ -50,7 +50,7 @@ def run_tests(program: str, tests: dict, seconds: float, must_do: bool = False) 
                 return False, "ok"
             # A check makes many calls in one run. Others: twice the CPU time, for a machine under load.
             cpu, wall = (left, left) if kind == "assert" else (limit, min(2 * limit + 1, left))
-            run = sandbox.run(case["input"].encode(), cpu_seconds=cpu, wall_seconds=wall)
+            run = sandbox.run(case["input"].encode(errors="replace"), cpu_seconds=cpu, wall_seconds=wall)
             if run.code == UNPARSABLE:
                 return False, "unparsable"
             if run.code != 0 or not _passes(run, kind, case, tolerance):
@@ -64,8 +64,10 @@ def _passes(run: Run, kind: str, case: dict, tolerance: float | None) -> bool:
     if kind == "functional":
         expected = [case[key] for key in ("output", "or") if key in case]
         return any(same_result(run.output, text, tolerance) for text in expected)
+    if not run.output:
+        raise CheckError("`check` can't judge a program, because it ends its process")
     report = json.loads(run.output)
-    if not report["calls"]:
+    if not report["requests"]:
         why = report["error"] or "it ended without a call"
         raise CheckError(f"`check` can't judge a program, because it never calls one: {why}")
     return report["held"]

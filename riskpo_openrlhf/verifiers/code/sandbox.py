@@ -98,8 +98,9 @@ class Run:
 class Sandbox:
     """A program in its sandbox, made by `open_sandbox`."""
 
-    def __init__(self, box: Box, source: int, sink: int):
+    def __init__(self, box: Box, source: int, sink: int, kind: str, memory_bytes: int):
         self._box, self._source, self._sink = box, source, sink
+        self._order = {"kind": kind, "memory_bytes": memory_bytes}
 
     def run(self, input: bytes, *, cpu_seconds: float, wall_seconds: float, filtered: bool = True) -> Run:
         """Run the program once, in a new process and an empty folder. Nothing of the run is left afterwards.
@@ -114,8 +115,7 @@ class Sandbox:
         """
         fill(self._source, input)
         fill(self._sink, b"")
-        order = {"cpu": cpu_seconds, "wall": wall_seconds, "filtered": filtered}
-        self._box.send(order)
+        self._box.send({**self._order, "cpu": cpu_seconds, "wall": wall_seconds, "filtered": filtered})
         answer = self._box.receive(wall_seconds + GRACE_SECONDS)
         self._box.clean &= answer["clean"]
         return Run(answer["code"], os.pread(self._sink, min(OUTPUT_BYTES, os.fstat(self._sink).st_size), 0))
@@ -141,13 +141,7 @@ def open_sandbox(
     """
     weak = mode() == "weak" if weak is None else weak
     packages = os.environ.get("RISKPO_CODE_PACKAGES", "")
-    program = {
-        "code": code,
-        "kind": kind,
-        "function": function,
-        "must_do": must_do,
-        "memory_bytes": int(memory_mb * (1 << 20)),
-    }
+    program = {"code": code, "function": function, "must_do": must_do}
     config = {
         "output_bytes": OUTPUT_BYTES,
         "disk_bytes": DISK_BYTES,
@@ -164,9 +158,9 @@ def open_sandbox(
             config["folder"] = stack.enter_context(made)
         source, sink = (stack.enter_context(in_memory(name)) for name in ("input", "output"))
         box = stack.enter_context(lend_box(config))
-        with in_memory("program", json.dumps(program).encode()) as settings:
-            box.send({}, [settings, source, sink])
-        yield Sandbox(box, source, sink)
+        with in_memory("program", json.dumps(program).encode()) as file:
+            box.send({}, [file, source, sink])
+        yield Sandbox(box, source, sink, kind, int(memory_mb * (1 << 20)))
 
 
 def mode() -> str:

@@ -64,7 +64,7 @@ def check_tests(tests: dict) -> dict:
             try:
                 for text in (*lines, test["output"], test.get("or", "0")):
                     read_json(text)
-            except (ValueError, RecursionError) as error:
+            except (ValueError, ArithmeticError, RecursionError) as error:
                 raise ValueError(f"test {i} of {tests['function']}: not JSON: {error}") from None
     return tests
 
