@@ -11,7 +11,7 @@ import re
 
 from riskpo_openrlhf.verifiers.math.evaluate import TooSlow, limit_time
 from riskpo_openrlhf.verifiers.math.grammar import times_denominators
-from riskpo_openrlhf.verifiers.math.leaves import Rules, same_leaf
+from riskpo_openrlhf.verifiers.math.leaves import Rules, same_leaf, same_order
 from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, QUICK_SECONDS, Unreadable
 from riskpo_openrlhf.verifiers.math.nodes import (
     Chain,
@@ -68,7 +68,7 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         return EQUAL
     try:
         tidied = tidy(gold), tidy(answer)
-        if {each.over for each in tidied} == {"N", "Z"}:
+        if {each.over for each in tidied} == {"N", "Z"} or _is_one_limited(*tidied):
             return DIFFERENT
         answers = (node for name in _names(*tidied) for node in readings(answer, name))
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
@@ -84,7 +84,24 @@ def _names(gold: Tidied, answer: Tidied) -> list[str]:
     name = _same_parameter(gold, answer)
     if not gold.letter or {gold.over, answer.over} != {"Z"} or not (name or gold.letter == answer.letter):
         return [name]
+    if not (_is_family(gold) and _is_family(answer)):
+        return [name]
     return [name, *(f"({sign}{gold.letter}{shift:+d})" for sign in ("", "-") for shift in range(-3, 4))]
+
+
+def _is_family(tidied: Tidied) -> bool:
+    r"""Tell whether solutions are counted by a letter, as in `x = 2k\pi`; but (-1)^n or n(n+1) is a formula."""
+    letter = tidied.letter
+    once = all(TOKEN.findall(part).count(letter) < 2 for part in tidied.text.split(","))
+    inside = rf"\^\{{[^{{}}]*{letter}|\\(?:sin|cos|tan|cot)\s*\(?[^,]*{letter}|[a-zA-Z]\({letter}\)"
+    return once and not re.search(inside, tidied.text)
+
+
+def _is_one_limited(gold: Tidied, answer: Tidied) -> bool:
+    r"""Tell whether only one says that the unknown of an inequality is whole: x > 1 and x > 1, x \in \mathbb{Z}."""
+    letter = gold.letter or answer.letter
+    limit = rf"(?:[<>]|\\[lg]e(?![a-z]))\s*{letter}(?![a-z])|(?<![a-z]){letter}\s*(?:[<>]|\\[lg]e(?![a-z]))"
+    return bool(gold.letter) != bool(answer.letter) and bool(re.search(limit, gold.text + ";" + answer.text))
 
 
 def _same_parameter(gold: Tidied, answer: Tidied) -> str:
@@ -129,9 +146,9 @@ def same(gold: Node, answer: Node, rules: Rules) -> bool:
             return same_leaf(gold.text, answer.text, rules)
         case Relation(), Relation():
             return _same_relation(gold, answer, rules)
-        case Ratio(), Leaf():
+        case Ratio(nodes=(_, _)), Leaf():
             return same(gold.as_quotient(), answer, rules)
-        case Leaf(), Ratio():
+        case Leaf(), Ratio(nodes=(_, _)):
             return same(gold, answer.as_quotient(), rules)
         case Ratio(nodes=(_, g)), Ratio(nodes=(_, a)) if not any(re.match(r"\d\d", end.text) for end in (g, a)):
             return same(gold.as_quotient(), answer.as_quotient(), rules)  # 6:4 is 3:2, but 1:20 may be a time
@@ -170,13 +187,13 @@ def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
         expanded = _by_name(gold), _by_name(answer)
         if expanded != (gold, answer):
             return same(*expanded, rules)
-    alike = True
+    alike = not (isinstance(gold, Named) and isinstance(answer, Chain))  # z = 0 and x+y+z = 0
     if isinstance(gold, Named) and isinstance(answer, Named):
-        names = {gold.name, answer.name}
+        names = {rules.name(gold), rules.name(answer)}
         alike = (
-            answer.name in (gold.name, gold.stem)
-            or answer.stem == gold.name
-            or ("y" in names and any(name.endswith("(x)") for name in names))
+            rules.name(answer) in (rules.name(gold), rules.name(gold).split("_")[0])
+            or rules.name(answer).split("_")[0] == rules.name(gold)
+            or ("y" in names and any(re.fullmatch(r"[a-z]\(x\)", name) for name in names))
         )
         if not alike and (renamed := _with_argument_of(gold, answer)):
             return same(g, renamed, rules)
@@ -198,7 +215,7 @@ def _with_argument_of(gold: Named, answer: Named) -> Leaf | None:
     if not (all(names) and names[0][1] == names[1][1] and isinstance(answer.value, Leaf)):
         return None
     tokens = re.findall(r"\\[a-zA-Z]+|.", answer.value.text, re.DOTALL)
-    if names[0][2] in tokens:  # f(t) = tx is another function than f(x) = x^2
+    if names[0][2] in tokens or names[1][2] not in tokens:  # f(t) = tx is not f(x) = x^2; nor P(A) = 1/2, P(B) = 1/2
         return None
     return Leaf("".join(names[0][2] if token == names[1][2] else token for token in tokens))
 
@@ -236,7 +253,9 @@ def _same_equation(gold: Node, answer: Node, rules: Rules) -> bool:
     close = has_long_decimal(gold.difference + answer.difference)
     pairs = [(g, a) for g in golds for a in answers]
     pairs += [(times_denominators(g), times_denominators(a)) for g, a in pairs]
-    return any(same_up_to_a_factor(g, a, close) for g, a in dict.fromkeys(pairs))
+    if not any(same_up_to_a_factor(g, a, close) for g, a in dict.fromkeys(pairs)):
+        return False
+    return any(same_order(gold.difference, f"{sign}({answer.difference})") for sign in ("", "-"))
 
 
 def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
@@ -247,6 +266,8 @@ def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
     golds, answers = _elements(gold.nodes), _elements(answer.nodes)
     if max(len(golds), len(answers)) > MAX_ELEMENTS:
         raise Unreadable
+    if _joined_otherwise(gold, answer):
+        return False
     tuples = [node for node in (gold, answer) if isinstance(node, TupleNode)]
     if any(node.is_interval for node in tuples):
         return False  # an interval is not the list of its ends
@@ -263,11 +284,27 @@ def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
     return known and all(1 <= g <= a for g, a in zip(*counts, strict=True))
 
 
+def _joined_otherwise(gold: Node, answer: Node) -> bool:
+    """Tell whether one says "and" of conditions and the other "or", or a point is compared with two solutions."""
+    lists = [node for node in (gold, answer) if isinstance(node, ListNode)]
+    if len(lists) == 1 and any(isinstance(node, TupleNode) for node in (gold, answer)):
+        names = [node.name for node in lists[0].nodes if isinstance(node, Named)]
+        return lists[0].joiner == "\\lor" or len(set(names)) < len(names)
+    values = all(
+        isinstance(node, TupleNode | SetNode | Matrix)
+        or (isinstance(node, Named) and not node.relation)
+        or (isinstance(node, Leaf) and (re.search(r"\d", node.text) or "\\text" in node.text))
+        for each in lists
+        for node in each.nodes
+    )
+    return {node.joiner for node in lists} == {"\\land", "\\lor"} and not values
+
+
 def _elements(nodes: tuple[Node, ...]) -> list[Node]:
     """Return the nodes with each list, such as the two values of a plus-minus, replaced by its elements."""
     elements: list[Node] = []
     for node in nodes:
-        elements += _elements(node.nodes) if isinstance(node, ListNode) else [node]
+        elements += _elements(node.nodes) if isinstance(node, ListNode) and node.joiner != "&" else [node]
     return elements
 
 

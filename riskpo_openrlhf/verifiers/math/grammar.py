@@ -26,7 +26,8 @@ _GREEK = (
     "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega hbar ell partial "
     "nabla"
 )
-_LETTERS = {f"\\{name}" for name in f"{_GREEK} odot oplus circ star prime ldots".split()} | {"'"}
+_LETTERS = {f"\\{name}" for name in f"{_GREEK} odot oplus prime".split()} | {"'"}
+_DIFFERENTIAL = re.compile(r"(?<![a-zA-Z\\])d([a-z])(?![a-zA-Z])")
 _CONSTANTS = {"e": "e", "i": "i", "\\pi": "pi", "\\infty": "infinity"}
 _ACCENTS = "dot ddot bar hat vec tilde overline overrightarrow mathcal mathbb mathfrak widehat".split()
 _ACCENTS = {f"\\{name}" for name in _ACCENTS}
@@ -46,6 +47,8 @@ _ENDS |= (set(_CLOSING.values()) - {"|"}) | {"\\\\", "\\end"}
 @functools.lru_cache(maxsize=4096)
 def parse_expression(text: str, fold_case: bool) -> tuple[tuple, ...]:
     """Parse a text into a tree for each reading. With `fold_case`, M is m. Raises `Unreadable`."""
+    if len(_DIFFERENTIAL.findall(text)) > 1:  # x dy - y dx is not 0
+        text = _DIFFERENTIAL.sub(r"\\text{d\1}", text)
     tokens = _TOKEN.findall(text)
     return tuple(dict.fromkeys(_Parser(tokens, fold_case, short).whole() for short in (False, True)))
 
@@ -55,6 +58,7 @@ class _Parser:
         self.tokens, self.fold_case, self.short = [*tokens, ""], fold_case, short
         self.place = self.depth = self.bars = 0
         self.bound: list[str] = []  # letters of sums, which are never the imaginary unit
+        self.functions = _functions(self.tokens)
 
     @property
     def next(self) -> str:
@@ -292,7 +296,15 @@ class _Parser:
             raise Unreadable
         plain = name
         while self.next in ("'", "_"):
-            name += f"_{self.raw_group()}" if self.take() == "_" else "'"
+            if self.take() == "'":
+                name += "'"
+                continue
+            start = self.place
+            index = self.raw_group()
+            if set(re.findall("[a-zA-Z]", index)) & set(self.bound):  # x_i of a sum is a function of i
+                self.place = start
+                return ("apply", name, self.group() if self.next == "{" else self.atom())
+            name += f"_{index}"
         if plain == name in _CONSTANTS and not (bound or name in self.bound):
             return ("constant", _CONSTANTS[name])
         name = name.lower() if self.fold_case and not name.startswith("\\") else name
@@ -300,10 +312,22 @@ class _Parser:
             start = self.place
             arguments = self.arguments()
             simple = len(arguments) > 1 or (arguments[0][0] in ("letter", "number") and self.place == start + 3)
-            if name == "f" or simple:
+            if name == "f" or simple or plain in self.functions:
                 return ("apply", name, *arguments)
             self.place = start
         return ("letter", name)
+
+
+def _functions(tokens: list[str]) -> set[str]:
+    r"""Return the letters that are functions, as N and \Phi mostly are, because different brackets follow them."""
+    found: dict[str, set[str]] = {}
+    for place, (token, after) in enumerate(zip(tokens, tokens[1:], strict=False)):
+        if after == "(" and re.fullmatch(r"[A-Zu]|\\(?:[Pp]hi|delta|zeta)", token):
+            depth, end = 0, place + 1
+            while tokens[end] and (depth := depth + (tokens[end] == "(") - (tokens[end] == ")")):
+                end += 1
+            found.setdefault(token, set()).add("".join(tokens[place + 1 : end]))
+    return {token for token, brackets in found.items() if len(brackets) > 1}
 
 
 def _times(x: tuple, y: tuple) -> tuple:

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from riskpo_openrlhf.verifiers.math.grammar import parse_expression
+from riskpo_openrlhf.verifiers.math.grammar import letters, parse_expression
 from riskpo_openrlhf.verifiers.math.limits import Unreadable
+from riskpo_openrlhf.verifiers.math.nodes import Named
 from riskpo_openrlhf.verifiers.math.numbers import PlainNumber, has_long_decimal, plain_number, same_number
 from riskpo_openrlhf.verifiers.math.symbolic import needs_sympy, same_symbolically
 from riskpo_openrlhf.verifiers.math.units import same_unit, split_unit
@@ -17,8 +18,10 @@ from riskpo_openrlhf.verifiers.math.words import is_word, plain_words
 _BASE = re.compile(r"(?:\\text\{|\()?((?=[A-F]*\d)[\dA-F]+)[})]?_\{(?:\\text\{)?(\d{1,2}|[a-z]{3,5})\}?\}")
 _FONTS = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}|(?<=\W)\s+|\s+(?=\W)")
 _ANY_CONSTANT = re.compile(r"[^A-Z]*\+\s*C")  # of an antiderivative
-_OF_MATRICES = re.compile(r"[A-Z)]\s*\^\{(?:-1|T)\}")
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*((?:\\text\s*\{[^{}\d]*\}|[a-zA-Z])[^\d]*)")
+_OF_MATRICES = re.compile(r"[A-Z)}]\s*\^\{(?:-1|T|H)\}")
+_TRANSPOSED = re.compile(r"[A-Z)}]\s*\^\{[TH]\}")
+_IN_ORDER = re.compile(r"[A-Z]{3,}")  # BCA may be an order, HTT three tosses
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*((?:\\text\s*\{[^{}\d]*\}|[a-zA-Z][a-zA-Z.]*)[\s,]*)")
 _BASES = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten".split(), 2)}
 
 
@@ -33,6 +36,10 @@ class Rules:
 
     rounded: bool
     fold_case: bool
+
+    def name(self, named: Named) -> str:
+        """Return the name of a value."""
+        return named.name.lower() if self.fold_case else named.name
 
     def read(self, text: str) -> tuple[tuple, ...]:
         """Parse an expression into a tree for each reading. Raises `Unreadable`."""
@@ -55,6 +62,10 @@ def same_leaf(gold: str, answer: str, rules: Rules) -> bool:
     gold_words, answer_words = plain_words(gold), plain_words(answer)
     if is_word(gold_words, gold) or is_word(answer_words, answer):
         return gold_words == answer_words
+    if "\\ldots" in (gold, answer):
+        return gold == answer
+    if _IN_ORDER.fullmatch(gold) and _IN_ORDER.fullmatch(answer):
+        return gold == answer
     if _BASE.fullmatch(gold) or _BASE.fullmatch(answer):
         return _digits_and_base(gold) == _digits_and_base(answer)
     one_percent = {gold_unit, answer_unit} == {"", "%"}
@@ -108,12 +119,19 @@ def _same_values(gold: str, answer: str, rules: Rules) -> bool:
         rules.read(answer)
         return False  # nothing but the same text equals a gold that can't be read
     close = has_long_decimal(gold) or has_long_decimal(answer)
-    same = same_up_to_a_constant if all(map(_ANY_CONSTANT.fullmatch, (gold, answer))) else same_value
+    indefinite = len(letters(golds[0])) > 1 and all(map(_ANY_CONSTANT.fullmatch, (gold, answer)))
+    same = same_up_to_a_constant if indefinite else same_value
     if not any(same(left, right, close) for left in golds for right in answers):
         return False
-    if _OF_MATRICES.search(gold) and not re.search(r"/|\\frac", gold + answer):
-        return same_as_matrices(*(parse_expression(text, fold_case=False)[0] for text in (gold, answer)))
-    return True
+    return same_order(gold, answer)
+
+
+def same_order(gold: str, answer: str) -> bool:
+    """Tell whether two equal expressions are also equal if their capitals are matrices. True if these are none."""
+    quotient = re.search(r"/|\\frac", gold + answer) and not _TRANSPOSED.search(gold)
+    if quotient or not _OF_MATRICES.search(gold):
+        return True
+    return same_as_matrices(*(parse_expression(text, fold_case=False)[0] for text in (gold, answer)))
 
 
 def _is_rounded(g: PlainNumber | None, a: PlainNumber | None, gold: str, answer: str, rules: Rules) -> bool:

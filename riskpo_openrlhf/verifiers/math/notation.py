@@ -17,7 +17,8 @@ TEXT_COMMANDS = (
 )
 _SCALES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}",
            "trillion": "10^{12}"}  # fmt: skip
-_CHINESE_SCALES = {"万": 4, "亿": 8}
+_SCALE = rf"(?i:{'|'.join(_SCALES)})s?"
+_CHINESE_SCALES = {"百": 2, "千": 3, "万": 4, "亿": 8}
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp|gcd|lcm|det|abs|floor|ceil"
 _OTHER_NAMES = {"tg": "tan", "ctg": "cot", "arctg": "arctan", "lg": "log"}
 _GREEK = (
@@ -25,8 +26,16 @@ _GREEK = (
     "Gamma Delta Theta Lambda Xi Phi Psi Omega"
 )
 _INTEGER = r"(?:(?:(?:positive|natural|non-?negative)\s+)?(?:integer|whole\s+number)|natural\s+number)s?"
-_VECTOR = r"\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z])"
-_SUPERSCRIPTS, _SUBSCRIPTS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+"), re.compile("[₀-₉₊₋ₐₑᵢⱼₖₘₙ]+")
+_VECTOR = (
+    r"(?:\\nabla|\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z])"
+    r"(?:_\{?\w\}?)?)"
+)
+_SUPERSCRIPTS, _SUBSCRIPTS = (
+    re.compile(
+        f"[{''.join(c for c in map(chr, range(0xB2, 0x2C7E)) if unicodedata.decomposition(c).startswith(of))}]+"
+    )
+    for of in ("<super> ", "<sub> ")
+)
 _CHARACTERS = {
     **dict.fromkeys("−–—‐‑﹣－", "-"),
     **dict.fromkeys("′’‘", "'"),
@@ -83,9 +92,11 @@ _REWRITES = [
         (rf"({_VECTOR})\s*\\times\s*({_VECTOR})", r"\\text{cross}(\1,\2)"),  # not the dot product
         # Words: units, functions, single letters.
         (rf"\\{TEXT_COMMANDS}\s*\{{", r"\\text{"),
-        (rf"(?<=[\d}}])\s*\\text\{{\s*({'|'.join(_SCALES)})(?![a-z])\s*", lambda m: rf"\cdot {_SCALES[m[1]]}\text{{"),
-        (rf"(?<=[\d}}])\s*({'|'.join(_SCALES)})(?![a-zA-Z])", lambda m: rf"\cdot {_SCALES[m[1]]} "),
-        (r"(?<=[\d}])(\s*(?:\\text\{\s*)?)([万亿])", lambda m: rf"\cdot 10^{{{_CHINESE_SCALES[m[2]]}}}{m[1]}"),
+        (
+            rf"(?<=[\d}}])(?:\s*(\\text\{{))?((?:\s*{_SCALE}(?![a-zA-Z]))+)\s*",
+            lambda m: f"{_scale(m[2])}{m[1] or ' '}",
+        ),
+        (r"(?<=[\d}])(\s*(?:\\text\{\s*)?)([百千]?[万亿]|[百千])(?![分米克瓦])", lambda m: f"{_scale(m[2])}{m[1]}"),
         (r"\\text\{\s*(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer(?: is)?\s*:?\s*\}", ""),
         (r"\\text\{([^a-zA-Z\\{}\u4e00-\u9fff]*)\}", r"\1"),
         (r"^\s*\\text\{\s*(-?\d[^{}]*)\}\s*$", r"\1"),
@@ -99,9 +110,20 @@ _REWRITES = [
             r"(?<![a-zA-Z])\\?(?:text\{\s*)?(arctg|ctg|tg|lg)(?![a-zA-Z])(?:\s*\})?",
             lambda m: rf"\{_OTHER_NAMES[m[1]]} ",
         ),
-        (r"(?<=\d)\s*\^?\s*(\{)?(\\text\{\s*)?(?:st|nd|rd|th)(?![a-zA-Z])\s*(?(2)\})(?(1)\})", ""),
+        (
+            r"(?<=\d)\s*(?:\^\s*(\{)?\s*(\\text\{\s*)?|(\\text\{))(?:st|nd|rd|th)(?![a-zA-Z])\s*"
+            r"(?(2)\})(?(1)\})(?(3)\})",
+            "",
+        ),
+        (
+            r"(?:^\s*|(?<=[a-z] ))\d*(?:1st|2nd|3rd|[04-9]th|1[123]th)(?=\s*(?:$|[a-z}]|\\text))",
+            lambda m: m[0][:-2],
+        ),
         (r"\^\s*\{?\s*\\circ\s*\}?|\\(?:text)?degree(?![a-zA-Z])|\\deg(?![a-zA-Z])", "°"),
-        (r"°\s*[CF](?![a-zA-Z])", "°"),
+        (
+            r"°\s*(\\text\{\s*)?([CF])(?![a-zA-Z])\s*(?(1)\})",
+            lambda m: rf"\text{{ degrees {'celsius' if m[2] == 'C' else 'fahrenheit'}}}",
+        ),
         (r"\\?%|(?:\\text\{\s*|(?<![a-zA-Z]))(?:\\?%|percent|percentage|pct)(?![a-zA-Z])(?:\s*\})?", "%"),
         (
             r"(?:\\pmod|\(\s*\\mod|((?:^|=|\\equiv)\s*-?\d+)\s*\\mod)(?![a-zA-Z])\s*\{?\s*(\d+)\s*\}?\s*\)?\s*$",
@@ -125,6 +147,7 @@ _REWRITES = [
             lambda m: f"{m[1] if m[1] == '[' else '('}{m[2]}{m[3] if m[3] == ']' else ')'}",
         ),
         # Signs.
+        (r"\\not\s*(=|\\in(?![a-z]))", lambda m: r"\ne " if m[1] == "=" else r"\notin "),
         (r"(\\partial|(?<![a-zA-Z\\])d)\s*([a-zA-Z])\s*/\s*\1\s*([a-zA-Z])(?![a-zA-Z])", r"\\frac{\1 \2}{\1 \3}"),
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
         (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
@@ -192,6 +215,8 @@ def tidy(text: str) -> Tidied:
         text = text.replace("\\\\", "\\")
     elif "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z{}()])", r"\\", text).replace("\\\\", " ")
+    if re.search(r"\\(?:not|nmid)(?![a-zA-Z])(?!\s*(?:=|\\in(?![a-z])))", text):
+        raise Unreadable
     text = re.sub("(?<=[①-⑳])(?=[①-⑳])", ",", text)
     for letter in ("epsilon", "phi", "theta"):  # one letter, unless both forms occur
         if rf"\{letter}" not in text:
@@ -215,6 +240,13 @@ def tidy(text: str) -> Tidied:
         text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text).replace("°", r"\cdot\frac{\pi}{180}")
     text = _ANGLE.sub(r"\1\\text{ degrees}", text)
     return Tidied(text.replace("°", "").strip(), *where)
+
+
+def _scale(words: str) -> str:
+    """Return a factor: `\\cdot 10^{2}\\cdot 10^{3}` for "hundred thousand" and 百千."""
+    if words[0] in _CHINESE_SCALES:
+        return rf"\cdot 10^{{{sum(_CHINESE_SCALES[character] for character in words)}}}"
+    return "".join(rf"\cdot {_SCALES[word.lower().removesuffix('s')]}" for word in words.split())
 
 
 def _without_ranges(text: str) -> Tidied:

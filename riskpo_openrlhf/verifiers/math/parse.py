@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from itertools import product
 
 from riskpo_openrlhf.verifiers.math.brackets import closing_bracket, depths, split
 from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, MAX_NESTED_NODES, Unreadable
@@ -46,6 +47,7 @@ _ROW_END = re.compile(r"\\\\(?:\s*\[[^\]]*\])?")
 _PIECE = re.compile(  # x^2, & x > 0 and x^2 & \text{if } x > 0; but not x &= 2 and x & + y = 2
     r"([^=<>&]+?)[\s,]*&\s*(?:\\text\s*\{[a-z\s]*\}\s*)?((?!\\(?:le|ge|ne)(?![a-z]))[^&=<>+\-\s][^&]*)"
 )
+_CONDITION = re.compile(r"\\text\s*\{[^{}]*\b(?:if|for|when|where|unless)\b")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _LETTER = re.compile(r"(?:[a-zA-Z]|\\[a-z]+)\s*(?:_\{[^{}]*\})?'*")
 _ABSOLUTE = re.compile(r"\|([^|zw]+)\|")  # of a real number: z and w are mostly complex
@@ -99,6 +101,9 @@ def _node(text: str, level: int = 0) -> Node:
     if match := _NOT_EQUAL.fullmatch(text):  # x \ne 1, 2
         excluded = SetNode(_nodes(split(match[2], _SEPARATORS)[0], level + 1))
         return Named(Operation("\\setminus", (_REALS, excluded)), _plain(match[1]))
+    cases = split(text, {"\\lor", ";"})[0]
+    if len(cases) > 1 and all(len(split(case, {","})[0]) > 1 and re.search(r"[=<>]", case) for case in cases):
+        return ListNode(tuple(ListNode(_nodes(split(case, {","})[0], level + 1), "&") for case in cases), "\\lor")
     for joiner in (",", "\\lor", "\\land"):
         parts = [part for part in split(text, _SEPARATORS if joiner == "," else {joiner})[0] if part]
         if len(parts) > 1:
@@ -106,9 +111,16 @@ def _node(text: str, level: int = 0) -> Node:
         text = parts[0] if parts else ""
     text = _OF_INTERVAL.sub("", text)
     if _PLUS_MINUS.search(text.partition("\\{")[0]):  # both upper signs, both lower signs
-        upper = _PLUS_MINUS.sub(lambda match: "+" if match[1] == "pm" else "-", text)
-        lower = _PLUS_MINUS.sub(lambda match: "-" if match[1] == "pm" else "+", text)
-        return ListNode(_nodes([value.removeprefix("+") for value in (upper, lower)], level + 1))
+        signs = ["+-"] * len(_PLUS_MINUS.findall(text))
+        if "\\mp" in text or len(signs) > 4:
+            upper = _PLUS_MINUS.sub(lambda match: "+" if match[1] == "pm" else "-", text)
+            lower = _PLUS_MINUS.sub(lambda match: "-" if match[1] == "pm" else "+", text)
+            values = [upper, lower]
+        else:
+            pieces = _PLUS_MINUS.split(text)[::2]
+            values = ["".join(map("".join, zip(pieces, (*each, ""), strict=True))) for each in product(*signs)]
+        values = [re.sub(r"(^|[(\[=,])\s*\+", r"\1", value) for value in values]
+        return ListNode(_nodes(values, level + 1))
     parts, signs = split(text, _RELATIONS)
     if signs:
         return _relation(parts, signs, level + 1)
@@ -126,6 +138,7 @@ def _node(text: str, level: int = 0) -> Node:
         return Matrix(tuple(Row(_nodes(row, level + 1)) for row in rows))
     if match := _SYSTEM.fullmatch(text):
         rows = (_PIECE.sub(r"(\1, \2)", row.strip()).replace("&", "") for row in _ROW_END.split(match[2]))
+        rows = (f"({row})" if len(split(row, {","})[0]) == 2 else row for row in rows)
         return _node(",".join(rows), level + 1)
     if text in _SYMBOLS:
         return _SYMBOLS[text]
@@ -194,7 +207,7 @@ def _bracketed(text: str, level: int) -> Node | None:
 
 def _relation(parts: list[str], signs: list[str], level: int) -> Node:
     """Parse a text with relations: `parts[0] signs[0] parts[1] signs[1] …`."""
-    if not all(parts):
+    if not all(parts) or (signs != ["="] and _CONDITION.search("".join(parts))):
         raise Unreadable
     if "\\approx" in signs:  # the part before it is exact, unless that is only a name
         place = signs.index("\\approx")
@@ -248,7 +261,7 @@ def _equation(sides: list[str], level: int) -> Named | Chain | ListNode:
 
 def _plain(name: str) -> str:
     name = re.sub(r"\|([A-Z]{2})\|", r"\1", name)  # a length
-    return re.sub(r"\\text|[\s{}]", "", name).lower()
+    return re.sub(r"\\text|[\s{}]", "", name)
 
 
 def _is_name(text: str, sums: bool = False) -> bool:
@@ -256,6 +269,8 @@ def _is_name(text: str, sums: bool = False) -> bool:
 
     With `sums`, m+n is a name too.
     """
+    if re.match(r"\s*-|.*(?:\\(?:neg|not|notin|nmid)(?![a-z])|\bnot\b)", text):
+        return False
     text = re.sub(r"_\{[^{}]*\}|\\text\s*\{[^{}]*\}", "N", text)
     text = re.sub(r"\\begin\{[pb]matrix\}([a-zA-Z&\\\s]*)\\end\{[pb]matrix\}", "N", text)
     text = re.sub(r"(?<=[a-zA-Z])\^\{-1\}(?=\()", "", text)  # f^{-1}(x)

@@ -80,8 +80,8 @@ class _Reader:
                 if len(points) < len(nodes):
                     raise Unreadable
                 return _combined(any, [[(point, 0), (point, 1)] for point in points])
-            case Named(value, name) if self.name in ("", name):
-                self.name = name
+            case Named(value) if self.name in ("", self.rules.name(node)):
+                self.name = self.rules.name(node)
                 return self.cuts(value)
             case Leaf(text):
                 point = self.end(text)
@@ -100,7 +100,8 @@ class _Reader:
 
         Raises `Unreadable` if a part adds nothing: x > 2, x > 5 may be two guesses.
         """
-        sets = [one for one in sets if one != _REALS]
+        if joiner in (",", "\\land"):
+            sets = [one for one in sets if one != _REALS]
         operation = any if joiner in ("\\cup", "\\lor") or not _combined(all, sets) else all
         whole = _combined(operation, sets)
         if any(_combined(operation, sets[:i] + sets[i + 1 :]) == whole for i in range(len(sets))):

@@ -15,7 +15,7 @@ _NAMES = {
     "B": "byte", "S": "siemens", "G": "gauss", "M": "molar", "\\Omega": "ohm", "rpm": "", "psi": "", "atm": "",
     "gal": "gallon", "qt": "quart", "ton": "tonne", "acre": "", "ha": "hectare", "century": "centurie",
     "decade": "", "euro": "", "dime": "", "nickel": "", "penny": "pennie", "quarter": "", "parsec": "pc", "kWh": "",
-    "bit": "", "am": "",
+    "bit": "", "am": "", "Nm": "",
 }  # fmt: skip
 _UNIT_OF = {name: unit for unit, names in _NAMES.items() for name in (unit, *names.split())}
 for _prefix in ("k", "M", "G", "m", "c", "n", "p", "\\mu"):
@@ -43,7 +43,13 @@ _PARTS = r"((?:\\text\{[^{}]*\}|\^\{[^{}]*\}|\\cdot|\s)+)"
 _FRACTION = re.compile(rf"\\frac\{{{_PARTS}\}}\{{{_PARTS}\}}\s*$")
 _TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu\s*)?(?:[a-zA-Z]*\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
 # A second answer or a condition: no unit.
-_NO_UNIT = re.compile(r"\d|\b(?:or|and|if|otherwise|when|unless|not|maybe|possibly|either|both|where|for)\b")
+_NO_UNIT = re.compile(
+    r"\d|\b(?:or|and|if|otherwise|when|unless|not|maybe|possibly|either|both|where|for|plus|minus|than|choose|factorial"
+    r"|squared|cubed|root|power|mille|ppm|below zero|hal(?:f|ves)"
+    r"|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)s?"
+    r"|(?:sin|cos|tan|log|exp)[a-z]?)\b"
+)
+_CHANGES_VALUE = re.compile("[十百千万亿半折成倍几多余的]")  # 百万, 半小时
 _NUMERIC = re.compile(r"(?:[\d.,+\-/*^(){}\s!]|\\(?:frac|sqrt|pi|cdot|approx)(?![a-zA-Z])|e(?=\^))+")
 
 
@@ -59,6 +65,8 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
         power, name = _CHINESE.fullmatch(match[2]).groups()
         if name in _CHINESE_UNITS:
             return match[1], f"{_CHINESE_UNITS[name]}{ {None: 1, '平方': 2, '立方': 3}[power] }"
+        if _CHANGES_VALUE.search(match[2]):
+            return text, ""
         return match[1], _words([name] if name else [])
     if match := _WITH_TEXT.fullmatch(text):
         value, space, tail = match.groups()
@@ -77,9 +85,12 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
         return value, unit or _words(words)
     if (match := _WITH_PLAIN.fullmatch(text)) and (unit := _unit(match[3])):
         names = re.findall(r"[a-zA-Z]+", match[3])
-        is_quotient = len(names) > 1 and (match[2] or match[3].startswith("m/s")) and _NUMERIC.fullmatch(match[1])
+        is_quotient = match[2] or match[3].startswith("m/s")
+        is_quotient = is_quotient and {"/", "-"} & set(match[3]) and _NUMERIC.fullmatch(match[1])
+        is_quotient = is_quotient and all(len(name) > 1 or name in "msghJNWVK" for name in names)
+        is_plain = match[2] or re.fullmatch(r"[\d.,]+", match[1])  # \frac{1}{2}hr is a product
         if (
-            _PLAIN & {*names, *(name.removesuffix("s") for name in names)}
+            (is_plain and _PLAIN & {*names, *(name.removesuffix("s") for name in names)})
             or is_quotient
             or (match[2] and "Omega" in names)
             or unit == expected
@@ -135,7 +146,8 @@ def _unit(tail: str) -> str | None:
             next_power = _POWERS[token[0].lower()]
         else:
             word = "".join(token[0].split())
-            forms = (word, word.lower(), word.removesuffix("s"), word.lower().removesuffix("s"))
+            lower = word.lower() if len(word) > 2 or word.lower() in _PLAIN else word  # Nm is not nm
+            forms = (word, lower, word.removesuffix("s"), lower.removesuffix("s"))
             name = next((_UNIT_OF[form] for form in forms if form in _UNIT_OF), "")
             if not name:
                 return None

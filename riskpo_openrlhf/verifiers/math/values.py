@@ -33,6 +33,8 @@ _NATURAL = _WHOLE - {"floor", "ceiling", "mod"}  # formulas with these are meant
 _COSTLY = {"factorial", "double factorial", "binomial", "sum", "prod"}  # for large numbers
 _POINTS, _WHOLE_POINTS, _LARGE = 13, 48, 80
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
+_WITH_CORNERS = {"abs", "root", "min", "max"}  # |x - 100| is 100 - x up to 100
+_CORNERS = 24
 
 
 def same_value(gold: tuple, answer: tuple, close: bool = False) -> bool:
@@ -40,12 +42,13 @@ def same_value(gold: tuple, answer: tuple, close: bool = False) -> bool:
 
     Equality at the points is as good as a proof, unless somebody constructed the answer to be near.
     """
-    agreed = 0
+    agreed, has_letters = 0, bool(letters(gold) | letters(answer))
     for pair in _values(gold, answer) if gold != answer else ():
-        if not pair.is_equal(close):
+        whole = not has_letters and any(x == mp.nint(mp.re(x)) for x in map(inexact, (pair.gold, pair.answer)))
+        if not pair.is_equal(close and not whole):
             return False
         agreed += 1
-    return gold == answer or agreed >= (3 if letters(gold) | letters(answer) else 1)
+    return gold == answer or agreed >= (3 if has_letters else 1)
 
 
 def same_up_to_a_factor(gold: tuple, answer: tuple, close: bool = False, positive: bool = False) -> bool:
@@ -91,14 +94,17 @@ def same_as_matrices(gold: tuple, answer: tuple) -> bool:
             case ("letter", name):
                 if name not in drawn:
                     numbers = [draws.randint(1, 99) for _ in range(4)]
-                    drawn[name] = mp.matrix([numbers[:2], numbers[2:]]) if name.isupper() else mp.mpf(numbers[0])
+                    is_matrix = re.match(r"\\?[A-Z]", name)
+                    drawn[name] = mp.matrix([numbers[:2], numbers[2:]]) if is_matrix else mp.mpf(numbers[0])
                 return mp.eye(2) if name == "I" else drawn[name]
             case ("+" | "*", *parts):
                 return functools.reduce(operator.add if tree[0] == "+" else operator.mul, map(value, parts))
-            case ("^", base, ("letter", "T")):
+            case ("^", base, ("letter", "T" | "H")):
                 return value(base).T
-            case ("^", base, ("number", power)) if power.denominator == 1 and abs(power) < 9:
-                return value(base) ** int(power)
+            case ("^", base, ("letter", _)):
+                return value(base) ** 3
+            case ("^", base, ("number", power)) if power.denominator == 1:
+                return value(base) ** int(power if abs(power) < 9 else 9 + power % 7)
         raise Unreadable
 
     try:
@@ -204,7 +210,8 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
     large = (
         (_changes(gold, answer) + [int(10 ** draws.uniform(1, 6)) for _ in range(_LARGE)]) if whole - costly else []
     )
-    for k in range(_WHOLE_POINTS + len(large) if whole else _POINTS):
+    corners = [] if whole else [(value, name) for value in _corners(gold, answer) for name in names]
+    for k in range(_WHOLE_POINTS + len(large) if whole else _POINTS + len(corners)):
         point = {}
         for i, name in enumerate(names):
             negative = name not in positive and k % 4 == 3
@@ -217,14 +224,27 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
             elif k == 5:
                 point[name] = Fraction(_PRIMES[-i % len(_PRIMES)])
             elif k % 2 == 0 and k > 5:
-                point[name] = Fraction(draws.randint(60, 900), 29)
+                below = name not in positive and k % 4 == 0 and draws.random() < 0.6
+                point[name] = Fraction(draws.randint(60, 900), -29 if below else 29)
             else:
                 point[name] = Fraction((37 * i + 11 * k) % 53 + 3, 29) * (
                     -1 if negative and (k == 3 or draws.random() < 0.6) else 1
                 )
                 if name in complex_letters:
                     point[name] = mp.mpc(inexact(point[name]), k)
+        if k >= _POINTS and corners and (name := corners[k - _POINTS][1]) not in positive | complex_letters:
+            point[name] = corners[k - _POINTS][0]
         yield point
+
+
+def _corners(*trees: tuple) -> list[Fraction]:
+    """Return numbers beside the trees' constants, if a formula may have another form on either side of them."""
+    parts = [node for tree in trees for node in nodes(tree)]
+    if not any(node[0] in _WITH_CORNERS for node in parts):
+        return []
+    constants = sorted({abs(node[1]) for node in parts if node[0] == "number"} - {0}, reverse=True)
+    near = (sign * n + side for n in constants for sign in (1, -1) for side in (Fraction(1, 3), Fraction(-1, 3)))
+    return list(dict.fromkeys(near))[:_CORNERS]
 
 
 def _changes(*trees: tuple) -> list[int]:

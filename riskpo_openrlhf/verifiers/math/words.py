@@ -8,7 +8,9 @@ from riskpo_openrlhf.verifiers.math.limits import MAX_CHARACTERS
 from riskpo_openrlhf.verifiers.math.notation import TEXT_COMMANDS
 
 _MARKUP = re.compile(rf"\\{TEXT_COMMANDS}\s*\{{|[{{}}$\"]|\\[(), ]")
-_CHOICE = re.compile(r"\( ?(?P<bracketed>[a-z]) ?\)(?: ?[^,;+*/=^ ].*)?|(?P<plain>[a-z])(?:[).:](?: .*)?)?")
+_CHOICE = re.compile(
+    r"\( ?(?P<bracketed>[a-j]) ?\)(?: ?[^,;+*/=^ (!-].*| [-(] ?\d.*)?|(?P<plain>[a-z])(?:[).:](?: .*)?)?"
+)
 _LABEL = re.compile(r"(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? (?=\(? ?[a-j]\b(?! [a-z]))")
 _BRACKETED = re.compile(r"\( ?([A-H]) ?\)")
 _CHOICES = re.compile(r"[A-H](?:(?:,? and | ?[,;&]? ?)[A-H])+")
@@ -37,6 +39,8 @@ def plain_words(text: str, numbered: bool = False) -> str:
     pattern = r"[a-z]{3,}[a-z ,'\-.]* \d{1,4}" if numbered else r"[a-z][a-z ,'\-.]*|[\u4e00-\u9fff]+"
     if not re.fullmatch(pattern, words):
         return ""
+    if not re.search(r"[a-z]{3}|[^\x00-\x7f]", words) and words not in ("no", "ok"):
+        return written  # letters, not words: R-r is not r-R
     return re.sub("^(?:an?|the) (?=[a-z]{3})", "", words) if "\\text" in text else words  # a sin x has a factor a
 
 
