@@ -466,6 +466,148 @@ def fractions_and_bases(draw: random.Random):
     )
 
 
+def corners(draw: random.Random):
+    """Formulas that are another one up to a number far from 0, or below a negative one."""
+    a, x = draw.choice((draw.randint(3, 40), draw.randint(100, 900))), draw.choice("xyts")
+    pair = draw.choice(
+        (
+            (f"|{x}+{a}|", f"{x}+{a}"),
+            (f"|{x}-{a}|", f"{a}-{x}"),
+            (rf"\min({x},{a})", x),
+            (rf"\max({x},-{a})", x),
+            (rf"\sqrt{{{x}^2+{2 * a}{x}+{a * a}}}", f"{x}+{a}"),
+            (rf"\frac{{|{x}+{a}|}}{{{x}+{a}}}", "1"),
+            (f"|{x}|+|{x}+{a}|", f"|{x}|+{x}+{a}"),
+        )
+    )
+    return draw.choice(
+        ((*pair, False), (*pair[::-1], False), (f"|{x}-{a}|", f"|{a}-{x}|", True), (pair[0], pair[0], True))
+    )
+
+
+def letters_like_units(draw: random.Random):
+    """Factors that are also units: m, g, h, hr, km; ordinals; and units after all."""
+    a, b = draw.randint(2, 9), draw.randint(2, 9)
+    one, two = draw.sample("mghJNWV", 2)
+    return draw.choice(
+        (
+            (f"{a} {one} {two}", f"{a}", False),
+            (f"{a} {one} {two}", f"{a}{two}{one}", True),
+            (rf"\frac{{{a}}}{{{b}}} {one} {two}^2", rf"\frac{{{a}}}{{{b}}}", False),
+            (rf"\frac{{1}}{{{a}}}hr", rf"\frac{{1}}{{{a}}}", False),
+            (f"x^{{{a}}}yd", f"x^{a}", False),
+            (f"s^2+t^2-{a}st", f"s^2+t^2-{a}", False),
+            (f"{a} m/s^2", f"{a}", True),
+            (f"{a}{b}4th", f"{a}{b}4", True),
+            (f"{a}\\text{{ {one} }}{b}\\text{{ s}}", f"{a}\\text{{ {one}}}-{b}\\text{{ s}}", False),
+            (f"{a}{one.upper()}+{b}B", f"{a}{one.upper()}-{b}B", False),
+        )
+    )
+
+
+def cases_of_letters(draw: random.Random):
+    """R and r are two letters where both occur, in formulas, names and orders."""
+    a, b = draw.sample(range(2, 99), 2)
+    x = draw.choice("rmxac")
+    X, order = x.upper(), draw.sample("ABCD", 4)
+    other = order[1:] + order[:1]
+    return draw.choice(
+        (
+            (f"{X}-{x}", f"{x}-{X}", False),
+            (f"{X}-{x}", f"-{x}+{X}", True),
+            (f"{X}={a}, {x}={b}", f"{x}={a}, {X}={b}", False),
+            (f"{X}={a}, {x}={b}", f"{x}={b}, {X}={a}", True),
+            (f"{X}={a}", f"{x}={a}", True),
+            ("".join(order), "".join(other), False),
+            ("".join(order), rf"\text{{{''.join(order)}}}", True),
+            (f"({x})({x}-{a})", f"({x})({x}-{b})", False),
+        )
+    )
+
+
+def sums_of_indexed_letters(draw: random.Random):
+    """Data in a sum: each x_i is another number; the letter of the sum may have another name."""
+    i, j = draw.sample("ijk", 2)
+    x, y = draw.sample("xyac", 2)
+    a = draw.randint(2, 9)
+
+    def total(term, letter=i):
+        return rf"\sum_{{{letter}=1}}^{{n}} {term}"
+
+    return draw.choice(
+        (
+            (total(f"{x}_{i}"), total(f"{x}_{j}", j), True),
+            (total(f"{a}{x}_{i}"), f"{a}" + total(f"{x}_{i}"), True),
+            (rf"\frac{{1}}{{n}}{total(f'{x}_{i}')}", f"{x}_{i}", False),
+            (rf"({total(f'{x}_{i}')})^2", f"n{total(f'{x}_{i}^2')}", False),
+            (total(f"{x}_{i} {y}_{i}"), total(f"{y}_{i} {x}_{i}"), True),
+            (total(f"{x}_{i} {y}_{i}"), f"{x}_{i}{total(f'{y}_{i}')}", False),
+        )
+    )
+
+
+def functions_and_differentials(draw: random.Random):
+    """Functions of names other than f, and forms with several differentials, are no products."""
+    f, a, b = draw.choice(("N", "P", "u", r"\Phi", r"\delta")), *draw.sample(range(2, 30), 2)
+    return draw.choice(
+        (
+            (f"{f}(x+{a})-{f}(x-{a})", f"{f}(x+{b})-{f}(x-{b})", False),
+            (f"{f}(x+{a})+{f}(x-{b})", f"{f}(x-{b})+{f}(x+{a})", True),
+            (f"{f}(d_1)+{f}(d_2)", f"{f}(d_1+d_2)", False),
+            (f"P(1+r)^{a}+P(1+r)", f"P(1+r)((1+r)^{{{a - 1}}}+1)", True),
+            (rf"x\,dy-{a}y\,dx", rf"x\,dy\cdot(1-{a})", False),
+            (rf"{a}x\,dy+y\,dx", rf"y\,dx+{a}x\,dy", True),
+            (f"P(A)={a}", f"P(B)={a}", False),
+            (f"f(t)={a}t", f"f(x)={a}x", True),
+        )
+    )
+
+
+def conditions_and_systems(draw: random.Random):
+    """And is not or; the values of one solution belong together; a condition belongs to its value."""
+    a, b = draw.sample(range(2, 30), 2)
+    joined = draw.choice((r" \text{ or } ", "; "))
+    return draw.choice(
+        (
+            (rf"x>{a}\text{{ and }}y>{b}", rf"x>{a}\text{{ or }}y>{b}", False),
+            (f"x={a}, y={b}{joined}x={b}, y={a}", f"x={a}, y={a}{joined}x={b}, y={b}", False),
+            (f"x={a}, y={b}{joined}x={b}, y={a}", f"x={b}, y={a}{joined}x={a}, y={b}", True),
+            (f"{a}, x<0; {b}, x>0", f"{b}, x<0; {a}, x>0", False),
+            (f"y={a}", f"x+y={a}", False),
+            (f"x={a}", f"-x={a}", False),
+            (f"{a}", rf"x\not={a}", False),
+            (rf"x\ne {a}", rf"x\not={a}", True),
+            (f"x>{a}", rf"x>{a}, x\in\mathbb{{Z}}", False),
+            (f"(-{a},{a})", f"x=-{a}, x={a}", False),
+            (rf"(\pm {a}, \pm {b})", f"({a},{b}),(-{a},-{b})", False),
+            (rf"(\pm {a}, \pm {b})", f"({a},{b}),(-{a},-{b}),(-{a},{b}),({a},-{b})", True),
+            (rf"\mathbb{{R}}\cup({a},{a + 1})", f"({a},{a + 1})", False),
+        )
+    )
+
+
+def words_that_change_a_value(draw: random.Random):
+    """Scales and parts are no units."""
+    a = draw.randint(2, 9)
+    scale, value = draw.choice((("hundred", 100), ("thousand", 1000), ("million", 10**6)))
+    part = draw.choice(("thirds", "halves", "tenths", "squared", "plus one", "factorial", "choose 2", "less than x"))
+    han, factor = draw.choice((("百", 100), ("千", 1000), ("百万", 10**6), ("万", 10**4)))
+    return draw.choice(
+        (
+            (f"{a * value}", rf"{a}\text{{ {draw.choice((scale, scale.title(), scale + 's'))}}}", True),
+            (f"{a}", rf"{a}\text{{ {draw.choice((scale, scale.title(), scale + 's'))}}}", False),
+            (f"{a * value * 100}", rf"{a}\text{{ hundred {scale}}}", True),
+            (f"{a}", rf"{a}\text{{ {part}}}", False),
+            (f"{a * factor}", f"{a}{han}", True),
+            (f"{a}", f"{a}{han}", False),
+            (f"{a}", f"{a}" + draw.choice(("个半小时", "折", "的平方")), False),
+            (f"{a}°C", f"{a}°F", False),
+            (f"{a}°C", rf"{a}^\circ\text{{C}}", True),
+            (f"{a}23456789", f"{a}.2345679\\times 10^8", False),
+        )
+    )
+
+
 def several_choices(draw: random.Random):
     """A choice of several letters in order, however they are joined. Products, tuples and orderings are none."""
     letters = sorted(draw.sample("ABCDEFGH", draw.randint(2, 4)))
@@ -754,6 +896,8 @@ GENERATORS = [
     escaped_and_chinese, several_choices, no_solution, whole_number_parameters,
     unit_vectors, words_after_numbers, chinese_words, times, named_points, products_with_an_order, antiderivatives,
     classes_and_ranges, families, parts_of_a_hundred, fractions_and_bases,
+    corners, letters_like_units, cases_of_letters, sums_of_indexed_letters, functions_and_differentials,
+    conditions_and_systems, words_that_change_a_value,
 ]  # fmt: skip
 
 
