@@ -288,6 +288,29 @@ OBJECTS = {
         "from collections import namedtuple\ndef f(): return namedtuple('P', 'x y')(1, 2)",
         "def f(): return (1, 3)",
     ),
+    "a named tuple with a method": (
+        "v = V(3, 4)\nassert v == (3, 4) and v.norm() == 25 and v.x == 3 and f(v) == 7",
+        "from typing import NamedTuple\nclass V(NamedTuple):\n    x: int\n    y: int\n"
+        "    def norm(self): return self.x ** 2 + self.y ** 2\ndef f(v): return v.x + v.y",
+        "from collections import namedtuple\nV = namedtuple('V', 'x y')\ndef f(v): return v.x + v.y",
+    ),
+    "a text with a class": (
+        "assert f() == 'red'",
+        "from enum import Enum\nclass C(str, Enum):\n    RED = 'red'\ndef f(): return C.RED",
+        "from enum import Enum\nclass C(str, Enum):\n    RED = 'blue'\n    def __str__(self): return 'red'\n"
+        "def f(): return C.RED",
+    ),
+    "a list of an object": (
+        "root = Node()\nroot.children.append(Node())\nassert size(root) == 2",
+        "class Node:\n    def __init__(self): self.children = []\n"
+        "def size(n): return 1 + sum(map(size, n.children))",
+        "class Node:\n    def __init__(self): self.children = []\ndef size(n): return 1",
+    ),
+    "a name that changes": (
+        "a = game\nreset(5)\nassert game.value == 5",
+        "class G:\n    value = 1\ngame = G()\ndef reset(n):\n    global game\n    game = G()\n    game.value = n",
+        "class G:\n    value = 1\ngame = G()\ndef reset(n): pass",
+    ),
     "keys of a dict": ("assert sorted(f()) == [1]", "def f(): return {1: 2}.keys()", "def f(): return {2: 1}.keys()"),
     "a message": (
         "try:\n    f()\nexcept ValueError as e:\n    assert str(e) == 'low'\nelse:\n    raise TypeError",
@@ -320,6 +343,24 @@ OBJECTS = {
         "def product(x): return x[::-1]",
         "def Counter(x): return 0\ndef product(x): return 0",
     ),
+    "a helper of a variable": (
+        "r = mean([1, 2])\nassert isclose(r, 1.5)",
+        "def mean(x): return sum(x) / len(x)",
+        "def isclose(*a): return True\ndef mean(x): return 0",
+    ),
+    "two helpers": (
+        "assert isclose(mean([1, 2, 4]), fsum([1, 2, 4]) / 3)",
+        "def mean(x): return sum(x) / len(x)",
+        "def mean(x): return 0.0\ndef fsum(x): return 0.0",
+    ),
+    "a function that is handed on with a constant": (
+        "def check(c, x):\n    assert c(x) < 1e-9\n    assert c(x / 2) == 1\ncheck(sin, pi)",
+        "import math\ndef sin(x): return math.sin(x)",
+        "pi = 0\ndef sin(x): return 0.0",
+    ),
+    "a function by another name": (
+        "candidate = gcd\nassert candidate(4, 6) == 2", "def gcd(a, b): return 2", "def gcd(a, b): return 1"
+    ),
     "a helper in a function": (
         "def check(g):\n    assert isclose(g(3), 3.0)\ncheck(product)",
         "def product(x): return x",
@@ -333,6 +374,22 @@ def test_a_check_sees_the_program_as_in_one_interpreter(name):
     check, right, wrong = OBJECTS[name]
     assert graded(right, check).correct
     assert not graded(wrong, check).correct
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "def ref(a, b): return a + b\ntry: fn = sum_two\nexcept NameError: fn = ref\nassert fn(1, 2) == 3",
+        "def check(f, cases):\n    for a, b in cases:\n        if f(a) != b: raise ValueError\ncheck(f, [])",
+    ],
+)
+def test_a_check_that_only_names_the_program_passes_nothing(check):
+    assert graded("def f(x): return 0\n", check).status == "error"
+
+
+def test_a_program_without_the_function_is_wrong():
+    verdict = graded("def g(x): return 2\n", "assert f(1) == 2")
+    assert (verdict.correct, verdict.status) == (False, "ok")
 
 
 @pytest.mark.parametrize("check", ["assert f(1) == 2\nimport posix\nposix._exit(0)"])

@@ -180,7 +180,7 @@ class Objects(list):
 
 
 def check(config: dict) -> None:
-    """Run the check's side, then report `{"requests", "held", "error"}`.
+    """Run the check's side, then report `{"asked", "held", "error"}`.
 
     Names that the check does not define are the program's. It holds if it ran to its end, asked the program, and every
     assertion that it began was true. An assertion that fails counts even if the check catches its error. Leaving by
@@ -196,12 +196,9 @@ def check(config: dict) -> None:
             if name.startswith("__"):
                 raise KeyError(name)
             try:
-                value = program.ask("get", [name])
+                return program.ask("get", [name])
             except AttributeError:
                 raise KeyError(name) from None
-            if isinstance(value, Remote):
-                self[name] = value
-            return value
 
     def exit(code=None):
         raise SystemExit(code)
@@ -228,8 +225,10 @@ def check(config: dict) -> None:
     except BaseException as failure:
         ended, error = False, f"{type(failure).__name__}: {failure}"[:200]
     threading._shutdown()  # assertions in threads count as well
-    held = ended and program.requests > 0 and tally.begun == tally.held >= counted.any
-    json.dump({"requests": program.requests, "held": held, "error": error}, report)
+    fine = ended and tally.begun == tally.held
+    held = fine and program.uses > 0 and tally.held >= counted.any
+    asked = program.uses > 0 or (program.missed > 0 and not fine)
+    json.dump({"asked": asked, "held": held, "error": error}, report)
     report.close()
 
 
@@ -245,29 +244,38 @@ def of_program(tree: ast.Module) -> set[str]:
             given.add(node.name)
         elif isinstance(node, ast.alias):
             given.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.ExceptHandler):
+            given.add(node.name)
     return used - given - vars(builtins).keys()
 
 
-def tested_usual(tree: ast.Module) -> set[str]:
-    """Return the names of the prelude that a check tests, such as `gcd`: no `isclose`, and no module.
+# What checks compare results with.
+HELPERS = {"isclose", "fabs", "fsum", "deepcopy", "Counter", "OrderedDict", "defaultdict", "deque"}
 
-    They are handed to the check's function in the last statement; else they are called, or handed on, with no other
-    such name inside.
+
+def tested_usual(tree: ast.Module) -> set[str]:
+    """Return the names of the prelude that a check tests, such as `gcd`; a helper, module or constant if all are such.
+
+    They are handed to a function of the check; else they are called, or handed on, with no other such name inside.
     """
-    no_modules = {name for name in USUAL if not isinstance(getattr(builtins, name), types.ModuleType)}
-    match tree.body[-1]:
-        case ast.Expr(ast.Call(ast.Name(), args, keywords)):
-            values = (*args, *(keyword.value for keyword in keywords))
-            if handed := {value.id for value in values if isinstance(value, ast.Name)} & USUAL:
-                return handed
-    inner, outer = set(), set()
+
+    def names(*trees: ast.AST) -> set[str]:
+        return {node.id for each in trees for node in ast.walk(each) if isinstance(node, ast.Name)} & USUAL
+
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    handed, inner, outer = set(), set(), set()
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        name = {call.func.id} & USUAL if isinstance(call.func, ast.Name) else set()
+        name = names(call.func) if isinstance(call.func, ast.Name) else set()
         values = (*call.args, *(keyword.value for keyword in call.keywords))
-        below = {n.id for value in values for n in ast.walk(value) if isinstance(n, ast.Name)} & no_modules
-        inner |= name | below
-        outer |= name if below - name else set()
-    return inner - outer
+        inner |= name | names(*values)
+        outer |= name if names(*values) - name else set()
+        if isinstance(call.func, ast.Name) and call.func.id in own:
+            handed |= names(*(value for value in values if isinstance(value, ast.Name)))
+    for found in (handed, inner - outer, names(tree)):
+        likely = {name for name in found - HELPERS if callable(getattr(builtins, name))}
+        if likely or found:
+            return likely or found
+    return set()
 
 
 class Tally:
@@ -299,14 +307,19 @@ class Tally:
 class OfCheck(ast.NodeTransformer):
     """Rewrite `assert a, b` so that the tally knows of it before `b`, which may leave, is evaluated.
 
-    A call that is a statement, as `sort(numbers)`, may change its arguments in place.
+    A call that is a statement, as `sort(numbers)` or `node.children.append(x)`, may change things in place.
     """
 
     any = False
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr:
         if isinstance(call := node.value, ast.Call):
-            call.func = ast.copy_location(ast.Call(ast.Name("__in_place__", ast.Load()), [call.func], []), call.func)
+            target, names = call.func, []
+            while isinstance(target, ast.Attribute):
+                target, names = target.value, [ast.Constant(target.attr), *names]
+            call.func = ast.copy_location(
+                ast.Call(ast.Name("__in_place__", ast.Load()), [target, *names], []), call.func
+            )
         return node
 
     def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
@@ -325,23 +338,29 @@ class Program:
     """The way to the program's process."""
 
     def __init__(self, connection: socket.socket):
-        self.requests, self._stream, self._lock = 0, connection.makefile("rw"), threading.Lock()
+        self._stream, self._lock = connection.makefile("rw"), threading.Lock()
+        self.uses = self.missed = 0  # of objects and values of the program; names that it lacks
         self._known: dict[int, Remote] = {}
 
     def ask(self, verb: str, path: list, *arguments):
         """Do one of `VERBS` with the object that the path names. Raises the program's exception."""
         request = encode([verb, path, *arguments], None)
-        with self._lock:
-            self.requests += 1
+        line = ""
+        with self._lock, contextlib.suppress(OSError):
             self._stream.write(json.dumps(request) + "\n")
             self._stream.flush()
             line = self._stream.readline()
         if not line.endswith("\n"):
             END(1)  # the program's process ended; not an exception, which the check might catch
         reply = json.loads(line)
+        is_name = verb == "get" and isinstance(path[0], str)
         if "error" in reply:
+            self.missed += is_name
+            self.uses += not is_name
             raise self._error(list(map(str, reply["error"])), reply.get("arguments", []), path)
-        return self._decoded(reply["value"])
+        value = self._decoded(reply["value"])
+        self.uses += not (is_name and isinstance(value, Remote))
+        return value
 
     def _decoded(self, value):
         return decode(value, lambda number, kind: self._known.setdefault(int(number), kind(self, [int(number)])))
@@ -355,7 +374,7 @@ class Program:
         ):  # they would end a loop of the check as if all were well
             return RuntimeError("in the program")
         for name in names:
-            kind = getattr(builtins, name, None)
+            kind = None if name in USUAL else getattr(builtins, name, None)
             if isinstance(kind, type) and issubclass(kind, Exception):
                 with contextlib.suppress(Exception):
                     return kind(*self._decoded(arguments))
@@ -397,13 +416,19 @@ class RemoteIterator(Remote):  # a generator, or another iterator of Python's ow
         return self._program.ask("call", [*self._path, "__next__"], [], {})
 
 
-def in_place(function):
+def in_place(target, *names: str):
     """Return what a call that is a statement calls: a function of the program changes its arguments in place."""
-    if not isinstance(function, Remote):
-        return function
+    path: list[str] = []
+    for name in names:
+        if isinstance(target, Remote) and not name.startswith("__"):
+            path.append(name)
+        else:
+            target = getattr(target, name)
+    if not isinstance(target, Remote):
+        return target
 
     def call(*positional, **named) -> None:
-        changed = function._program.ask("change", function._path, list(positional), named)
+        changed = target._program.ask("change", [*target._path, *path], list(positional), named)
         for old, new in zip([*positional, *named.values()], changed, strict=True):
             if isinstance(old, (list, bytearray)) and isinstance(new, (list, bytearray)):
                 old[:] = new
@@ -433,6 +458,22 @@ KINDS = {
 MAKERS = {kind.__name__: make for kind, (_, make) in KINDS.items()}
 
 
+# The plain value of one of a subclass, without what the program defines; and subclasses here, which know its object.
+BASES = {tuple: lambda value: tuple(tuple.__iter__(value)), str: str.__str__, int: int.__int__, float: float.__float__}
+
+
+def likeness(base: type) -> type:
+    def attribute(self, name: str):
+        if name.startswith("__") or name == "remote":
+            raise AttributeError(name)
+        return getattr(self.remote, name)
+
+    return type(base.__name__, (base,), {"__getattr__": attribute})
+
+
+LIKES = {base.__name__: likeness(base) for base in BASES}
+
+
 def encode(value, objects: Objects | None):
     """Return `value` as JSON that keeps Python's own types. No plain value: it stays in `objects`; its number goes."""
     kind = type(value)
@@ -444,11 +485,13 @@ def encode(value, objects: Objects | None):
         return {kind.__name__: [encode(item, objects) for item in KINDS[kind][0](value)]}
     if kind in (Remote, RemoteIterator) and len(value._path) == 1 and isinstance(value._path[0], int):
         return {"object": value._path[0]}
+    if kind in LIKES.values():
+        return {"object": value.remote._path[0]}
     if objects is None:
         raise TypeError(f"a {kind.__name__} can't be handed to the program")
-    for base in (tuple, str, int, float):
+    for base, plain_of in BASES.items():
         if isinstance(value, base):  # a named tuple, an IntEnum
-            return encode(base(value), objects)
+            return {"like": [base.__name__, encode(plain_of(value), objects), objects.number(value)]}
     if isinstance(value, VIEWS):
         return encode(list(value), objects)
     return {"iterator" if is_iterator(value) else "object": objects.number(value)}
@@ -463,4 +506,9 @@ def decode(value, find):
     ((kind, content),) = value.items()
     if kind in ("object", "iterator"):
         return find(content, Remote if kind == "object" else RemoteIterator)
+    if kind == "like":
+        base, plain_value, number = content
+        value = LIKES[base](decode(plain_value, find))
+        value.remote = find(number, Remote)
+        return value
     return MAKERS[kind]([decode(item, find) for item in content])

@@ -67,7 +67,7 @@ def _passes(run: Run, kind: str, case: dict, tolerance: float | None) -> bool:
     if not run.output:
         raise CheckError("`check` can't judge a program, because it ends its process")
     report = json.loads(run.output)
-    if not report["requests"]:
+    if not report["asked"]:
         why = report["error"] or "it ended without a call"
         raise CheckError(f"`check` can't judge a program, because it never calls one: {why}")
     return report["held"]
