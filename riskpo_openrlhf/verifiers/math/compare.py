@@ -10,7 +10,7 @@ import math
 import re
 
 from riskpo_openrlhf.verifiers.math.evaluate import TooSlow, limit_time
-from riskpo_openrlhf.verifiers.math.grammar import times_denominators
+from riskpo_openrlhf.verifiers.math.grammar import functions_in, times_denominators
 from riskpo_openrlhf.verifiers.math.leaves import Rules, same_leaf, same_order
 from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, QUICK_SECONDS, Unreadable
 from riskpo_openrlhf.verifiers.math.nodes import (
@@ -35,6 +35,7 @@ from riskpo_openrlhf.verifiers.math.values import same_up_to_a_factor
 from riskpo_openrlhf.verifiers.math.words import choices, nothing, plain_words
 
 EQUAL, DIFFERENT, UNREADABLE, SLOW = "equal", "different", "unreadable", "slow"
+_OF_X = re.compile(r"[a-z](?:_\d)?(?:\^-1)?\(x\)")
 _FUNCTION_OF_LETTER = re.compile(r"([^()]+)\(([a-z])\)")
 _UNKNOWN = r"(?:^|[,;{{(])\s*{}\s*(?:[=<>]|\\(?:ne|le|ge)(?![a-z]))"  # it stands alone: k = 5
 _SPACE = re.compile(r"\s+(?![\w\s])|(?<![\w\s])\s+")  # but not the space in "1 0" and "\pi r"
@@ -71,7 +72,8 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         if {each.over for each in tidied} == {"N", "Z"} or _is_one_limited(*tidied):
             return DIFFERENT
         answers = (node for name in _names(*tidied) for node in readings(answer, name))
-        rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer))
+        functions = functions_in(*(each.text for each in tidied))
+        rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer), functions)
         return _verdict(any(same(g, a, rules) or same_sets(g, a, rules) for a in answers for g in readings(gold)))
     except (MemoryError, TooSlow):
         raise
@@ -101,6 +103,8 @@ def _is_one_limited(gold: Tidied, answer: Tidied) -> bool:
     r"""Tell whether only one says that the unknown of an inequality is whole: x > 1 and x > 1, x \in \mathbb{Z}."""
     letter = gold.letter or answer.letter
     limit = rf"(?:[<>]|\\[lg]e(?![a-z]))\s*{letter}(?![a-z])|(?<![a-z]){letter}\s*(?:[<>]|\\[lg]e(?![a-z]))"
+    if letter in "nkmpqij":  # whole anyway
+        return False
     return bool(gold.letter) != bool(answer.letter) and bool(re.search(limit, gold.text + ";" + answer.text))
 
 
@@ -187,13 +191,13 @@ def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
         expanded = _by_name(gold), _by_name(answer)
         if expanded != (gold, answer):
             return same(*expanded, rules)
-    alike = not (isinstance(gold, Named) and isinstance(answer, Chain))  # z = 0 and x+y+z = 0
+    alike = not (isinstance(gold, Named) and isinstance(answer, Chain) and _has_letters(*answer.nodes[:-1]))
     if isinstance(gold, Named) and isinstance(answer, Named):
         names = {rules.name(gold), rules.name(answer)}
         alike = (
             rules.name(answer) in (rules.name(gold), rules.name(gold).split("_")[0])
             or rules.name(answer).split("_")[0] == rules.name(gold)
-            or ("y" in names and any(re.fullmatch(r"[a-z]\(x\)", name) for name in names))
+            or ("y" in names and any(map(_OF_X.fullmatch, names)))
         )
         if not alike and (renamed := _with_argument_of(gold, answer)):
             return same(g, renamed, rules)
@@ -215,8 +219,8 @@ def _with_argument_of(gold: Named, answer: Named) -> Leaf | None:
     if not (all(names) and names[0][1] == names[1][1] and isinstance(answer.value, Leaf)):
         return None
     tokens = re.findall(r"\\[a-zA-Z]+|.", answer.value.text, re.DOTALL)
-    if names[0][2] in tokens or names[1][2] not in tokens:  # f(t) = tx is not f(x) = x^2; nor P(A) = 1/2, P(B) = 1/2
-        return None
+    if names[0][2] in tokens or names[1][2] not in {*tokens, *"xtnzmksuy"}:  # f(t) = tx is not f(x) = x^2
+        return None  # and f(a) = 1 is not f(b) = 1
     return Leaf("".join(names[0][2] if token == names[1][2] else token for token in tokens))
 
 
@@ -290,14 +294,20 @@ def _joined_otherwise(gold: Node, answer: Node) -> bool:
     if len(lists) == 1 and any(isinstance(node, TupleNode) for node in (gold, answer)):
         names = [node.name for node in lists[0].nodes if isinstance(node, Named)]
         return lists[0].joiner == "\\lor" or len(set(names)) < len(names)
-    values = all(
-        isinstance(node, TupleNode | SetNode | Matrix)
-        or (isinstance(node, Named) and not node.relation)
-        or (isinstance(node, Leaf) and (re.search(r"\d", node.text) or "\\text" in node.text))
-        for each in lists
-        for node in each.nodes
+    nodes = [node for each in lists for node in each.nodes]
+    names = {node.stem for node in nodes if isinstance(node, Named)}
+    logical = all(isinstance(node, Leaf) and re.fullmatch("[a-zA-Z]", node.text) for node in nodes)
+    conditions = len(names) > 1 or any(
+        isinstance(node, (Relation, Chain))
+        or (isinstance(node, Named) and (node.relation or isinstance(node.value, Operation)))
+        for node in nodes
     )
-    return {node.joiner for node in lists} == {"\\land", "\\lor"} and not values
+    joiners = {"\\land" if node.joiner == "," and conditions else node.joiner for node in lists}
+    return joiners == {"\\land", "\\lor"} and (conditions or logical)
+
+
+def _has_letters(*nodes: Node) -> bool:
+    return any(isinstance(node, Leaf) and re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", node.text) for node in nodes)
 
 
 def _elements(nodes: tuple[Node, ...]) -> list[Node]:

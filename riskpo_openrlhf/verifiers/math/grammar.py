@@ -27,7 +27,8 @@ _GREEK = (
     "nabla"
 )
 _LETTERS = {f"\\{name}" for name in f"{_GREEK} odot oplus prime".split()} | {"'"}
-_DIFFERENTIAL = re.compile(r"(?<![a-zA-Z\\])d([a-z])(?![a-zA-Z])")
+_DIFFERENTIAL = re.compile(r"(?<![a-zA-Z\\])d([r-vx-z])(?![a-zA-Z])")
+_FUNCTION = re.compile(r"[NPHu]|\\(?:[Pp]hi|delta|zeta)")
 _CONSTANTS = {"e": "e", "i": "i", "\\pi": "pi", "\\infty": "infinity"}
 _ACCENTS = "dot ddot bar hat vec tilde overline overrightarrow mathcal mathbb mathfrak widehat".split()
 _ACCENTS = {f"\\{name}" for name in _ACCENTS}
@@ -45,20 +46,23 @@ _ENDS |= (set(_CLOSING.values()) - {"|"}) | {"\\\\", "\\end"}
 
 
 @functools.lru_cache(maxsize=4096)
-def parse_expression(text: str, fold_case: bool) -> tuple[tuple, ...]:
-    """Parse a text into a tree for each reading. With `fold_case`, M is m. Raises `Unreadable`."""
+def parse_expression(text: str, fold_case: bool, functions: frozenset[str] = frozenset()) -> tuple[tuple, ...]:
+    """Parse a text into a tree for each reading. With `fold_case`, M is m. Raises `Unreadable`.
+
+    `functions`: the letters that are functions before a bracket, see `functions_in`.
+    """
     if len(_DIFFERENTIAL.findall(text)) > 1:  # x dy - y dx is not 0
         text = _DIFFERENTIAL.sub(r"\\text{d\1}", text)
     tokens = _TOKEN.findall(text)
-    return tuple(dict.fromkeys(_Parser(tokens, fold_case, short).whole() for short in (False, True)))
+    return tuple(dict.fromkeys(_Parser(tokens, fold_case, short, functions).whole() for short in (False, True)))
 
 
 class _Parser:
-    def __init__(self, tokens: list[str], fold_case: bool, short: bool):
+    def __init__(self, tokens: list[str], fold_case: bool, short: bool, functions: frozenset[str]):
         self.tokens, self.fold_case, self.short = [*tokens, ""], fold_case, short
         self.place = self.depth = self.bars = 0
         self.bound: list[str] = []  # letters of sums, which are never the imaginary unit
-        self.functions = _functions(self.tokens)
+        self.functions = functions
 
     @property
     def next(self) -> str:
@@ -318,16 +322,26 @@ class _Parser:
         return ("letter", name)
 
 
-def _functions(tokens: list[str]) -> set[str]:
-    r"""Return the letters that are functions, as N and \Phi mostly are, because different brackets follow them."""
+def functions_in(*texts: str) -> frozenset[str]:
+    r"""Return the letters that are functions, as N and \Phi may be: different brackets follow them in a text.
+
+    In the first text, the gold, nothing but brackets may follow them.
+    """
     found: dict[str, set[str]] = {}
-    for place, (token, after) in enumerate(zip(tokens, tokens[1:], strict=False)):
-        if after == "(" and re.fullmatch(r"[A-Zu]|\\(?:[Pp]hi|delta|zeta)", token):
+    factors: set[str] = set()
+    for number, text in enumerate(texts):
+        tokens = [*_TOKEN.findall(text), ""]
+        for place, token in enumerate(tokens):
+            if not _FUNCTION.fullmatch(token):
+                continue
+            if tokens[place + 1] != "(":
+                factors |= {token} if number == 0 else set()
+                continue
             depth, end = 0, place + 1
             while tokens[end] and (depth := depth + (tokens[end] == "(") - (tokens[end] == ")")):
                 end += 1
-            found.setdefault(token, set()).add("".join(tokens[place + 1 : end]))
-    return {token for token, brackets in found.items() if len(brackets) > 1}
+            found.setdefault(f"{number}{token}", set()).add("".join(tokens[place + 1 : end]))
+    return frozenset(key[1:] for key, brackets in found.items() if len(brackets) > 1) - factors
 
 
 def _times(x: tuple, y: tuple) -> tuple:

@@ -20,7 +20,8 @@ _FONTS = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}|(?<=\W)\s+|\s+(?=\W)"
 _ANY_CONSTANT = re.compile(r"[^A-Z]*\+\s*C")  # of an antiderivative
 _OF_MATRICES = re.compile(r"[A-Z)}]\s*\^\{(?:-1|T|H)\}")
 _TRANSPOSED = re.compile(r"[A-Z)}]\s*\^\{[TH]\}")
-_IN_ORDER = re.compile(r"[A-Z]{3,}")  # BCA may be an order, HTT three tosses
+_IN_ORDER = re.compile(r"(?=...)(?:[A-H]+|[A-Z]*([A-Z])[A-Z]*\1[A-Z]*)")  # BCA may be an order, HTT three tosses
+_DIMENSION = re.compile(r"(?:[MLT]|[\s\d^{}-]|\\cdot)+")
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*((?:\\text\s*\{[^{}\d]*\}|[a-zA-Z][a-zA-Z.]*)[\s,]*)")
 _BASES = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten".split(), 2)}
 
@@ -32,18 +33,21 @@ class Rules:
     Attributes:
         rounded: accept decimals that are the rounded value of the other answer.
         fold_case: m and M are the same variable.
+        functions: letters that are functions, see `grammar.functions_in`.
     """
 
     rounded: bool
     fold_case: bool
+    functions: frozenset[str] = frozenset()
 
     def name(self, named: Named) -> str:
         """Return the name of a value."""
-        return named.name.lower() if self.fold_case else named.name
+        folds = self.fold_case or re.fullmatch("[A-Za-z ]{3,}", named.name)
+        return named.name.lower() if folds else named.name
 
     def read(self, text: str) -> tuple[tuple, ...]:
         """Parse an expression into a tree for each reading. Raises `Unreadable`."""
-        return parse_expression(text, self.fold_case)
+        return parse_expression(text, self.fold_case, self.functions)
 
 
 def same_leaf(gold: str, answer: str, rules: Rules) -> bool:
@@ -129,7 +133,7 @@ def _same_values(gold: str, answer: str, rules: Rules) -> bool:
 def same_order(gold: str, answer: str) -> bool:
     """Tell whether two equal expressions are also equal if their capitals are matrices. True if these are none."""
     quotient = re.search(r"/|\\frac", gold + answer) and not _TRANSPOSED.search(gold)
-    if quotient or not _OF_MATRICES.search(gold):
+    if quotient or not _OF_MATRICES.search(gold) or _DIMENSION.fullmatch(gold):
         return True
     return same_as_matrices(*(parse_expression(text, fold_case=False)[0] for text in (gold, answer)))
 

@@ -147,7 +147,7 @@ _REWRITES = [
             lambda m: f"{m[1] if m[1] == '[' else '('}{m[2]}{m[3] if m[3] == ']' else ')'}",
         ),
         # Signs.
-        (r"\\not\s*(=|\\in(?![a-z]))", lambda m: r"\ne " if m[1] == "=" else r"\notin "),
+        (r"\\not\s*(=|\\equiv(?![a-z])|\\in(?![a-z]))", lambda m: r"\notin " if m[1] == r"\in" else r"\ne "),
         (r"(\\partial|(?<![a-zA-Z\\])d)\s*([a-zA-Z])\s*/\s*\1\s*([a-zA-Z])(?![a-zA-Z])", r"\\frac{\1 \2}{\1 \3}"),
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
         (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
@@ -215,7 +215,7 @@ def tidy(text: str) -> Tidied:
         text = text.replace("\\\\", "\\")
     elif "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z{}()])", r"\\", text).replace("\\\\", " ")
-    if re.search(r"\\(?:not|nmid)(?![a-zA-Z])(?!\s*(?:=|\\in(?![a-z])))", text):
+    if re.search(r"\\(?:not|nmid)(?![a-zA-Z])(?!\s*(?:=|\\equiv(?![a-z])|\\in(?![a-z])))", text):
         raise Unreadable
     text = re.sub("(?<=[①-⑳])(?=[①-⑳])", ",", text)
     for letter in ("epsilon", "phi", "theta"):  # one letter, unless both forms occur

@@ -194,7 +194,10 @@ def _bracketed(text: str, level: int) -> Node | None:
     inner = text[opening.end() : end.start()].strip()
     if opening[0] == "\\{":
         parts, bars = split(inner, {"|", ":"})
-        if len(bars) == 1 and _is_name(parts[0].split("\\in")[0]):  # {x : x > 1}, where x is any letter
+        name, _, domain = parts[0].partition("\\in")
+        if len(bars) == 1 and _is_name(name):  # {x : x > 1}, where x is any letter
+            if domain and "R" not in domain:
+                raise Unreadable
             node = _node(parts[1], level)
             return node.value if isinstance(node, Named) else node
     parts = [part for part in split(inner, {";"} if split(inner, {";"})[1] else {","})[0] if part]

@@ -23,6 +23,7 @@ for _prefix in ("k", "M", "G", "m", "c", "n", "p", "\\mu"):
         _UNIT_OF.setdefault(_prefix + _unit, _prefix + _unit)
 # Without \text, letters are mostly a product: 4c, 2nm. These are units.
 _PLAIN = {name for name in _UNIT_OF if len(name) > 2} | set("cm mm km ft yd mi kg lb oz ml mL hr Hz eV kJ kW".split())
+_FACTORS = set("hr yd mi ft lb oz ml mL".split())
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _EXPONENT = r"(?:\s*\^\s*\{?\s*-?\s*\d\s*\}?)?"
 _TEXT = rf"\\text\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}{_EXPONENT}"
@@ -44,12 +45,15 @@ _FRACTION = re.compile(rf"\\frac\{{{_PARTS}\}}\{{{_PARTS}\}}\s*$")
 _TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu\s*)?(?:[a-zA-Z]*\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
 # A second answer or a condition: no unit.
 _NO_UNIT = re.compile(
-    r"\d|\b(?:or|and|if|otherwise|when|unless|not|maybe|possibly|either|both|where|for|plus|minus|than|choose|factorial"
-    r"|squared|cubed|root|power|mille|ppm|below zero|hal(?:f|ves)"
-    r"|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)s?"
+    r"\d|(?:\b|\\l)(?:or|and)\b|^(?:squared|cubed|to)\b"
+    r"|\b(?:if|otherwise|when|unless|not|maybe|possibly|either|both|where|for|plus|minus|than [a-z]|choose|factorial"
+    r"|root|power|mille|ppm|below zero|hal(?:f|ves)(?!-)|over|divided|pi|at (?:least|most)|lakh|crore|bn|thousand"
+    r"|(?:hundred|thousand|million|billion|trillion)ths?|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)s?"
     r"|(?:sin|cos|tan|log|exp)[a-z]?)\b"
 )
-_CHANGES_VALUE = re.compile("[十百千万亿半折成倍几多余的]")  # 百万, 半小时
+_CHANGES_VALUE = re.compile(
+    "^(?:[十百万亿半折成几余打]|千(?![米克瓦升])|多(?![边项]))|半$|个半|以上|以下|分之|次方|开方|的(?:平方|立方|.?倍)|^(?:平方|立方)$"
+)
 _NUMERIC = re.compile(r"(?:[\d.,+\-/*^(){}\s!]|\\(?:frac|sqrt|pi|cdot|approx)(?![a-zA-Z])|e(?=\^))+")
 
 
@@ -86,9 +90,10 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
     if (match := _WITH_PLAIN.fullmatch(text)) and (unit := _unit(match[3])):
         names = re.findall(r"[a-zA-Z]+", match[3])
         is_quotient = match[2] or match[3].startswith("m/s")
-        is_quotient = is_quotient and {"/", "-"} & set(match[3]) and _NUMERIC.fullmatch(match[1])
-        is_quotient = is_quotient and all(len(name) > 1 or name in "msghJNWVK" for name in names)
-        is_plain = match[2] or re.fullmatch(r"[\d.,]+", match[1])  # \frac{1}{2}hr is a product
+        is_quotient = is_quotient and re.search(r"/|-|\\cdot", match[3]) and _NUMERIC.fullmatch(match[1])
+        is_quotient = is_quotient and all(len(name) > 1 or name in "msghJNWVKLCATF" for name in names)
+        is_plain = match[2] or re.fullmatch(r"-?[\d.,]+|.*10\^\{-?\d+\}", match[1])
+        is_plain = is_plain or not _FACTORS & set(names)  # \frac{1}{2}hr is a product
         if (
             (is_plain and _PLAIN & {*names, *(name.removesuffix("s") for name in names)})
             or is_quotient
@@ -146,7 +151,7 @@ def _unit(tail: str) -> str | None:
             next_power = _POWERS[token[0].lower()]
         else:
             word = "".join(token[0].split())
-            lower = word.lower() if len(word) > 2 or word.lower() in _PLAIN else word  # Nm is not nm
+            lower = word.lower() if len(word) > 2 or word.lower() in {*_PLAIN, "am", "pm"} else word  # Nm is not nm
             forms = (word, lower, word.removesuffix("s"), lower.removesuffix("s"))
             name = next((_UNIT_OF[form] for form in forms if form in _UNIT_OF), "")
             if not name:

@@ -44,7 +44,8 @@ def same_value(gold: tuple, answer: tuple, close: bool = False) -> bool:
     """
     agreed, has_letters = 0, bool(letters(gold) | letters(answer))
     for pair in _values(gold, answer) if gold != answer else ():
-        whole = not has_letters and any(x == mp.nint(mp.re(x)) for x in map(inexact, (pair.gold, pair.answer)))
+        values = () if has_letters else map(inexact, (pair.gold, pair.answer))
+        whole = any(abs(x) < 10**15 and x == mp.nint(mp.re(x)) for x in values)
         if not pair.is_equal(close and not whole):
             return False
         agreed += 1
@@ -94,7 +95,7 @@ def same_as_matrices(gold: tuple, answer: tuple) -> bool:
             case ("letter", name):
                 if name not in drawn:
                     numbers = [draws.randint(1, 99) for _ in range(4)]
-                    is_matrix = re.match(r"\\?[A-Z]", name)
+                    is_matrix = re.match(r"\\?[A-Z][^_]*$", name)
                     drawn[name] = mp.matrix([numbers[:2], numbers[2:]]) if is_matrix else mp.mpf(numbers[0])
                 return mp.eye(2) if name == "I" else drawn[name]
             case ("+" | "*", *parts):

@@ -11,6 +11,7 @@ _MARKUP = re.compile(rf"\\{TEXT_COMMANDS}\s*\{{|[{{}}$\"]|\\[(), ]")
 _CHOICE = re.compile(
     r"\( ?(?P<bracketed>[a-j]) ?\)(?: ?[^,;+*/=^ (!-].*| [-(] ?\d.*)?|(?P<plain>[a-z])(?:[).:](?: .*)?)?"
 )
+_CHOICE_OF_CAPITALS = re.compile(r"\( ?(?P<bracketed>[a-j]) ?\)(?: .*)?")
 _LABEL = re.compile(r"(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? (?=\(? ?[a-j]\b(?! [a-z]))")
 _BRACKETED = re.compile(r"\( ?([A-H]) ?\)")
 _CHOICES = re.compile(r"[A-H](?:(?:,? and | ?[,;&]? ?)[A-H])+")
@@ -33,7 +34,7 @@ def plain_words(text: str, numbered: bool = False) -> str:
     if re.fullmatch("[A-Z][a-z]", written) and written not in ("No", "Ok"):
         return written  # an element: Co is not CO
     words = _LABEL.sub("", written.lower())
-    if match := _CHOICE.fullmatch(words):
+    if match := (_CHOICE_OF_CAPITALS if re.match(r"\( ?[A-J] ?\) ", written) else _CHOICE).fullmatch(words):
         rest = words[match.end(match.lastgroup) + 1 :]
         return "" if _SECOND_CHOICE.search(rest) else match[match.lastgroup]
     pattern = r"[a-z]{3,}[a-z ,'\-.]* \d{1,4}" if numbered else r"[a-z][a-z ,'\-.]*|[\u4e00-\u9fff]+"
