@@ -7,8 +7,8 @@ up all privileges and waits for orders. An order is one run: the supervisor fork
 call filter, in which the program runs, waits for its end, and kills what is left. The supervisor runs no line of a
 program. It tells the host after each run whether a trace could be left; then no other program gets this sandbox.
 
-No expected output gets here, except in a `check`, which runs in a child of its own. Program and check share no memory;
-only plain values pass between them. `guest_tasks.py` is what a child does; no other file of ours is imported here.
+No expected output gets here, except in a `check`, which runs in a child of its own. `guest_tasks.py` and
+`guest_check.py` are what children do.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ import time
 from importlib import import_module
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-tasks = import_module("guest_tasks")
-
+tasks, checks = import_module("guest_tasks"), import_module("guest_check")
 del sys.path[0]
 
 CONTROL, SOURCE, SINK, PROGRAM = 3, 4, 5, 6  # files of a launcher and a supervisor
@@ -95,12 +94,7 @@ def launch(files: list[int]) -> None:
     Args:
         files: the socket to the host, and the file that holds the sandbox's settings.
     """
-    null = os.open("/dev/null", os.O_RDWR)
-    for target, file in enumerate(
-        [fcntl.fcntl(file, fcntl.F_DUPFD, 40) for file in (null, null, 2, *files, null, null)]
-    ):
-        os.dup2(file, target)
-    os.closerange(PROGRAM + 1, 256)
+    keep_files([null := os.open("/dev/null", os.O_RDWR), null, 2, *files, null, null])
     try:
         config = json.loads(os.pread(SOURCE, os.fstat(SOURCE).st_size, 0))
         with open("/proc/self/oom_score_adj", "w") as file:
@@ -139,6 +133,13 @@ def launch(files: list[int]) -> None:
         except (OSError, RecursionError):  # the program left a folder that can't be emptied
             code, clean = 1, False
         answer({"code": code, "clean": clean})
+
+
+def keep_files(files: list[int]) -> None:
+    """Make these files 0, 1, 2, …, and close all others."""
+    for target, file in enumerate([fcntl.fcntl(file, fcntl.F_DUPFD, 40) for file in files]):
+        os.dup2(file, target)
+    os.closerange(len(files), 256)
 
 
 def answer(message: dict) -> None:
@@ -300,8 +301,8 @@ class Supervisor:
             children = [self.start(order, tasks.call_function, [SOURCE, 0, 0, SINK])]
         else:
             ours, theirs = socket.socketpair()
-            children = [self.start(order, tasks.serve, [0, 0, 0, theirs.fileno()])]
-            children += [self.start(order, tasks.check, [SOURCE, 0, 0, ours.fileno(), SINK])]
+            children = [self.start(order, checks.serve, [0, 0, 0, theirs.fileno()])]
+            children += [self.start(order, checks.check, [SOURCE, 0, 0, ours.fileno(), SINK])]
             ours.close()
             theirs.close()
         code = self.wait(children, order["wall"])
@@ -349,9 +350,7 @@ class Supervisor:
         tasks.leave(code)
 
     def confine(self, order: dict, files: list[int]) -> None:
-        for target, file in enumerate([fcntl.fcntl(file, fcntl.F_DUPFD, 40) for file in files]):
-            os.dup2(file, target)
-        os.closerange(len(files), 64)
+        keep_files(files)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         system("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         limit(resource.RLIMIT_CPU, math.ceil(order["cpu"]))
