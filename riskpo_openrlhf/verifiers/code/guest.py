@@ -46,8 +46,7 @@ chroot 161 51; name_to_handle_at 303 264; open_by_handle_at 304 265; fanotify_in
 ioprio_set 251 30; sched_setparam 142 118; sched_setscheduler 144 119; sched_setaffinity 203 122;
 sched_setattr 314 274; migrate_pages 256 238; move_pages 279 239
 """
-# Of these some calls are denied: numbers as above, place of the argument, the values that are denied (!: all others).
-# prlimit64 of another process; who gets the signals of a file (F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP).
+# Denied for values of an argument, whose place is given (!: all but it): limits of others, who gets a file's signals.
 DENIED_FOR = "prlimit64 302 261 0 !0; fcntl 72 25 1 8 10 15; ioctl 16 29 1 0x8901 0x8902"
 # Reported as not there: pidfd_*, io_uring_*, new mount calls, clone3, process_madvise, and all from 442 on.
 ABSENT = (*range(424, 436), 438, 440)
