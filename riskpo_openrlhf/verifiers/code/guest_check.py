@@ -60,7 +60,7 @@ VERBS = {
 def check(config: dict) -> None:
     """Run the check's side, then report `{"asked", "held", "error"}`.
 
-    Names that the check does not define are the program's. It holds if it ran to its end, asked the program, and every
+    Names that the check does not define are the program's. It holds if it ran to its end, used the program, and every
     assertion that it began was true. An assertion that fails counts even if the check catches its error. Leaving by
     `sys.exit(0)`, as `unittest.main` does, is an end if it happens in the last statement.
     """
@@ -144,11 +144,12 @@ def tested_usual(tree: ast.Module) -> set[str]:
     handed, inner, outer = set(), set(), set()
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = names(call.func) if isinstance(call.func, ast.Name) else set()
-        values = (*call.args, *(keyword.value for keyword in call.keywords))
-        inner |= name | names(*values)
-        outer |= name if names(*values) - name else set()
+        arguments = (*call.args, *(keyword.value for keyword in call.keywords))
+        below = names(*arguments)
+        inner |= name | below
+        outer |= name if below - name else set()
         if isinstance(call.func, ast.Name) and call.func.id in own:
-            handed |= names(*(value for value in values if isinstance(value, ast.Name)))
+            handed |= names(*(argument for argument in arguments if isinstance(argument, ast.Name)))
     for found in (handed, inner - outer, names(tree)):
         likely = {name for name in found - HELPERS if callable(getattr(builtins, name))}
         if likely or found:
@@ -251,9 +252,7 @@ class Program:
         """Return the program's exception as Python's nearest one, by the names of its classes."""
         if names[0] == "StopIteration" and path[-1] == "__next__":
             return StopIteration()
-        if {"StopIteration", "StopAsyncIteration"} & set(
-            names
-        ):  # they would end a loop of the check as if all were well
+        if {"StopIteration", "StopAsyncIteration"} & set(names):  # they would end a loop as if all were well
             return RuntimeError("in the program")
         for name in names:
             kind = None if name in tasks.USUAL else getattr(builtins, name, None)

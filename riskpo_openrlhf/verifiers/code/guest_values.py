@@ -14,7 +14,7 @@ tasks = import_module("guest_tasks")
 
 
 class Far:
-    """An object in the program's process. `_path`: its number, and the names of its attribute."""
+    """An object in the program's process. `_path`: its number, in a list."""
 
     _path: list
 

@@ -26,6 +26,7 @@ from riskpo_openrlhf.verifiers.math.nodes import (
     Row,
     SetNode,
     TupleNode,
+    stem_of,
 )
 from riskpo_openrlhf.verifiers.math.notation import Tidied, tidy
 from riskpo_openrlhf.verifiers.math.numbers import has_long_decimal, plain_number, same_number
@@ -72,7 +73,7 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         if {each.over for each in tidied} == {"N", "Z"} or _is_one_limited(*tidied):
             return DIFFERENT
         answers = (node for name in _names(*tidied) for node in readings(answer, name))
-        functions = functions_in(*(each.text for each in tidied))
+        functions = functions_in(tidied[0].text, tidied[1].text)
         rules = Rules(rounded, _case_is_free(gold) and _case_is_free(answer), functions)
         return _verdict(any(same(g, a, rules) or same_sets(g, a, rules) for a in answers for g in readings(gold)))
     except (MemoryError, TooSlow):
@@ -102,10 +103,10 @@ def _is_family(tidied: Tidied) -> bool:
 def _is_one_limited(gold: Tidied, answer: Tidied) -> bool:
     r"""Tell whether only one says that the unknown of an inequality is whole: x > 1 and x > 1, x \in \mathbb{Z}."""
     letter = gold.letter or answer.letter
-    limit = rf"(?:[<>]|\\[lg]e(?![a-z]))\s*{letter}(?![a-z])|(?<![a-z]){letter}\s*(?:[<>]|\\[lg]e(?![a-z]))"
-    if letter in "nkmpqij":  # whole anyway
+    if bool(gold.letter) == bool(answer.letter) or letter in "nkmpqij":  # these are whole anyway
         return False
-    return bool(gold.letter) != bool(answer.letter) and bool(re.search(limit, gold.text + ";" + answer.text))
+    limit = rf"(?:[<>]|\\[lg]e(?![a-z]))\s*{letter}(?![a-z])|(?<![a-z]){letter}\s*(?:[<>]|\\[lg]e(?![a-z]))"
+    return bool(re.search(limit, gold.text + ";" + answer.text))
 
 
 def _same_parameter(gold: Tidied, answer: Tidied) -> str:
@@ -193,12 +194,10 @@ def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
             return same(*expanded, rules)
     alike = not (isinstance(gold, Named) and isinstance(answer, Chain) and _has_letters(*answer.nodes[:-1]))
     if isinstance(gold, Named) and isinstance(answer, Named):
-        names = {rules.name(gold), rules.name(answer)}
-        alike = (
-            rules.name(answer) in (rules.name(gold), rules.name(gold).split("_")[0])
-            or rules.name(answer).split("_")[0] == rules.name(gold)
-            or ("y" in names and any(map(_OF_X.fullmatch, names)))
-        )
+        names = rules.name(gold), rules.name(answer)
+        stems = [stem_of(name) for name in names]
+        alike = names[0] in (names[1], stems[1]) or names[1] == stems[0]
+        alike = alike or ("y" in names and any(map(_OF_X.fullmatch, names)))
         if not alike and (renamed := _with_argument_of(gold, answer)):
             return same(g, renamed, rules)
     return (alike and same(g, a, rules)) or _same_equation(gold, answer, rules)
@@ -270,11 +269,11 @@ def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
     golds, answers = _elements(gold.nodes), _elements(answer.nodes)
     if max(len(golds), len(answers)) > MAX_ELEMENTS:
         raise Unreadable
-    if _joined_otherwise(gold, answer):
+    tuples, lists = ([node for node in (gold, answer) if isinstance(node, kind)] for kind in (TupleNode, ListNode))
+    if any(node.is_interval for node in tuples) or (tuples and any(map(_is_alternatives, lists))):
+        return False  # an interval is not the list of its ends, nor a point two solutions
+    if len(lists) == 2 and _joined_otherwise(*lists):
         return False
-    tuples = [node for node in (gold, answer) if isinstance(node, TupleNode)]
-    if any(node.is_interval for node in tuples):
-        return False  # an interval is not the list of its ends
     if tuples or _named_by_place(golds, answers) or _named_by_place(answers, golds):
         return _same_in_order(golds, answers, rules)
     of_sets = isinstance(gold, SetNode) and isinstance(answer, SetNode)
@@ -288,13 +287,15 @@ def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
     return known and all(1 <= g <= a for g, a in zip(*counts, strict=True))
 
 
-def _joined_otherwise(gold: Node, answer: Node) -> bool:
-    """Tell whether one says "and" of conditions and the other "or", or a point is compared with two solutions."""
-    lists = [node for node in (gold, answer) if isinstance(node, ListNode)]
-    if len(lists) == 1 and any(isinstance(node, TupleNode) for node in (gold, answer)):
-        names = [node.name for node in lists[0].nodes if isinstance(node, Named)]
-        return lists[0].joiner == "\\lor" or len(set(names)) < len(names)
-    nodes = [node for each in lists for node in each.nodes]
+def _is_alternatives(node: ListNode) -> bool:
+    """Tell whether a list can't be the parts of one point: x = 1 or y = 2, x = -1 and x = 1."""
+    names = [each.name for each in node.nodes if isinstance(each, Named)]
+    return node.joiner == "\\lor" or len(set(names)) < len(names)
+
+
+def _joined_otherwise(gold: ListNode, answer: ListNode) -> bool:
+    """Tell whether one says "and" of conditions, and the other "or"."""
+    nodes = [*gold.nodes, *answer.nodes]
     names = {node.stem for node in nodes if isinstance(node, Named)}
     logical = all(isinstance(node, Leaf) and re.fullmatch("[a-zA-Z]", node.text) for node in nodes)
     conditions = len(names) > 1 or any(
@@ -302,7 +303,7 @@ def _joined_otherwise(gold: Node, answer: Node) -> bool:
         or (isinstance(node, Named) and (node.relation or isinstance(node.value, Operation)))
         for node in nodes
     )
-    joiners = {"\\land" if node.joiner == "," and conditions else node.joiner for node in lists}
+    joiners = {"\\land" if node.joiner == "," and conditions else node.joiner for node in (gold, answer)}
     return joiners == {"\\land", "\\lor"} and (conditions or logical)
 
 

@@ -322,26 +322,27 @@ class _Parser:
         return ("letter", name)
 
 
-def functions_in(*texts: str) -> frozenset[str]:
+def functions_in(gold: str, answer: str) -> frozenset[str]:
     r"""Return the letters that are functions, as N and \Phi may be: different brackets follow them in a text.
 
-    In the first text, the gold, nothing but brackets may follow them.
+    In the gold, nothing but brackets may follow them.
     """
+    golds, answers = _followers(gold), _followers(answer)
+    found = {letter for each in (golds, answers) for letter, after in each.items() if len(after - {""}) > 1}
+    return frozenset(letter for letter in found if "" not in golds.get(letter, ()))
+
+
+def _followers(text: str) -> dict[str, set[str]]:
+    """Return the brackets that follow each letter that may be a function; an empty text where none does."""
     found: dict[str, set[str]] = {}
-    factors: set[str] = set()
-    for number, text in enumerate(texts):
-        tokens = [*_TOKEN.findall(text), ""]
-        for place, token in enumerate(tokens):
-            if not _FUNCTION.fullmatch(token):
-                continue
-            if tokens[place + 1] != "(":
-                factors |= {token} if number == 0 else set()
-                continue
+    tokens = [*_TOKEN.findall(text), ""]
+    for place, token in enumerate(tokens):
+        if _FUNCTION.fullmatch(token):
             depth, end = 0, place + 1
-            while tokens[end] and (depth := depth + (tokens[end] == "(") - (tokens[end] == ")")):
+            while tokens[end] and (depth := depth + (tokens[end] == "(") - (tokens[end] == ")")) > 0:
                 end += 1
-            found.setdefault(f"{number}{token}", set()).add("".join(tokens[place + 1 : end]))
-    return frozenset(key[1:] for key, brackets in found.items() if len(brackets) > 1) - factors
+            found.setdefault(token, set()).add("".join(tokens[place + 1 : end]))
+    return found
 
 
 def _times(x: tuple, y: tuple) -> tuple:

@@ -123,7 +123,7 @@ def _same_values(gold: str, answer: str, rules: Rules) -> bool:
         rules.read(answer)
         return False  # nothing but the same text equals a gold that can't be read
     close = has_long_decimal(gold) or has_long_decimal(answer)
-    indefinite = len(letters(golds[0])) > 1 and all(map(_ANY_CONSTANT.fullmatch, (gold, answer)))
+    indefinite = all(map(_ANY_CONSTANT.fullmatch, (gold, answer))) and len(letters(golds[0])) > 1
     same = same_up_to_a_constant if indefinite else same_value
     if not any(same(left, right, close) for left in golds for right in answers):
         return False

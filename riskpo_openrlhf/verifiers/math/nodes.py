@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def stem_of(name: str) -> str:
+    return name.split("_")[0]
+
+
 @dataclass(frozen=True)
 class Leaf:
     """A text without parts that are compared one by one: a number, an expression, a word, with or without unit."""
@@ -59,7 +63,7 @@ class Named:
     @property
     def stem(self) -> str:
         """The name without its index: `x` of `x_1`."""
-        return self.name.split("_")[0]
+        return stem_of(self.name)
 
 
 @dataclass(frozen=True)

@@ -101,9 +101,9 @@ def _node(text: str, level: int = 0) -> Node:
     if match := _NOT_EQUAL.fullmatch(text):  # x \ne 1, 2
         excluded = SetNode(_nodes(split(match[2], _SEPARATORS)[0], level + 1))
         return Named(Operation("\\setminus", (_REALS, excluded)), _plain(match[1]))
-    cases = split(text, {"\\lor", ";"})[0]
-    if len(cases) > 1 and all(len(split(case, {","})[0]) > 1 and re.search(r"[=<>]", case) for case in cases):
-        return ListNode(tuple(ListNode(_nodes(split(case, {","})[0], level + 1), "&") for case in cases), "\\lor")
+    cases = [split(case, {","})[0] for case in split(text, {"\\lor", ";"})[0]]
+    if len(cases) > 1 and all(len(case) > 1 and re.search("[=<>]", "".join(case)) for case in cases):
+        return ListNode(tuple(ListNode(_nodes(case, level + 1), "&") for case in cases), "\\lor")
     for joiner in (",", "\\lor", "\\land"):
         parts = [part for part in split(text, _SEPARATORS if joiner == "," else {joiner})[0] if part]
         if len(parts) > 1:
@@ -111,14 +111,11 @@ def _node(text: str, level: int = 0) -> Node:
         text = parts[0] if parts else ""
     text = _OF_INTERVAL.sub("", text)
     if _PLUS_MINUS.search(text.partition("\\{")[0]):  # both upper signs, both lower signs
-        signs = ["+-"] * len(_PLUS_MINUS.findall(text))
-        if "\\mp" in text or len(signs) > 4:
-            upper = _PLUS_MINUS.sub(lambda match: "+" if match[1] == "pm" else "-", text)
-            lower = _PLUS_MINUS.sub(lambda match: "-" if match[1] == "pm" else "+", text)
-            values = [upper, lower]
-        else:
-            pieces = _PLUS_MINUS.split(text)[::2]
-            values = ["".join(map("".join, zip(pieces, (*each, ""), strict=True))) for each in product(*signs)]
+        pieces, marks = _PLUS_MINUS.split(text)[::2], _PLUS_MINUS.findall(text)
+        upper, lower = (["+" if mark == kind else "-" for mark in marks] for kind in ("pm", "mp"))
+        together = "mp" in marks or len(marks) > 4
+        signs = [upper, lower] if together else product("+-", repeat=len(marks))
+        values = ["".join(map("".join, zip(pieces, (*each, ""), strict=True))) for each in signs]
         values = [re.sub(r"(^|[(\[=,])\s*\+", r"\1", value) for value in values]
         return ListNode(_nodes(values, level + 1))
     parts, signs = split(text, _RELATIONS)
@@ -163,15 +160,14 @@ def _filled(parts: list[str]) -> list[str]:
         return parts
     first = max(place - 3, 0)
     numbers = [int(part) for part in parts[first : place + 2] if re.fullmatch(r"-?\d{1,9}", part)]
-    before, last = numbers[: place - first], numbers[place - first :]
+    before, after = numbers[: place - first], numbers[place - first :]
     steps = {b - a for a, b in zip(before, before[1:], strict=False)} or {1}
     if len(before) != place - first or len(steps) > 1 or not (step := steps.pop()):
         return parts
-    if not last:
+    if not after:
         return [*parts[:2], *parts[3:]] if place == 3 else parts
-    last = last[0]
-    between = range(before[-1] + step, last, step)
-    if (last - before[-1]) % step or len(between) > MAX_ELEMENTS:
+    between = range(before[-1] + step, after[0], step)
+    if (after[0] - before[-1]) % step or len(between) > MAX_ELEMENTS:
         return parts
     return [*parts[:place], *map(str, between), *parts[place + 1 :]]
 

@@ -54,6 +54,7 @@ _NO_UNIT = re.compile(
 _CHANGES_VALUE = re.compile(
     "^(?:[十百万亿半折成几余打]|千(?![米克瓦升])|多(?![边项]))|半$|个半|以上|以下|分之|次方|开方|的(?:平方|立方|.?倍)|^(?:平方|立方)$"
 )
+_NUMBER = re.compile(r"-?[\d.,]+|.*10\^\{-?\d+\}")
 _NUMERIC = re.compile(r"(?:[\d.,+\-/*^(){}\s!]|\\(?:frac|sqrt|pi|cdot|approx)(?![a-zA-Z])|e(?=\^))+")
 
 
@@ -88,23 +89,24 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
             return text, ""
         return value, unit or _words(words)
     if (match := _WITH_PLAIN.fullmatch(text)) and (unit := _unit(match[3])):
-        names = re.findall(r"[a-zA-Z]+", match[3])
-        is_quotient = match[2] or match[3].startswith("m/s")
-        is_quotient = is_quotient and re.search(r"/|-|\\cdot", match[3]) and _NUMERIC.fullmatch(match[1])
-        is_quotient = is_quotient and all(len(name) > 1 or name in "msghJNWVKLCATF" for name in names)
-        is_plain = match[2] or re.fullmatch(r"-?[\d.,]+|.*10\^\{-?\d+\}", match[1])
-        is_plain = is_plain or not _FACTORS & set(names)  # \frac{1}{2}hr is a product
-        if (
-            (is_plain and _PLAIN & {*names, *(name.removesuffix("s") for name in names)})
-            or is_quotient
-            or (match[2] and "Omega" in names)
-            or unit == expected
-        ):
+        if unit == expected or _is_unit_without_text(*match.groups()):
             return match[1], unit
     if match := _WITH_WORDS.fullmatch(text):
         if not _GREEK.match(match[2]) and not _NO_UNIT.search(match[2].lower()):
             return match[1], _words(match[2].lower().split())
     return text, ""
+
+
+def _is_unit_without_text(value: str, space: str, tail: str) -> bool:
+    r"""Tell whether letters are a unit, not factors: `5 km`, `9.8 m/s^2`, but not `2 m g` and `\frac{1}{2}hr`."""
+    names = set(re.findall("[a-zA-Z]+", tail))
+    if space and "Omega" in names:
+        return True
+    if _PLAIN & {*names, *(name.removesuffix("s") for name in names)}:
+        if space or _NUMBER.fullmatch(value) or not _FACTORS & names:
+            return True
+    is_quotient = (space or tail.startswith("m/s")) and re.search(r"/|-|\\cdot", tail) and _NUMERIC.fullmatch(value)
+    return bool(is_quotient) and all(len(name) > 1 or name in "msghJNWVKLCATF" for name in names)
 
 
 def _words(words: list[str]) -> str:

@@ -44,9 +44,7 @@ def same_value(gold: tuple, answer: tuple, close: bool = False) -> bool:
     """
     agreed, has_letters = 0, bool(letters(gold) | letters(answer))
     for pair in _values(gold, answer) if gold != answer else ():
-        values = () if has_letters else map(inexact, (pair.gold, pair.answer))
-        whole = any(abs(x) < 10**15 and x == mp.nint(mp.re(x)) for x in values)
-        if not pair.is_equal(close and not whole):
+        if not pair.is_equal(close and (has_letters or not pair.has_whole)):
             return False
         agreed += 1
     return gold == answer or agreed >= (3 if has_letters else 1)
@@ -124,6 +122,11 @@ class Pair:
     answer: object
     noise: object
     digits: int = _DIGITS
+
+    @property
+    def has_whole(self) -> bool:
+        """Whether one is a whole number, of fewer digits than a decimal may have."""
+        return any(abs(x) < 10**15 and x == mp.nint(mp.re(x)) for x in map(inexact, (self.gold, self.answer)))
 
     def is_equal(self, close: bool) -> bool:
         allowed = max(abs(self.gold), abs(self.answer)) * int(close) / CLOSE_TO
