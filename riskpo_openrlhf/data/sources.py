@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from riskpo_openrlhf.data import answers
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS, code_prompt
-from riskpo_openrlhf.verifiers.code.shapes import decode_archer, decode_livecodebench
+from riskpo_openrlhf.verifiers.code.shapes import convert, decode_livecodebench
 from riskpo_openrlhf.verifiers.code.testcases import check_tests
 
 REASONING_GYM = "reasoning-gym"  # a package in place of a repository
@@ -92,7 +93,7 @@ def _archer(record) -> Problem:
     text = "\n\n".join(turn["content"] for turn in record["prompt"]).strip()
     if "```python" not in text:  # it does not say yet how to answer
         text = code_prompt(text)
-    return Problem(text, tests=_with_tolerance(decode_archer(record["reward_model"]["ground_truth"]), text))
+    return Problem(text, tests=_with_tolerance(convert(json.loads(record["reward_model"]["ground_truth"])), text))
 
 
 def _livecodebench(record) -> Problem:
@@ -103,11 +104,12 @@ def _livecodebench(record) -> Problem:
 
 def _with_tolerance(tests: dict, text: str) -> dict:
     """Return the checked test set, with the error of real numbers that the problem's text allows, if it allows one."""
+    tests = check_tests(tests)
     says = re.search(r"(?:absolute|relative) (?:or (?:absolute|relative) )?error\b(.{0,150})", text, re.DOTALL | re.I)
     power = says and re.search(r"10\s*\^?\s*\{?\s*[-−]\s*\{?(\d{1,2})|\b1e-0?(\d{1,2})", says[1])
-    if power and tests.get("tests"):
-        tests = tests | {"tolerance": float(f"1e-{power[1] or power[2]}")}
-    return check_tests(tests)
+    if power and "tests" in tests:
+        return tests | {"tolerance": float(f"1e-{power[1] or power[2]}")}
+    return tests
 
 
 def _livecodebench_v5(record) -> Problem:

@@ -17,7 +17,9 @@ _TAILS = (200, 64, 24)  # characters of the prompt's end to look for, longest fi
 
 
 def response_of(query: str, prompt: str) -> str:
-    """Return the text that the model wrote: the query without the prompt and without special tokens.
+    """Return the text that the model wrote: the query without the prompt and without special tokens at its ends.
+
+    A `<s>` between them may be text, such as HTML in a program; `math` leaves it out.
 
     If the prompt's template opens `<think>`, the response starts with that word, so that a verifier sees which part is
     thinking. If the query does not start with the prompt (expanded image placeholders, a prompt cut from the left),
@@ -42,8 +44,20 @@ def response_of(query: str, prompt: str) -> str:
                 f"{query[:80]!r}"
             )
         start = place + len(prompt[-length:])
-    response = SPECIAL_TOKEN.sub("", _with_marked_thinking(query[start:]))
+    response = _without_tokens_at_ends(_with_marked_thinking(query[start:]))
     return "<think>" + response if prompt.rstrip().endswith("<think>") else response
+
+
+def _without_tokens_at_ends(text: str) -> str:
+    start, end = 0, len(text)
+    tokens = [match.span() for match in SPECIAL_TOKEN.finditer(text)]
+    while tokens and not text[tokens[-1][1] : end].strip():
+        end = tokens.pop()[0]
+    for first, last in tokens:
+        if text[start:first].strip():
+            break
+        start = last
+    return text[start:end]
 
 
 def _with_marked_thinking(response: str) -> str:

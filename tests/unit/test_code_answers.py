@@ -245,13 +245,27 @@ def test_exact_decimals_and_integers_stay_exact(number, places, change):
 
 
 @pytest.mark.parametrize(
-    ("shown", "right"), [("123456789", True), ("123456788", False), ("123456789.00001", True), ("12345_6789", False)]
+    ("shown", "right"),
+    [
+        ("123456789", True),
+        ("123456788", False),
+        ("123456788.0", False),
+        ("123456789.00001", True),
+        ("12345_6789", False),
+    ],
 )
 def test_whole_numbers_beside_real_ones_are_exact(shown, right):
     outputs = ["0.50000", "123456789"]
     tests = {"kind": "stdin", "tests": [{"input": str(i), "output": text} for i, text in enumerate(outputs)]}
     program = f"print('{shown}' if int(input()) else '0.5')"
     assert verify(f"```python\n{program}\n```", json.dumps(tests)).correct is right
+
+
+@given(st.from_regex(r"0[01]{2,12}", fullmatch=True))
+def test_digits_that_begin_with_0_are_no_number(digits):
+    assert same_output(f"a {digits}", f"a {digits}")
+    assert not same_output(digits.lstrip("0") or "0", digits) and not same_output("0" + digits, digits, 1e-6)
+    assert same_output("0.50 0 -0.5", "0.5 0.0 -0.50")
 
 
 def test_a_test_set_may_say_how_close_is_close_enough():

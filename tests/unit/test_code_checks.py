@@ -182,14 +182,17 @@ def test_an_endless_iterator_is_read_as_far_as_the_check_wants():
     assert graded("def f():\n    n = 1\n    while True:\n        yield n\n        n *= 2\n", check).correct
 
 
-@pytest.mark.parametrize("name", ["gcd", "add", "count", "search", "median", "pow", "copy", "f"])
+@pytest.mark.parametrize("name", ["gcd", "add", "count", "search", "median", "pow", "copy", "f",
+                                  "Counter", "deepcopy", "merge", "digits"])  # fmt: skip
 def test_a_check_calls_the_function_of_the_program_although_a_standard_module_has_one_of_its_name(name):
     check = f"assert {name}(1, 2) == 'one of its own'"
     right = f"def {name}(a, b):\n    return 'one of its own'\n"
     if name == "pow":  # a builtin stays the builtin
         check, right = "assert pow(g(), 2) == 9", "def g():\n    return 3\n"
-    assert graded(right, check).correct
-    assert not graded("def other(a, b):\n    return 'one of its own'\n", check).correct
+    other = "def other(a, b):\n    return 'one of its own'\n"
+    both = f"{check}\nassert other(1, 2) == 'one of its own'"
+    assert graded(right, check).correct and graded(right + other, both).correct or name in ("Counter", "deepcopy")
+    assert not graded(other, check).correct and not graded(other, both).correct
 
 
 IN_PLACE = {  # an argument, what the function does to it, what it is then
@@ -361,6 +364,38 @@ OBJECTS = {
     "a function by another name": (
         "candidate = gcd\nassert candidate(4, 6) == 2", "def gcd(a, b): return 2", "def gcd(a, b): return 1"
     ),
+    "a function beside one that a standard module has, too": (
+        "assert add(1, 2) == 3\nassert subtract(3, 2) == 1",
+        "def add(a, b): return a + b\ndef subtract(a, b): return a - b",
+        "def add(a, b): return 0\ndef subtract(a, b): return a - b",
+    ),
+    "a function that a standard module has, too, and the program lacks": (
+        "assert gcd(4, 6) == 2\nassert f(5) == 5",
+        "from math import gcd\ndef f(n): return 5",
+        "def f(n): return 5",
+    ),
+    "a class by the name of a flag": ("a = A(1)\nassert f(a) == 1", "class A(list):\n    def __init__(s, x): s.x = x\n"
+                                      "def f(a): return a.x", "class A:\n    def __init__(s, x): s.x = x\ndef f(a): return 2"),  # noqa: E501
+    "an object of a class": ("a = f()\nassert isinstance(a, A)", "class A: pass\ndef f(): return A()",
+                             "class A: pass\nclass B:\n    __class__ = property(lambda s: int)\ndef f(): return B()"),
+    "no object of a class": ("assert not isinstance(5, A) and not isinstance(f(), A)", "class A: pass\ndef f(): return 1",  # noqa: E501
+                             "class A: pass\ndef f(): return A()"),
+    "only an expected error": ("try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass",
+                               "def f(x): raise ValueError", "def f(x): pass"),
+    "a date": ("import datetime\nassert f(datetime.date(2020, 1, 1)) == datetime.date(2020, 1, 31)",
+               "from datetime import timedelta\ndef f(d): return d + timedelta(30)",
+               "from datetime import timedelta\ndef f(d): return d + timedelta(31)"),
+    "a span of time": ("from datetime import datetime\nassert f(datetime(2020, 1, 1, 12)).seconds == 3600",
+                       "from datetime import datetime\ndef f(d): return d - datetime(2020, 1, 1, 11)",
+                       "from datetime import datetime\ndef f(d): return d - datetime(2020, 1, 1, 10)"),
+    "a list and a dict with a class": (
+        "assert f() == [1] and g() == {1: 2}",
+        "class L(list): pass\nclass D(dict): pass\ndef f(): return L([1])\ndef g(): return D({1: 2})",
+        "class L(list):\n    def __eq__(s, o): return True\ndef f(): return L([2])\ndef g(): return {1: 2}",
+    ),
+    "a type": ("assert f(1) is int and g(['a', 1], str) == [1]",
+               "def f(x): return type(x)\ndef g(a, t): return [x for x in a if not isinstance(x, t)]",
+               "def f(x): return type(x)\ndef g(a, t): return a"),
     "a helper in a function": (
         "def check(g):\n    assert isclose(g(3), 3.0)\ncheck(product)",
         "def product(x): return x",
@@ -395,3 +430,10 @@ def test_a_program_without_the_function_is_wrong():
 @pytest.mark.parametrize("check", ["assert f(1) == 2\nimport posix\nposix._exit(0)"])
 def test_a_check_that_ends_its_process_gives_no_verdict(check):
     assert graded(RIGHT, check).status == "error"
+
+
+def test_a_check_that_hands_over_a_function_of_its_own_gives_no_verdict_however_late():
+    verdict = graded(
+        "def f(x, g=None): return g(x) if g else x\n", "assert f(1) == 1\nassert f(1, lambda x: x + 1) == 2"
+    )
+    assert (verdict.correct, verdict.status) == (False, "error") and "handed to the program" in verdict.extracted

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from riskpo_openrlhf.verifiers import math
 from riskpo_openrlhf.verifiers.labels import VERIFIERS, read_label, write_label
 from riskpo_openrlhf.verifiers.response import response_of
 
@@ -54,6 +55,12 @@ CHAT = "<|im_start|>user\nWhat is 1+1?<|im_end|>\n<|im_start|>assistant\n"
 def test_the_response_is_what_follows_the_prompt_without_special_tokens(text):
     assert response_of(CHAT + text + "<|im_end|>", CHAT) == text
     assert response_of(CHAT + text + "<｜end▁of▁sentence｜>", CHAT) == text
+
+
+def test_special_tokens_go_at_the_ends_only_for_a_program_may_print_them():
+    program = "```python\nprint('<s>x</s>')\n```"
+    assert response_of(f"{CHAT}<s> {program}<|im_end|>\n<pad><pad>", CHAT) == f" {program}"
+    assert math.verify(response_of(CHAT + r"<s>\boxed{<unk>5}<|im_end|><pad>", CHAT), "5").correct
 
 
 def test_a_prompt_with_expanded_image_placeholders_is_found_by_its_end():

@@ -420,11 +420,14 @@ OF_OTHERS = {
     "another signal of a file": "fcntl.fcntl(a, 10, 9)",  # F_SETSIG
     "signals of a file to a thread": "fcntl.fcntl(a, 15, bytes(8))",  # F_SETOWN_EX
     "signals of a socket": "fcntl.ioctl(a, 0x8901, bytes(4))",  # FIOSETOWN
+    "an attribute of the output, which no limit counts": "os.setxattr(1, 'user.left', b'x')",
+    "an attribute of the folder": "os.setxattr('.', 'user.left', b'x')",
+    "an attribute of a link": "os.setxattr('.', 'user.left', b'x', follow_symlinks=False)",
 }
 
 
 @pytest.mark.parametrize("attempt", OF_OTHERS)
-def test_a_program_can_change_and_signal_no_other_process(attempt):
+def test_a_program_can_change_and_signal_no_other_process_and_leave_no_attribute(attempt):
     code = f"""
 import fcntl, os, resource, socket
 a, b = socket.socketpair()
@@ -480,7 +483,6 @@ TRACES = {
     "os.utime('.', ns=(t.st_atime_ns, t.st_mtime_ns))",
     "a mode": "os.chmod('.', 0o500)",
     "a mode that was set back": "os.chmod('.', 0); os.chmod('.', 0o700)",
-    "an attribute": "os.setxattr('.', 'user.left', b'x')",
     "times": "os.utime('.')",
     "a crash": "os.abort()",
     "an end by its limit": "while True: pass",

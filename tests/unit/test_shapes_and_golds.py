@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from riskpo_openrlhf.data.golds import label_problems
 from riskpo_openrlhf.verifiers.code import shapes, testcases, verify
-from riskpo_openrlhf.verifiers.code.shapes import convert
-from riskpo_openrlhf.verifiers.code.testcases import FOLDERS_VARIABLE, check_tests, read_tests
+from riskpo_openrlhf.verifiers.code.testcases import FOLDERS_VARIABLE, read_tests
 from riskpo_openrlhf.verifiers.labels import read_label, write_label
 
 # --- shapes ------------------------------------------------------------------------------------------------------
@@ -52,13 +51,20 @@ def shaped(kind: str, pairs) -> tuple[object, str]:
         "livecodebench, a row of a function": (
             {"public_test_cases": json.dumps(functional), "private_test_cases": json.dumps(functional),
              "metadata": '{"func_name": "add"}'}, FUNCTION),
+        "livecodebench, metadata as text": ([c | {"metadata": '{"func_name": "add"}'} for c in functional], FUNCTION),
+        "prime, calls": ([c | {"testtype": "functional", "fn_name": "add"} for c in functional], FUNCTION),
+        "humaneval": ({"entry_point": "add", "test": "def check(candidate):\n" + "\n".join(
+            f"    assert candidate({a}, {b}) == {a + b}" for a, b in pairs)}, LIST.replace("[a + b]", "a + b")),
+        "leetcode": ({"entry_point": "Solution().add", "input_output": [], "test": "def check(candidate):\n" + "\n".join(  # noqa: E501
+            f"    assert candidate(a={a}, b={b}) == {a + b}" for a, b in pairs)}, FUNCTION),
         "archer": ({"functional": "\n".join(f"assert Solution().add({a}, {b}) == {a + b}" for a, b in pairs)}, FUNCTION),  # noqa: E501
     }[kind]  # fmt: skip
 
 
 SHAPES = ["apps, stdin", "apps, a row", "taco, lists of lines", "apps, a function", "apps, a function of a list",
           "apps, plain results", "prime and verl", "no function", "prime, assertions", "mbpp", "livecodebench, decoded",  # noqa: E501
-          "livecodebench, a function", "livecodebench, a row", "livecodebench, a row of a function", "archer"]  # fmt: skip  # noqa: E501
+          "livecodebench, a function", "livecodebench, a row", "livecodebench, a row of a function", "archer",
+          "livecodebench, metadata as text", "prime, calls", "humaneval", "leetcode"]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -84,11 +90,16 @@ def test_a_public_shape_is_read_as_it_is(kind, pairs):
         {"input_output": ""},
         {"assert_case": ["print(1)"]},
         [{"input": "1", "output": "1", "testtype": "functional"}],
+        [{"input": "1", "output": "1", "metadata": [1]}],
+        {"assert_case": [1]},
+        {"test": 1, "entry_point": None},
+        {"public_test_cases": [{"input": "1", "output": "1"}], "private_test_cases": "[]", "metadata": "{}"},
     ],
 )
 def test_a_public_shape_with_something_else_in_it_is_an_error(tests):
     with pytest.raises(ValueError):
-        check_tests(convert(tests))
+        read_tests(json.dumps(tests))
+    assert verify("```python\npass\n```", json.dumps(tests)).status == "error"
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -169,8 +180,10 @@ def test_words_after_a_number_that_are_not_compared_are_reported():
         ("assert f(1) == 2", None),
         ("pass", "asserts nothing"),
         ("import nowhere\nassert f(1) == 2", "No module named 'nowhere'"),
-        ("try:\n    f(1)\nexcept Exception:\n    pass\nelse:\n    raise ValueError", "never calls one"),
+        ("try:\n    f(1)\nexcept Exception:\n    pass\nelse:\n    raise ValueError", "without a call"),
         ("def test():\n    assert f(1) == 2", "without a call"),
+        ("assert is_same_list(f([1]), [1])", "is_same_list, which it does not define"),
+        ("def is_same_list(a, b): return a == b\nassert is_same_list(f([1]), [1])", None),
     ],
 )
 def test_a_check_that_can_not_judge_is_reported(check, says):

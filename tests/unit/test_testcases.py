@@ -9,7 +9,7 @@ import zlib
 import pytest
 
 from riskpo_openrlhf.verifiers.code import shapes
-from riskpo_openrlhf.verifiers.code.shapes import decode_archer, decode_livecodebench
+from riskpo_openrlhf.verifiers.code.shapes import convert, decode_livecodebench
 from riskpo_openrlhf.verifiers.code.testcases import check_tests
 
 ADD = {"kind": "stdin", "tests": [{"input": "1 2\n", "output": "3\n"}]}
@@ -66,12 +66,12 @@ def test_private_tests_that_can_not_be_read_are_an_error(private):
 
 
 def test_archers_three_shapes_are_read():
-    assert decode_archer(json.dumps({"functional": LARGEST["check"]})) == LARGEST
+    assert convert({"functional": LARGEST["check"]}) == LARGEST
     stdin = {"kind": "stdin", "tests": [{"input": "1 2\n", "output": "3\n"}]}
-    assert decode_archer(json.dumps({"inputs": ["1 2\n"], "outputs": ["3\n"]})) == stdin
-    assert decode_archer(json.dumps([CASES[0] | {"metadata": {}}])) == stdin
+    assert convert({"inputs": ["1 2\n"], "outputs": ["3\n"]}) == stdin
+    assert convert([CASES[0] | {"metadata": {}}]) == stdin
     case = {"input": "1\n2", "output": "3", "testtype": "functional", "metadata": {"func_name": "add"}}
-    assert decode_archer(json.dumps([case]))["function"] == "add"
+    assert convert([case])["function"] == "add"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_archers_three_shapes_are_read():
 )
 def test_an_archer_row_of_another_shape_is_an_error(truth):
     with pytest.raises(ValueError):
-        check_tests(decode_archer(truth))
+        check_tests(convert(json.loads(truth)))
 
 
 @pytest.mark.parametrize(

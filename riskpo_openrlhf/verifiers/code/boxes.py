@@ -160,14 +160,7 @@ atexit.register(_close_all)
 @contextlib.contextmanager
 def lend_box(config: dict):
     """Lend a sandbox of these settings: one that only clean programs have used, or a new one."""
-    while _idle:
-        box = _idle.pop()
-        if box.config == config and not box.ended():
-            break
-        box.close()
-    else:
-        box = Box(config)
-    done = False
+    box, done = _take(config) or Box(config), False
     try:
         yield box
         done = True
@@ -176,6 +169,13 @@ def lend_box(config: dict):
             _idle.append(box)
         else:
             box.close()
+
+
+def _take(config: dict) -> Box | None:
+    with contextlib.suppress(IndexError):  # none is left; other threads take them too
+        while (box := _idle.pop()).config != config or box.ended():
+            box.close()
+        return box
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import threading
+import types
 from importlib import import_module
 
 tasks, values = import_module("guest_tasks"), import_module("guest_values")
@@ -54,7 +55,12 @@ VERBS = {
     "change": change,
     "bool": bool,
     "equal": lambda one, other: bool(one == other),
+    "isinstance": lambda kind, value: isinstance(value, kind),
 }
+
+
+# What checks compare results with, and what is no function: never the program's if it has other names that are tested.
+HELPERS = {"isclose", "fabs", "fsum", "deepcopy", "Counter", "OrderedDict", "defaultdict", "deque", "islice", "chain"}
 
 
 def check(config: dict) -> None:
@@ -67,7 +73,28 @@ def check(config: dict) -> None:
     source, program = sys.stdin.read(), Program(socket.socket(fileno=3))
     report = os.fdopen(os.dup(4), "w")
     os.close(4)
-    tally, names = Tally(), vars(tasks.MODULE)
+
+    def exit(code=None):
+        raise SystemExit(code)
+
+    os._exit = exit
+    sys.argv = ["check.py"]
+    sys.modules["__main__"] = tasks.MODULE
+    for helpers in (HELPERS, set()):  # if nothing else is asked of the program, a helper is what is tested
+        found = attempt(source, program, helpers)
+        if program.uses or program.missed:
+            break
+    json.dump(found, report)
+    report.close()
+
+
+def attempt(source: str, program: Program, helpers: set[str]) -> dict:
+    """Run a check. Names of the prelude are the program's, but for `helpers`, modules, numbers and types of hints."""
+    names, tree, counted = vars(tasks.MODULE), ast.parse(source, "check.py"), OfCheck()
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    called = {function.id for function in calls if isinstance(function, ast.Name)}
+    usual = {name: getattr(builtins, name) for name in tasks.USUAL - helpers}
+    usual = {name: value for name, value in usual.items() if name in called or not is_tool(value)}
 
     class Builtins(dict):
         def __missing__(self, name):
@@ -76,23 +103,17 @@ def check(config: dict) -> None:
             try:
                 return program.ask("get", [name])
             except AttributeError:
-                raise KeyError(name) from None
+                if callable(usual.get(name, callable)):
+                    raise KeyError(name) from None
+                return usual[name]
 
-    def exit(code=None):
-        raise SystemExit(code)
-
-    os._exit = exit
-    sys.argv = ["check.py"]
-    sys.modules["__main__"] = tasks.MODULE
-    tree = ast.parse(source, "check.py")
-    hidden = () if of_program(tree) else tested_usual(tree)
-    known = {name: value for name, value in vars(builtins).items() if name not in hidden}
-    names |= {"__builtins__": Builtins(known), "__assertions__": tally, "__in_place__": in_place}
-    counted = OfCheck()
-    code = compile(ast.fix_missing_locations(counted.visit(tree)), "check.py", "exec", dont_inherit=True)
+    tally = Tally()
     if "unittest" in source:
         tally.count_unittest()
         counted.any = True
+    code = compile(ast.fix_missing_locations(counted.visit(tree)), "check.py", "exec", dont_inherit=True)
+    known = {name: value for name, value in vars(builtins).items() if name not in usual}
+    names |= {"__builtins__": Builtins(known), "__assertions__": tally, "__in_place__": in_place}
     ended, error = True, ""
     try:
         exec(code, names)
@@ -105,56 +126,12 @@ def check(config: dict) -> None:
     threading._shutdown()  # assertions in threads count as well
     fine = ended and tally.begun == tally.held
     held = fine and program.uses > 0 and tally.held >= counted.any
-    asked = program.uses > 0 or (program.missed > 0 and not fine)
-    json.dump({"asked": asked, "held": held, "error": error}, report)
-    report.close()
+    asked = not program.unable and (program.uses > 0 or (program.missed > 0 and not fine))
+    return {"asked": asked, "held": held, "error": error}
 
 
-def of_program(tree: ast.Module) -> set[str]:
-    """Return the names that a check uses, and that neither it nor Python nor the prelude defines."""
-    used, given = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (used if isinstance(node.ctx, ast.Load) else given).add(node.id)
-        elif isinstance(node, ast.arg):
-            given.add(node.arg)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            given.add(node.name)
-        elif isinstance(node, ast.alias):
-            given.add((node.asname or node.name).partition(".")[0])
-        elif isinstance(node, ast.ExceptHandler):
-            given.add(node.name)
-    return used - given - vars(builtins).keys()
-
-
-# What checks compare results with.
-HELPERS = {"isclose", "fabs", "fsum", "deepcopy", "Counter", "OrderedDict", "defaultdict", "deque"}
-
-
-def tested_usual(tree: ast.Module) -> set[str]:
-    """Return the names of the prelude that a check tests, such as `gcd`; a helper, module or constant if all are such.
-
-    They are handed to a function of the check; else they are called, or handed on, with no other such name inside.
-    """
-
-    def names(*trees: ast.AST) -> set[str]:
-        return {node.id for each in trees for node in ast.walk(each) if isinstance(node, ast.Name)} & tasks.USUAL
-
-    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    handed, inner, outer = set(), set(), set()
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        name = names(call.func) if isinstance(call.func, ast.Name) else set()
-        arguments = (*call.args, *(keyword.value for keyword in call.keywords))
-        below = names(*arguments)
-        inner |= name | below
-        outer |= name if below - name else set()
-        if isinstance(call.func, ast.Name) and call.func.id in own:
-            handed |= names(*(argument for argument in arguments if isinstance(argument, ast.Name)))
-    for found in (handed, inner - outer, names(tree)):
-        likely = {name for name in found - HELPERS if callable(getattr(builtins, name))}
-        if likely or found:
-            return likely or found
-    return set()
+def is_tool(value) -> bool:
+    return isinstance(value, (types.ModuleType, float)) or getattr(value, "__module__", "") == "typing"
 
 
 class Tally:
@@ -204,7 +181,7 @@ class OfCheck(ast.NodeTransformer):
     def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
         if isinstance(node.test, ast.Constant) and node.test.value:
             return [node]  # it asserts nothing
-        self.any = True
+        self.any |= not isinstance(node.test, ast.Constant)  # `assert False` can't be true
         begin, hold, fail = ast.parse(
             "__assertions__.begun += 1\n__assertions__.held += 1\nraise AssertionError(0)"
         ).body
@@ -219,11 +196,16 @@ class Program:
     def __init__(self, connection: socket.socket):
         self._stream, self._lock = connection.makefile("rw"), threading.Lock()
         self.uses = self.missed = 0  # of objects and values of the program; names that it lacks
+        self.unable = False  # to hand over a function or object of the check
         self._known: dict[int, Remote] = {}
 
     def ask(self, verb: str, path: list, *arguments):
         """Do one of `VERBS` with the object that the path names. Raises the program's exception."""
-        request = encode([verb, path, *arguments], None)
+        try:
+            request = encode([verb, path, *arguments], None)
+        except TypeError:
+            self.unable = True
+            raise
         line = ""
         with self._lock, contextlib.suppress(OSError):
             self._stream.write(json.dumps(request) + "\n")
@@ -281,6 +263,12 @@ class Remote(values.Far):  # no docstring: `__doc__` is the program's
 
     def __bool__(self) -> bool:
         return self._program.ask("bool", self._path) is True
+
+    def __instancecheck__(self, value) -> bool:
+        return (
+            isinstance(value, (Remote, *values.LIKES.values()))
+            and self._program.ask("isinstance", self._path, value) is True
+        )
 
     def __eq__(self, other) -> bool:
         return isinstance(other, Remote) and self._program.ask("equal", self._path, other) is True

@@ -65,7 +65,7 @@ def leave(code: int) -> None:
 
 
 def is_file(value) -> bool:
-    return isinstance(value, (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
+    return issubclass(type(value), (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
 
 
 def load(config: dict, name: str) -> types.ModuleType:
@@ -77,7 +77,7 @@ def load(config: dict, name: str) -> types.ModuleType:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         END(UNPARSABLE)
     sys.argv = ["answer.py"]
-    MODULE.__name__ = name
+    MODULE.__name__, MODULE.__file__ = name, "answer.py"
     sys.modules[name] = MODULE
     exec(code, vars(MODULE))
     return MODULE

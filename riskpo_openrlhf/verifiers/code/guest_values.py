@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import decimal
 import fractions
 from importlib import import_module
@@ -48,12 +49,20 @@ KINDS = {
     complex: (lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
     fractions.Fraction: (lambda value: [value.numerator, value.denominator], lambda parts: fractions.Fraction(*parts)),
     decimal.Decimal: (lambda value: [str(value)], lambda parts: decimal.Decimal(*parts)),
-}
+    datetime.date: (lambda value: [value.isoformat()], lambda parts: datetime.date.fromisoformat(*parts)),
+    datetime.datetime: (lambda value: [value.isoformat()], lambda parts: datetime.datetime.fromisoformat(*parts)),
+    datetime.timedelta: (lambda value: [value.days, value.seconds, value.microseconds],
+                         lambda parts: datetime.timedelta(*parts)),
+}  # fmt: skip
+TYPES = (bool, int, float, str, list, type(None), *KINDS)  # they pass by name
 MAKERS = {kind.__name__: make for kind, (_, make) in KINDS.items()}
 
 
 # The plain value of one of a subclass, without what the program defines; and subclasses here, which know its object.
-BASES = {tuple: lambda value: tuple(tuple.__iter__(value)), str: str.__str__, int: int.__int__, float: float.__float__}
+BASES = {
+    tuple: lambda value: tuple(tuple.__iter__(value)), str: str.__str__, int: int.__int__, float: float.__float__,
+    list: lambda value: list(list.__iter__(value)), dict: lambda value: dict(dict.items(value)),
+}  # fmt: skip
 
 
 def likeness(base: type) -> type:
@@ -77,6 +86,8 @@ def encode(value, objects: Objects | None):
         return [encode(item, objects) for item in value]
     if kind in KINDS:
         return {kind.__name__: [encode(item, objects) for item in KINDS[kind][0](value)]}
+    if kind is type and value in TYPES:
+        return {"type": value.__name__}
     if isinstance(value, Far):
         return {"object": value._path[0]}
     if kind in LIKES.values():
@@ -100,6 +111,8 @@ def decode(value, find):
     ((kind, content),) = value.items()
     if kind in ("object", "iterator"):
         return find(content, kind == "iterator")
+    if kind == "type":
+        return next(each for each in TYPES if each.__name__ == content)
     if kind == "like":
         base, plain_value, number = content
         value = LIKES[base](decode(plain_value, find))

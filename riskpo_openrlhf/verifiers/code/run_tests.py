@@ -2,8 +2,8 @@
 
 The judge is out of the program's reach. For tests of kind `stdin` and `functional` the expected outputs never enter
 the sandbox: the program gives an output, and the comparison happens here. For kind `assert` the check runs in the
-sandbox, but in a process of its own. It calls the program's functions over a pipe that carries plain values only. So a
-result that claims to equal everything, a patched builtin and an early exit are wrong answers.
+sandbox, but in a process of its own. It calls the program's functions over a pipe, which carries values of Python's
+own types. So a result that claims to equal everything, a patched builtin and an early exit are wrong answers.
 
 Not covered: a program that knows the tests' outputs from its training, and what `sandbox.py` does not cover.
 """
@@ -68,6 +68,5 @@ def _passes(run: Run, kind: str, case: dict, tolerance: float | None) -> bool:
         raise CheckError("`check` can't judge a program, because it ends its process")
     report = json.loads(run.output)
     if not report["asked"]:
-        why = report["error"] or "it ended without a call"
-        raise CheckError(f"`check` can't judge a program, because it never calls one: {why}")
+        raise CheckError(f"`check` can't judge a program: {report['error'] or 'it ended without a call'}")
     return report["held"]

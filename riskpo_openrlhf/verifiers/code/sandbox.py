@@ -213,6 +213,9 @@ def _make_slots() -> threading.BoundedSemaphore:
     return threading.BoundedSemaphore(number_from("RISKPO_CODE_SANDBOXES", int, len(os.sched_getaffinity(0))))
 
 
+os.register_at_fork(after_in_child=_make_slots.cache_clear)  # the parent's may be taken
+
+
 def _slots() -> threading.BoundedSemaphore:
     with _LOCK:
         return _make_slots()

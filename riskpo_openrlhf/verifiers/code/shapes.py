@@ -1,10 +1,11 @@
-"""Read public test sets: APPS, TACO, PRIME and verl, LiveCodeBench, MBPP and Archer.
+"""Read public test sets: APPS, TACO, PRIME and verl, LiveCodeBench, MBPP, HumanEval and Archer.
 
     {"inputs": [...], "outputs": [...], "fn_name": ...}         APPS, TACO, PRIME, verl; also as text in `input_output`
     {"assert_case": ["assert ..."]}, ["assert ..."]             PRIME; MBPP
     {"public_test_cases", "private_test_cases", "metadata"}     a row of LiveCodeBench
     [{"input", "output", "testtype", "metadata"}]               its decoded tests
     {"functional": "source of a check"}                         Archer
+    {"test": "def check(candidate): ...", "entry_point"}        HumanEval, LeetCodeDataset
 
 `convert` makes each of them what `testcases.check_tests` accepts.
 """
@@ -23,6 +24,7 @@ _STRING_OPCODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 _HARMLESS_OPCODES = _STRING_OPCODES | {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "STOP"}
 
 _LIVECODEBENCH = {"public_test_cases", "private_test_cases"}
+_HUMANEVAL = {"test", "entry_point"}
 
 
 def is_test_set(value) -> bool:
@@ -32,7 +34,7 @@ def is_test_set(value) -> bool:
         return bool(value) and (cases or all(isinstance(i, str) and i.lstrip().startswith("assert ") for i in value))
     if not isinstance(value, dict):
         return False
-    known = ({"kind", "tests"}, {"kind", "check"}, {"inputs", "outputs"}, _LIVECODEBENCH)
+    known = ({"kind", "tests"}, {"kind", "check"}, {"inputs", "outputs"}, _LIVECODEBENCH, _HUMANEVAL)
     alone = ("functional", "assert_case", "input_output")
     return any(fields <= value.keys() for fields in known) or any(field in value for field in alone)
 
@@ -47,9 +49,13 @@ def convert(value):
     if isinstance(value, list):
         if isinstance(value[0], str):
             return {"kind": "assert", "check": "\n".join(value)}
-        return _from_cases(value, (value[0].get("metadata") or {}).get("func_name"))
+        metadata = value[0].get("metadata") or {}
+        metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
+        return _from_cases(value, metadata.get("func_name") or value[0].get("fn_name"))
     if "kind" in value:
         return value
+    if _HUMANEVAL <= value.keys():
+        return {"kind": "assert", "check": f"{value['test']}\n\ncheck({value['entry_point']})"}
     if value.get("input_output"):
         content = value["input_output"]
         return convert(json.loads(content) if isinstance(content, str) else content)
@@ -111,17 +117,6 @@ def decode_livecodebench(public: str, private: str, metadata: str) -> dict:
         private = _pickled_string(_inflate(base64.b64decode(private, validate=True)))
     name = json.loads(metadata or "{}").get("func_name")
     return _from_cases(json.loads(public) + json.loads(private), name)
-
-
-def decode_archer(ground_truth: str) -> dict:
-    """Decode the test set of one row of Archer's code data, from the JSON text `reward_model["ground_truth"]`.
-
-    Raises `ValueError` for anything but a test set.
-    """
-    truth = json.loads(ground_truth)
-    if not is_test_set(truth):
-        raise ValueError("a ground truth has `functional`, or `inputs` and `outputs`, or is a list of tests")
-    return convert(truth)
 
 
 def _from_cases(cases: list, function: str | None) -> dict:

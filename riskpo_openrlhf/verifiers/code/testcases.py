@@ -17,6 +17,7 @@ numbers may differ (`outputs.py`). A test may have `or`, another right output.
 from __future__ import annotations
 
 import ast
+import functools
 import gzip
 import json
 import os
@@ -28,6 +29,7 @@ from riskpo_openrlhf.verifiers.code.shapes import convert
 
 KINDS = ("stdin", "functional", "assert")
 FOLDERS_VARIABLE = "RISKPO_CODE_TESTS"
+_COMPARERS = {"is_same_list", "is_same_tree"}  # of LeetCodeDataset, which a user of its rows adds
 MAX_BYTES = 1 << 29  # of a file of tests, when unpacked
 
 
@@ -72,8 +74,9 @@ def check_tests(tests: dict) -> dict:
 def _check_check(source: str) -> None:
     """Raise `ValueError` unless the source is Python in which something can fail."""
     try:
-        compile(source, "check", "exec")
-        nodes = list(ast.walk(ast.parse(source)))
+        tree = ast.parse(source)
+        compile(tree, "check", "exec")
+        nodes = list(ast.walk(tree))
     except (SyntaxError, TypeError, ValueError) as error:
         raise ValueError(f"`check` is not Python source: {error}") from None
     tests = [node.test for node in nodes if isinstance(node, ast.Assert)]
@@ -83,6 +86,11 @@ def _check_check(source: str) -> None:
     names = [getattr(function, "attr", getattr(function, "id", "")) for function in called]
     may_fail = any(name.lower().startswith(("assert", "fail")) or name in ("exit", "_exit") for name in names)
     asserts = any(not (isinstance(test, ast.Constant) and test.value) for test in tests)
+    defined = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    if lacking := sorted(_COMPARERS & set(names) - defined):
+        raise ValueError(
+            f"`check` compares by {lacking[0]}, which it does not define, so a program could: define it there"
+        )
     if not (asserts or may_fail or any(isinstance(node, ast.Raise) for node in nodes) or "unittest" in source):
         raise ValueError("`check` asserts nothing, so every program would pass: let it raise if a program is wrong")
 
@@ -93,8 +101,15 @@ def read_tests(gold: str) -> dict:
     The JSON may have any of the public shapes that `shapes.py` knows. Raises `OSError` for a file that can't be read,
     and `ValueError` for a path that is refused and for a bad test set.
     """
-    text = _read_file(gold) if gold.startswith("/") else gold
-    return check_tests(convert(json.loads(text)))
+    return _parsed(_read_file(gold) if gold.startswith("/") else gold)
+
+
+@functools.lru_cache(maxsize=8)  # a label is read for each of its responses
+def _parsed(text: str) -> dict:
+    try:
+        return check_tests(convert(json.loads(text)))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not in the form that its fields promise: {type(error).__name__}: {error}") from None
 
 
 def _read_file(name: str) -> str:

@@ -150,6 +150,11 @@ class _Parser:
         self.take(_CLOSING[opening])
         return (_AROUND[opening], tree) if opening in _AROUND else tree
 
+    def is_upper_index(self) -> bool:
+        """Tell whether x^{(2)} comes, which is no power."""
+        ahead = self.tokens[self.place : self.place + 6]
+        return ahead[:3] == ["^", "{", "("] and ahead[4:] == [")", "}"]
+
     def raw_group(self) -> str:
         """Return the text of a group, without spaces and text commands, or of one token."""
         if self.next != "{":
@@ -299,8 +304,10 @@ class _Parser:
         else:
             raise Unreadable
         plain = name
-        while self.next in ("'", "_"):
-            if self.take() == "'":
+        while self.next in ("'", "_") or (name not in _CONSTANTS and self.is_upper_index()):
+            if self.next == "^":
+                name += f"^{self.raw_group()}"
+            elif self.take() == "'":
                 name += "'"
                 continue
             start = self.place

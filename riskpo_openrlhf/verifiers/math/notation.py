@@ -19,6 +19,7 @@ _SCALES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "million": 
            "trillion": "10^{12}"}  # fmt: skip
 _SCALE = rf"(?i:{'|'.join(_SCALES)})s?"
 _CHINESE_SCALES = {"百": 2, "千": 3, "万": 4, "亿": 8}
+_CURRENCIES = {r"\$": "dollars", "£": "pounds", r"\pounds": "pounds", "€": "euros", r"\euro": "euros", "¥": "元"}
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp|gcd|lcm|det|abs|floor|ceil"
 _OTHER_NAMES = {"tg": "tan", "ctg": "cot", "arctg": "arctan", "lg": "log"}
 _GREEK = (
@@ -72,7 +73,11 @@ _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         # Layout.
-        (r"^\s*\\\$\s*(-?\d[\d,.]*)\s*\.?\s*$", r"\1\\text{ dollars}"),
+        (r"\\text\{\s*\\?\$\s*\}", r"\\$"),
+        (
+            r"^\s*(-?)\s*(\\\$|[£€¥]|\\(?:pounds|euro)(?![a-zA-Z]))\s*(-?\d[\d,.]*)\s*\.?\s*$",
+            lambda m: rf"{m[1]}{m[3]}\text{{ {_CURRENCIES[m[2].strip()]}}}",
+        ),
         (r"\s*\\?¢", r"\\text{ cents}"),
         (r"\\?[$€£¥]|\\(?:pounds|euro)(?![a-zA-Z])", ""),
         (r"(?<!\\)\\[()\[\]]", " "),
@@ -152,7 +157,7 @@ _REWRITES = [
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
         (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
         (
-            r"\{([^{}]{1,99})\\(choose|over)(?![a-zA-Z])([^{}]{1,99})\}",
+            r"\{((?:[^{}]|\{[^{}]*\}){1,99}?)\\(choose|over)(?![a-zA-Z])((?:[^{}]|\{[^{}]*\}){1,99})\}",
             lambda m: rf"\{'binom' if m[2] == 'choose' else 'frac'}{{{m[1]}}}{{{m[3]}}}",
         ),
         (r"(\\mathbb\s*\{?R\}?)\s*(?:-|\\)\s*(?=\\\{)", r"\1\\setminus "),

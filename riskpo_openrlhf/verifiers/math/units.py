@@ -9,13 +9,13 @@ _NAMES = {
     "ft": "foot feet", "in": "inch inche", "yd": "yard", "mi": "mile", "g": "gram", "kg": "kilogram", "lb": "pound",
     "oz": "ounce", "l": "L liter litre", "ml": "mL milliliter millilitre", "s": "sec second", "min": "minute",
     "h": "hr hour", "day": "", "week": "", "month": "", "yr": "year", "dollar": "", "cent": "", "degree": "deg",
-    "rad": "radian", "mph": "", "unit": "", "mol": "mole", "erg": "", "eV": "", "cal": "calorie", "dyn": "dyne",
+    "rad": "radian", "unit": "", "mol": "mole", "erg": "", "eV": "", "cal": "calorie", "dyn": "dyne",
     "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere amp", "C": "coulomb", "K": "kelvin",
     "T": "tesla", "F": "farad", "H": "henry", "Pa": "pascal", "Hz": "hertz", "Wb": "weber",
     "B": "byte", "S": "siemens", "G": "gauss", "M": "molar", "\\Omega": "ohm", "rpm": "", "psi": "", "atm": "",
     "gal": "gallon", "qt": "quart", "ton": "tonne", "acre": "", "ha": "hectare", "century": "centurie",
     "decade": "", "euro": "", "dime": "", "nickel": "", "penny": "pennie", "quarter": "", "parsec": "pc", "kWh": "",
-    "bit": "", "am": "", "Nm": "",
+    "bit": "", "am": "", "mph": "", "kph": "", "Nm": "",
 }  # fmt: skip
 _UNIT_OF = {name: unit for unit, names in _NAMES.items() for name in (unit, *names.split())}
 for _prefix in ("k", "M", "G", "m", "c", "n", "p", "\\mu"):
@@ -140,12 +140,13 @@ def _unit(tail: str) -> str | None:
     """Return the usual form of a unit, as `kg1 m1 s-2`; None if a part is not known."""
     powers: dict[str, int] = {}
     sign, in_brackets, next_power, last, name = 1, False, 1, 1, ""
+    tail = re.sub(r"\b([mk])ph\b", lambda m: {"m": "mi/h", "k": "km/h"}[m[1]], tail)
     for token in _TOKEN.finditer(re.sub(r"\\text|\\cdot|[{}]", " ", tail)):
         if token[2]:
             if not name:
                 return None
             powers[name] += last * (int(token[1] + token[2]) - 1)
-        elif token[0] == "/" or token[0] == "per":
+        elif token[0] in ("/", "per", "each", "every"):
             sign = -1
         elif token[0] in "()":
             in_brackets, sign = token[0] == "(", 1 if token[0] == ")" else sign
