@@ -890,6 +890,160 @@ def unit_vectors(draw: random.Random):
     )
 
 
+def number_words(draw: random.Random):
+    """A word for a number changes the value before it; as part of a noun it does not."""
+    n, few = draw.randint(2, 9), draw.choice(("two", "five", "nine", "twelve", "fifteen", "twenty", "ninety"))
+    changed = draw.choice(
+        (f"out of {few}", f"in {few}", f"point {few}", f"times {few}", f"less {few}", f"in base {few}", f"mod {few}",
+         f"take away {few}", "twentieths", "elevenths", "fifths", "ninths", "twelfths", "tens", "score",
+         "halves", "negative",
+         "parts per million", "repeating", "hundredths", few)
+    )  # fmt: skip
+    counted = draw.choice((f"{few}-dollar bills", f"{few}-digit numbers", "apples", "times", "girls in the room"))
+    return draw.choice(
+        (
+            (f"{n}", rf"{n}\text{{ {changed}}}", False),
+            (f"{n}", f"{n} {changed}", False),
+            (f"{n}", rf"{n}\text{{ {counted}}}", True),
+        )
+    )
+
+
+def ranges_of_hundreds(draw: random.Random):
+    """A comma between brackets joins no thousands: (5,120) is a point or a range."""
+    low, high = draw.randint(1, 99), draw.choice((draw.randint(100, 999), 500))
+    opening, closing = draw.choice(("()", "[]", "[)", "(]"))
+    text = f"{opening}{low},{high}{closing}"
+    return draw.choice(
+        (
+            (text, f"{opening}{low}, {high}{closing}", True),
+            (text, f"{low}{high}", False),
+            (f"{low}{high}", text, False),
+            (f"{opening}0,{high}{closing}", f"{high}", False),
+            (f"{high}", f"{opening}0,{high}{closing}", False),
+            (f"{low}{high}", f"{low},{high}", True),
+        )
+    )
+
+
+def sets_by_letters(draw: random.Random):
+    """A and B are any sets: A ∩ B is B ∩ A, and neither empty nor A."""
+    a, b, c = draw.sample((*"ABCST", r"\mathbb{Q}", "[0,5]"), 3)
+    cap, minus = rf"{a}\cap {b}", rf"{a}\setminus {b}"
+    other = draw.choice((rf"{a}\cap {c}", r"\emptyset", r"\{\}", rf"{a}\cup {b}", a, minus, c))
+    return draw.choice(
+        (
+            (cap, rf"{b} \cap {a}", True),
+            (cap, other, False),
+            (minus, rf"{a} \setminus {b}", True),
+            (minus, draw.choice((a, rf"{b}\setminus {a}", rf"{a}\setminus {c}", cap, rf"{a}\setminus\{{1\}}")), False),
+        )
+    )
+
+
+OF_X = {
+    "sinh": (mpmath.sinh, r"\frac{e^x-e^{-x}}{2}"), "cosh": (mpmath.cosh, r"\frac{e^x+e^{-x}}{2}"),
+    "tanh": (mpmath.tanh, r"\frac{\sinh x}{\cosh x}"), "sech": (mpmath.sech, r"\frac{1}{\cosh x}"),
+    "csch": (mpmath.csch, r"\frac{1}{\sinh(x)}"), "sec": (mpmath.sec, r"1/\cos x"),
+    "sinh^{-1}": (mpmath.asinh, r"\ln(x+\sqrt{x^2+1})"), "tanh^{-1}": (mpmath.atanh, r"\frac12\ln\frac{1+x}{1-x}"),
+    "sin^{-1}": (mpmath.asin, r"\frac{\pi}{2}-\arccos x"), "coth": (mpmath.coth, r"\frac{1}{\tanh x}"),
+    "arcsinh": (mpmath.asinh, r"\operatorname{arsinh}(x)"), "arctanh": (mpmath.atanh, r"\text{artanh}\,x"),
+}  # fmt: skip
+
+
+def inverse_functions(draw: random.Random):
+    """An inverse is no reciprocal; each of these functions has a form in others."""
+    (name, (value, form)), (other, (another, other_form)) = (draw.choice(list(OF_X.items())) for _ in range(2))
+    same = mpmath.almosteq(value(0.4), another(0.4))
+    written = draw.choice((rf"\{other}(x)", rf"\operatorname{{{other}}}(x)" if "^" not in other else rf"\{other} x"))
+    return rf"\{name}(x)", draw.choice((written, other_form)), same
+
+
+def over_all_numbers(draw: random.Random):
+    """ "for all real x" says nothing more; for whole numbers, it is another function."""
+    a, b = draw.randint(2, 9), draw.randint(1, 9)
+    tail = draw.choice(
+        (
+            r" \text{ for all real } x", r" \text{ for all } x \in \mathbb{R}", r", \forall x\in\mathbb{R}",
+            r" \text{ for all } x", r", x\in\mathbb R",
+            r" \text{ for all real numbers } x", r" \text{ for any real number } x",
+        )
+    )  # fmt: skip
+    constant = draw.choice(
+        (r", c\in\mathbb{R}", r" \text{ where } c \text{ is a constant}", r" \text{ for some constant } c",
+         r", \text{ where } c \text{ is any real number}")
+    )  # fmt: skip
+    return draw.choice(
+        (
+            (f"f(x)={a}x+{b}", f"f(x)={b}+{a}x{tail}", True),
+            (f"f(x)={a}x+{b}{tail}", f"f(x)={a}x+{b}", True),
+            (f"f(x)={a}x+{b}", f"f(x)={a}x-{b}{tail}", False),
+            (f"f(x)={a}cx", f"f(x)={a}cx{constant}", True),
+            (f"f(x)={a}cx", f"f(x)={a}x{constant}", False),
+            (f"{a}t{tail}".replace("x", "t"), rf"{a}t, t\in\mathbb{{Z}}", False),
+            (r"\mathbb{R}", r"\text{all real numbers } x", True),
+            (f"x+{a}", rf"x+{a}, x\ne {b}", True),
+            (f"x+{a}", rf"x+{a} \text{{ for }} x\neq {b}", True),
+            (f"x+{a}", rf"x-{a}, x\ne {b}", False),
+        )
+    )
+
+
+def shares_in_words(draw: random.Random):
+    """Words after a percent sign may be left out, but an increase is no decrease."""
+    n = draw.randint(2, 99)
+    words = draw.choice(
+        (r" \text{ of the class}", " of students", r"\text{ increase}", r" \text{ chance}", " more", "% off")
+    )
+    return draw.choice(
+        (
+            (rf"{n}\%", rf"{n}\%{words}", True),
+            (rf"{n}\%{words}", rf"{n}\%", True),
+            (rf"{n}\%", rf"{n + 1}\%{words}", False),
+            (rf"{n}\%\text{{ increase}}", rf"{n}\%\text{{ decrease}}", False),
+            (rf"{n}\%\text{{ more}}", rf"{n}\% less", False),
+        )
+    )
+
+
+def currencies(draw: random.Random):
+    """Money of one currency is none of another."""
+    n = draw.randint(2, 999)
+    forms = {"dollar": (rf"\${n}", rf"{n}\text{{ dollars}}", rf"\text{{\$}}{n}"), "pound": (f"£{n}", rf"\pounds {n}"),
+             "euro": (f"€{n}", rf"{n}\text{{ euros}}"), "yuan": (f"¥{n}", f"{n}元")}  # fmt: skip
+    one, other = draw.choice(sorted(forms)), draw.choice(sorted(forms))
+    return draw.choice(
+        (
+            (draw.choice(forms[one]), draw.choice(forms[other]), one == other),
+            (draw.choice(forms[one]), f"{n}", True),
+            (f"{n}", draw.choice(forms[one]), True),
+            (draw.choice(forms[one]), draw.choice(forms[one]).replace(str(n), str(n + 1)), False),
+        )
+    )
+
+
+def rates(draw: random.Random):
+    """An amount for each hour is no amount."""
+    n, unit, time = draw.randint(2, 99), draw.choice(("miles", "liters", "meters")), draw.choice(("hour", "minute"))
+    rate = rf"{n}\text{{ {unit} per {time}}}"
+    return draw.choice(
+        (
+            (
+                rate,
+                draw.choice(
+                    (f"{n} {unit} each {time}", rf"{n}\text{{ {unit}/{time}}}", rf"{n}\text{{ {unit} every {time}}}")
+                ),
+                True,
+            ),
+            (rf"{n}\text{{ {unit}}}", f"{n} {unit} each {time}", False),
+            (rate, rf"{n}\text{{ {unit}}}", False),
+            (rf"{n}\text{{ mph}}", f"{n} miles each hour", True),
+            (rf"{n}\text{{ mph}}", rf"{n}\text{{ kph}}", False),
+            (f"{n}", rf"\${n}/\text{{{time}}}", True),
+        )
+    )
+
+
 GENERATORS = [
     floors, halves, divisors, parities, tiny, radicals, products_of_functions, swallowed, indexed_letters,
     positive_quantities, inequalities, systems, sets, matrices, plain_text, units, letters_that_are_no_units,
@@ -897,7 +1051,8 @@ GENERATORS = [
     unit_vectors, words_after_numbers, chinese_words, times, named_points, products_with_an_order, antiderivatives,
     classes_and_ranges, families, parts_of_a_hundred, fractions_and_bases,
     corners, letters_like_units, cases_of_letters, sums_of_indexed_letters, functions_and_differentials,
-    conditions_and_systems, words_that_change_a_value,
+    conditions_and_systems, words_that_change_a_value, number_words, ranges_of_hundreds, sets_by_letters,
+    inverse_functions, over_all_numbers, shares_in_words, currencies, rates,
 ]  # fmt: skip
 
 

@@ -63,14 +63,15 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
         return verdict
     if any(plain_words(gold, numbered) == plain_words(answer, numbered) != "" for numbered in (False, True)):
         return EQUAL
-    if nothing(gold) == nothing(answer) != "":
+    nothings = sorted((nothing(gold), nothing(answer)))
+    if nothings[0] and nothings[1].startswith(nothings[0]):
         return EQUAL
     letters, apart = choices(gold)
     if apart and letters == choices(answer)[0]:  # AB in a gold may be a product, "A, B" is none
         return EQUAL
     try:
         tidied = tidy(gold), tidy(answer)
-        if {each.over for each in tidied} == {"N", "Z"} or _is_one_limited(*tidied):
+        if len({each.over for each in tidied} - {""}) > 1 or _is_one_limited(*tidied):
             return DIFFERENT
         answers = (node for name in _names(*tidied) for node in readings(answer, name))
         functions = functions_in(tidied[0].text, tidied[1].text)
@@ -133,8 +134,12 @@ def compare_quickly(gold: str, answer: str, rounded: bool = False) -> str:
 def same(gold: Node, answer: Node, rules: Rules) -> bool:
     """Tell whether an answer means the same as the gold. Raises `Unreadable`, and whatever SymPy raises."""
     match gold, answer:
+        case (Leaf() | Named(), ListNode((first, Named(Operation("\\setminus"))), ",")):  # x+2, x \ne 2
+            return same(gold, first, rules)
         case (Named(), _) | (_, Named()):
             return _same_named(gold, answer, rules)
+        case Chain(), Chain() if len(gold.nodes) > 2 and _same_in_order(gold.nodes, answer.nodes, rules):
+            return True
         case Chain(), _:
             return _same_equation(gold, answer, rules)
         case _, Chain():  # 2+3 = 5 is right if each part is; 41 = 42 is not
@@ -157,12 +162,16 @@ def same(gold: Node, answer: Node, rules: Rules) -> bool:
             return same(gold, answer.as_quotient(), rules)
         case Ratio(nodes=(_, g)), Ratio(nodes=(_, a)) if not any(re.match(r"\d\d", end.text) for end in (g, a)):
             return same(gold.as_quotient(), answer.as_quotient(), rules)  # 6:4 is 3:2, but 1:20 may be a time
+        case Ratio(), Ratio() if len(gold.nodes) > 2:
+            return _same_in_order(gold.over_first(), answer.over_first(), rules)
         case (Matrix(), Matrix()) | (Row(), Row()) | (Ratio(), Ratio()):
             return _same_in_order(gold.nodes, answer.nodes, rules)
         case (Matrix(), TupleNode() | ListNode(joiner=",")) | (TupleNode() | ListNode(joiner=","), Matrix()):
             return _same_vector(gold, answer, rules)
         case (Row(), TupleNode()) | (TupleNode(), Row()):
             return _same_in_order(gold.nodes, answer.nodes, rules)
+        case Operation("\\cap"), Operation("\\cap"):
+            return _same_collection(SetNode(gold.nodes), SetNode(answer.nodes), rules)
         case Operation(), Operation():
             return gold.operator == answer.operator and _same_in_order(gold.nodes, answer.nodes, rules)
         case _:
@@ -275,6 +284,8 @@ def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
     if len(lists) == 2 and _joined_otherwise(*lists):
         return False
     if tuples or _named_by_place(golds, answers) or _named_by_place(answers, golds):
+        if all(isinstance(node, Named) and node.name in "xyz" for node in answers):
+            answers.sort(key=lambda node: node.name)  # y = 1, x = 2 is (2, 1)
         return _same_in_order(golds, answers, rules)
     of_sets = isinstance(gold, SetNode) and isinstance(answer, SetNode)
 

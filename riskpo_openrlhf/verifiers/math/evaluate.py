@@ -172,7 +172,7 @@ def _floor(_, x):
 def _factorial(_, x):
     number = _nearest(x)
     if number is None:
-        if mp.mag(inexact(x)) > 16:
+        if mp.mag(inexact(x)) > 16 or mp.dps > 1000:
             raise Unreadable
         return mp.gamma(inexact(x) + 1)
     if number < 0:
@@ -262,5 +262,5 @@ _OPERATIONS = {
     "max": _extreme(max), "min": _extreme(min), "gcd": _of_integers(math.gcd), "lcm": _of_integers(math.lcm),
     "mod": _of_integers(_modulo), "tanh": _hyperbolic(False), "coth": _hyperbolic(True),
     **{name: _of_one(getattr(mp, name)) for name in
-       "exp sin cos tan cot sec csc asin acos atan acot sinh cosh".split()},
+       "exp sin cos tan cot sec csc asin acos atan acot asec acsc asinh acosh atanh sech csch sinh cosh".split()},
 }  # fmt: skip

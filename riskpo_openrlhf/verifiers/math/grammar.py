@@ -28,16 +28,18 @@ _GREEK = (
 )
 _LETTERS = {f"\\{name}" for name in f"{_GREEK} odot oplus prime".split()} | {"'"}
 _DIFFERENTIAL = re.compile(r"(?<![a-zA-Z\\])d([r-vx-z])(?![a-zA-Z])")
-_FUNCTION = re.compile(r"[NPHu]|\\(?:[Pp]hi|delta|zeta)")
+_CALL = re.compile(r"(\\[a-zA-Z]+|[a-zA-Z])(?:\s*(?:'|_\{[^{}]*\}|\^\{-1\}))*\s*\(")
+_FUNCTION = re.compile(r"[NPQHTu]|\\(?:[Pp][hs]i|delta|zeta)")
 _CONSTANTS = {"e": "e", "i": "i", "\\pi": "pi", "\\infty": "infinity"}
 _ACCENTS = "dot ddot bar hat vec tilde overline overrightarrow mathcal mathbb mathfrak widehat".split()
 _ACCENTS = {f"\\{name}" for name in _ACCENTS}
 FUNCTIONS = {
-    f"\\{name}": name.replace("arc", "a", 1).replace("cosec", "csc")
-    for name in "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log exp abs floor".split()
+    f"\\{name}": name.replace("arc", "a", 1)
+    for name in "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth sech csch arcsinh arccosh "
+    "arctanh ln log exp abs floor".split()
 }
 FUNCTIONS["\\ceil"] = "ceiling"
-_INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan", "cot": "acot"}
+_INVERSE = {name: f"a{name}" for name in "sin cos tan cot sec csc sinh cosh tanh".split()}
 _LISTED = {"\\max": "max", "\\min": "min", "\\gcd": "gcd", "\\lcm": "lcm"}
 _CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _AROUND = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceiling"}
@@ -100,6 +102,8 @@ class _Parser:
             operator = self.take()
             minus = self.next == "-" and self.take()
             factor = self.factors()
+            if operator == "/" and any("mathbb" in name for name in letters(factor)):
+                raise Unreadable  # \mathbb{Z}/2\mathbb{Z}
             if operator == "\\mod":
                 product = ("mod", product, factor)
             else:
@@ -259,15 +263,9 @@ class _Parser:
         if ("constant", "infinity") in (first, last):
             raise Unreadable
         self.bound.append(letter[1])
-        term = self.term_of_series()
+        term = self.term()
         self.bound.pop()
         return (name, letter, first, last, term)
-
-    def term_of_series(self) -> tuple:
-        product = self.factors()
-        while self.next in ("\\cdot", "/"):
-            product = _times(product, self.factors() if self.take() == "\\cdot" else ("^", self.factors(), _MINUS))
-        return product
 
     def determinant(self, token: str) -> tuple:
         r"""Parse `\begin{vmatrix} … \end{vmatrix}`, or another matrix after `\det`."""
@@ -322,8 +320,9 @@ class _Parser:
         if self.next == "(" and not bound:
             start = self.place
             arguments = self.arguments()
-            simple = len(arguments) > 1 or (arguments[0][0] in ("letter", "number") and self.place == start + 3)
-            if name == "f" or simple or plain in self.functions:
+            simple = plain == "f" or (arguments[0][0] in ("letter", "number") and self.place == start + 3)
+            called = len(arguments) > 1 or (simple and f"{plain}(" in self.functions)
+            if called or plain in self.functions:
                 return ("apply", name, *arguments)
             self.place = start
         return ("letter", name)
@@ -332,11 +331,12 @@ class _Parser:
 def functions_in(gold: str, answer: str) -> frozenset[str]:
     r"""Return the letters that are functions, as N and \Phi may be: different brackets follow them in a text.
 
-    In the gold, nothing but brackets may follow them.
+    In the gold, nothing but brackets may follow them. `f(` is among them if a bracket follows f in the gold.
     """
     golds, answers = _followers(gold), _followers(answer)
     found = {letter for each in (golds, answers) for letter, after in each.items() if len(after - {""}) > 1}
-    return frozenset(letter for letter in found if "" not in golds.get(letter, ()))
+    called = (f"{letter}(" for letter in _CALL.findall(gold))
+    return frozenset((*(letter for letter in found if "" not in golds.get(letter, ())), *called))
 
 
 def _followers(text: str) -> dict[str, set[str]]:

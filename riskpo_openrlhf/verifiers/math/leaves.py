@@ -74,7 +74,7 @@ def same_leaf(gold: str, answer: str, rules: Rules) -> bool:
         return gold == answer
     if _BASE.fullmatch(gold) or _BASE.fullmatch(answer):
         return _digits_and_base(gold) == _digits_and_base(answer)
-    one_percent = {gold_unit, answer_unit} == {"", "%"}
+    one_percent = {gold_unit[:1], answer_unit[:1]} == {"", "%"}
     is_part = one_percent and _is_proper_fraction(gold if answer_unit else answer)
     if not is_part and _same_values(gold, answer, rules):
         return True

@@ -130,5 +130,8 @@ class Ratio:
     def as_quotient(self) -> Leaf:
         return Leaf("/".join(f"({node.text})" for node in self.nodes))
 
+    def over_first(self) -> list[Leaf]:
+        return [Leaf(f"({node.text})/({self.nodes[0].text})") for node in self.nodes[1:]]
+
 
 Node = Leaf | ListNode | SetNode | TupleNode | Named | Chain | Relation | Operation | Row | Matrix | Ratio

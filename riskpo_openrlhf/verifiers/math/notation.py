@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from riskpo_openrlhf.verifiers.math.brackets import closing_bracket
-from riskpo_openrlhf.verifiers.math.grammar import THIN_SPACE
+from riskpo_openrlhf.verifiers.math.grammar import FUNCTIONS, THIN_SPACE
 from riskpo_openrlhf.verifiers.math.limits import MAX_CHARACTERS, MAX_COMMANDS, Unreadable
 
 TEXT_COMMANDS = (
@@ -20,13 +20,17 @@ _SCALES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "million": 
 _SCALE = rf"(?i:{'|'.join(_SCALES)})s?"
 _CHINESE_SCALES = {"百": 2, "千": 3, "万": 4, "亿": 8}
 _CURRENCIES = {r"\$": "dollars", "£": "pounds", r"\pounds": "pounds", "€": "euros", r"\euro": "euros", "¥": "元"}
-_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp|gcd|lcm|det|abs|floor|ceil"
-_OTHER_NAMES = {"tg": "tan", "ctg": "cot", "arctg": "arctan", "lg": "log"}
+_FUNCTIONS = (
+    "|".join(sorted((name[1:] for name in FUNCTIONS if name != "\\sec"), key=len, reverse=True)) + "|gcd|lcm|det"
+)
+_OTHER_NAMES = {"tg": "tan", "ctg": "cot", "arctg": "arctan", "lg": "log", "cosec": "csc", "arsinh": "arcsinh",
+                "arcosh": "arccosh", "artanh": "arctanh"}  # fmt: skip
 _GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega "
     "Gamma Delta Theta Lambda Xi Phi Psi Omega"
 )
 _INTEGER = r"(?:(?:(?:positive|natural|non-?negative)\s+)?(?:integer|whole\s+number)|natural\s+number)s?"
+_NUMBER = rf"(?:{_INTEGER}|(?:real|rational|complex)(?:\s+(?:number|value|constant)s?)?(?:\s+of)?|reals|constants?)"
 _VECTOR = (
     r"(?:\\nabla|\\(?:vec|overrightarrow|mathbf|boldsymbol|bm|hat)\s*(?:\{\s*[a-zA-Z]+\s*\}|[a-zA-Z])"
     r"(?:_\{?\w\}?)?)"
@@ -46,7 +50,7 @@ _CHARACTERS = {
     **dict.fromkeys("\u200b\ufeff", ""),
     **{c: rf"\frac{{{p[0]}}}{{{p[1]}}}" for c, p in zip("½⅓⅔¼¾⅕⅙⅛", "12 13 23 14 34 15 16 18".split(), strict=True)},
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "÷": "/", "⁄": "/", "√": r"\sqrt ", "∞": r"\infty ",
-    "º": "°", "µ": r"\mu ", "…": r"\ldots ",
+    "µ": r"\mu ", "Å": r"\text{ angstrom}", "…": r"\ldots ",
     **{c: rf"\{name} " for c, name in zip("αβγδεζηθικλμνξπρστφχψωΓΔΘΛΞΦΨΩ", _GREEK.split(), strict=True)},
     "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ",
     "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
@@ -57,6 +61,7 @@ _SYNONYMS = {
     synonym: name
     for name, synonyms in {
         r"\frac": r"\dfrac \tfrac \cfrac", r"\binom": r"\dbinom \tbinom", r"\emptyset": r"\varnothing \empty",
+        r"\bar": r"\overline", r"\text{ angstrom}": r"\AA", "T": r"\top \intercal",
         r"\le ": r"\leq \leqslant \le <= =<", r"\ge ": r"\geq \geqslant \ge >=", r"\ne ": r"\neq \ne !=",
         r"\approx ": r"\approx \simeq \doteq", r"\ldots": r"\dots \cdots \dotsc \dotsb \hdots ...", r"\lor ": r"\vee",
         r"\land ": r"\wedge", r"\neg ": r"\lnot",
@@ -106,13 +111,14 @@ _REWRITES = [
         (r"\\text\{([^a-zA-Z\\{}\u4e00-\u9fff]*)\}", r"\1"),
         (r"^\s*\\text\{\s*(-?\d[^{}]*)\}\s*$", r"\1"),
         (
-            r"(\\text\{\s*)?\b[Aa]ll real(?:s| numbers)(\s*except(?: for)?)?\s*(?(1)\})",
+            r"(\\text\{\s*)?(?<!for )\b[Aa]ll real(?:s| numbers| values of)(\s*except(?: for)?)?\s*(?(1)\})"
+            r"(?:\s*[a-z]\s*$)?",
             lambda m: r"\mathbb{R}" + (r"\setminus " if m[2] else ""),
         ),
         (r"(?<![a-zA-Z])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),
         (rf"\\text\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (
-            r"(?<![a-zA-Z])\\?(?:text\{\s*)?(arctg|ctg|tg|lg)(?![a-zA-Z])(?:\s*\})?",
+            rf"(?<![a-zA-Z])\\?(?:text\{{\s*)?({'|'.join(_OTHER_NAMES)})(?![a-zA-Z])(?:\s*\}})?",
             lambda m: rf"\{_OTHER_NAMES[m[1]]} ",
         ),
         (
@@ -129,7 +135,7 @@ _REWRITES = [
             r"°\s*(\\text\{\s*)?([CF])(?![a-zA-Z])\s*(?(1)\})",
             lambda m: rf"\text{{ degrees {'celsius' if m[2] == 'C' else 'fahrenheit'}}}",
         ),
-        (r"\\?%|(?:\\text\{\s*|(?<![a-zA-Z]))(?:\\?%|percent|percentage|pct)(?![a-zA-Z])(?:\s*\})?", "%"),
+        (r"\\?%|(?:\\text\{\s*|(?<![a-zA-Z]))(?:\\?%|per\s?cent|percentage|pct)(?![a-zA-Z])(?:\s*\})?", "%"),
         (
             r"(?:\\pmod|\(\s*\\mod|((?:^|=|\\equiv)\s*-?\d+)\s*\\mod)(?![a-zA-Z])\s*\{?\s*(\d+)\s*\}?\s*\)?\s*$",
             r"\1\\text{mod \2}",
@@ -147,6 +153,10 @@ _REWRITES = [
             r"(?=[\s}]*\d+[\s\\tex{]*(?!\1)(?:min|sec|in|ounce|cent|month|day|hour))",
             r"\1\2",
         ),
+        (r"(?<=\d\.)(\d*)\((\d+)\)\s*$", r"\1\\overline{\2}"),  # 0.(3)
+        (r"(\d)\s*\\text\{\s*(?:repeating|recurring)\s*\}\s*$", r"\\overline{\1}"),
+        (r"\\text\{\s*(?i:only|about|approximately)\s*\}", ""),
+        (r"(?<![\w.^/)}\]])(\d+)/(\d+) +(?=[a-zA-Z\\(])", r"\\frac{\1}{\2} "),  # 4/3 \pi
         (  # ]0, 1[
             r"(?:^|(?<=[\s=])|(?<=\\cup)|(?<=\\in))([\[\]])([^\[\]]*,[^\[\]]*)([\[\]])(?=\s*(?:$|\\cup|\\cap))",
             lambda m: f"{m[1] if m[1] == '[' else '('}{m[2]}{m[3] if m[3] == ']' else ')'}",
@@ -170,6 +180,12 @@ _REWRITES = [
             r"(?:\\text\{\s*,?\s*(?:\\l)?(and|or)\s*\}|(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}]))",
             lambda m: rf"\l{m[1] or m[2]} ",
         ),
+        (r"\\text\{\s*,?\s*(?:for|where|with|if|when|provided(?: that)?)\s*\}(?=\s*[a-z]\s*\\ne )", ","),
+        (
+            r"^\\text\{\s*(?:for )?all (?:real |positive )?(?:integers|numbers|values of)\s*\}"
+            r"(?=\s*[a-z]\s*(?:\\[lg]e |[<>]))",
+            "",
+        ),
         (rf"[^\S{THIN_SPACE}]+", " "),
     )
 ]
@@ -178,11 +194,12 @@ _BEFORE = r"\s,;:|(\["
 # The end of an answer, or of a set, that says where a letter runs: ", k \in \mathbb{Z}", "where n is an integer".
 _RANGE = re.compile(
     rf"""(?<![{_BEFORE}])(?P<apart>[{_BEFORE}]*\\forall\s*|[{_BEFORE}]+)
-    (?P<word>(?:where|with|for|when|if)\s+)?(?:(?:any|all|every|each|some|arbitrary)\s+)?(?:
-        (?P<letter>[a-z])\s*\\in\s*(?:\\(?:mathbb|Bbb)\s*\{{?|\\|)\s*(?P<set>[NZ])\s*\}}?
+    (?P<word>(?:where|with|for|when|if)\s+)?(?:(?P<all>any|all|every|each|some|arbitrary)\s+)?(?:
+        (?P<letter>[a-z])\s*\\in\s*(?:\\(?:mathbb|Bbb)\s*\{{?|\\|)\s*(?P<set>[NZQRC])\s*\}}?
         (?P<positive>\s*[\^_]\s*\{{?\s*(?:\+|\\cdot|[01]|>\s*0|\\ge\s*[01])\s*\}}?)?
-        |(?P<named>[a-z])\s+(?:(?:is|being|are)\s+)?(?:(?:an?|any|some)\s+)?(?P<of_named>{_INTEGER})
-        |(?P<of_last>{_INTEGER})\s+(?P<last>[a-z])
+        |(?P<named>[a-z])\s+(?:(?:is|being|are)\s+)?(?:(?:an?|any|some)\s+)?(?P<of_named>{_NUMBER})
+        |(?P<of_last>{_NUMBER})\s+(?P<last>[a-z])
+        |(?(all)(?P<free>[a-z])|(?!))
     )\s*[)\].]?\s*(?=\\\}}|$)""",
     re.VERBOSE,
 )
@@ -198,13 +215,16 @@ _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _MINUTES = re.compile(r"(\d{1,9}) ?° ?(\d{1,2}) ?'(?: ?(\d{1,2}) ?'')?")
 _ANGLE = re.compile(r"^([^,;<>=(\[|]*)° ?(?=$|\\text)")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?°")
-_COMMAND = re.compile(r"\\(?:frac|binom|sqrt)(?![a-zA-Z])|[\^_]")
+_COMMAND = re.compile(r"\\(?:frac|binom|sqrt|overline|bar)(?![a-zA-Z])|[\^_]")
 _SCRIPT = re.compile(r"-?\d+|\\[a-zA-Z]+|.", re.DOTALL)
 _SINGLE = re.compile(r"\\[a-zA-Z]+|.", re.DOTALL)
 
 
 class Tidied(NamedTuple):
-    """An answer in our notation. `letter` runs over the whole numbers ("Z"), or those from 0 or 1 on ("N")."""
+    """An answer in our notation. `letter` runs over the whole numbers ("Z"), or those from 0 or 1 on ("N").
+
+    Where some letter runs over other numbers, `over` is "R", and `letter` is empty.
+    """
 
     text: str
     letter: str = ""
@@ -222,7 +242,7 @@ def tidy(text: str) -> Tidied:
         text = re.sub(r"\\\\(?=[a-zA-Z{}()])", r"\\", text).replace("\\\\", " ")
     if re.search(r"\\(?:not|nmid)(?![a-zA-Z])(?!\s*(?:=|\\equiv(?![a-z])|\\in(?![a-z])))", text):
         raise Unreadable
-    text = re.sub("(?<=[①-⑳])(?=[①-⑳])", ",", text)
+    text = re.sub("(?<=[①-⑳])(?=[①-⑳])", ",", text.replace("º", "°"))
     for letter in ("epsilon", "phi", "theta"):  # one letter, unless both forms occur
         if rf"\{letter}" not in text:
             text = text.replace(rf"\var{letter}", rf"\{letter}")
@@ -231,7 +251,7 @@ def tidy(text: str) -> Tidied:
     text = text.replace("−", "-")  # in exponents
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
-    text = re.sub(r"^(?:[\s=,;]|\\approx(?![a-zA-Z]))+|[\s.,;\\]+$", "", text)
+    text = re.sub(r"^(?:[\s=,;]|\\(?:approx|sim)(?![a-zA-Z]))+|[\s.,;\\]+$", "", text)
     text, *where = _without_ranges(text)
     text = _with_braces(text)
     text = re.sub(r"\^(\{[^{}]*\})_(\{[^{}]*\})", r"_\2^\1", text)  # v^2_0
@@ -257,20 +277,23 @@ def _scale(words: str) -> str:
 def _without_ranges(text: str) -> Tidied:
     r"""Cut out where a letter runs: `2k\pi, k \in \mathbb{Z}`, `\{2n : n \in Z\}`, `2n \text{ for integers } n`."""
     bare = _TEXT.sub(lambda m: " " * len(m[1]) + m[2] + " ", text)  # of the same length
-    kept, end, letters, over = "", 0, set(), set()
+    kept, end, letters, over, real = "", 0, set(), set(), ""
     for match in _RANGE.finditer(bare):
         before, cut, found = text[: match.start()].strip(), text[match.start() : match.end()], match.groupdict()
-        letter = found["letter"] or found["named"] or found["last"]
+        letter = found["letter"] or found["named"] or found["last"] or found["free"]
         apart = match["apart"].strip() or found["word"] or letter in before  # 2k k \in Z
         if not before or not apart or cut.count("{") != cut.count("}"):  # or inside of \text{}
             continue
         kept, end = kept + text[end : match.start()], match.end()
         words = found["of_named"] or found["of_last"] or ""
-        natural = found["set"] == "N" or found["positive"] or words.startswith(("positive", "natural", "non"))
-        letters.add(letter)
-        over.add("N" if natural else "Z")
+        if found["set"] in ("N", "Z") or re.match(_INTEGER, words):
+            natural = found["set"] == "N" or found["positive"] or words.startswith(("positive", "natural", "non"))
+            letters.add(letter)
+            over.add("N" if natural else "Z")
+        else:
+            real = "R"  # or any other number
     text = (kept + text[end:]).strip()
-    return Tidied(text, *letters, *over) if len(letters) == len(over) == 1 else Tidied(text)
+    return Tidied(text, *letters, *over) if len(letters) == len(over) == 1 else Tidied(text, "", real * (not letters))
 
 
 def _repeating_decimal(match: re.Match) -> str:
@@ -297,7 +320,7 @@ def _mixed_number(match: re.Match) -> str:
 
 
 def _with_braces(text: str) -> str:
-    r"""Put braces around the arguments of \frac, \binom, \sqrt, ^ and _, as in \frac43, \sqrt2, x^10, sqrt(x)."""
+    r"""Put braces around arguments of \frac, \binom, \sqrt, \bar, ^ and _, as in \frac43, \sqrt2, x^10, sqrt(x)."""
     places = list(_COMMAND.finditer(text))
     if len(places) > MAX_COMMANDS:
         raise Unreadable

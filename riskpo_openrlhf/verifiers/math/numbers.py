@@ -48,7 +48,7 @@ def same_number(gold: PlainNumber, answer: PlainNumber) -> bool:
     """Tell whether two numbers are equal; of two that are not whole, a decimal may differ by one in `CLOSE_TO`."""
     if gold.value == answer.value:
         return True
-    close = (gold.is_decimal or answer.is_decimal) and not gold.is_whole and not answer.is_whole
+    close = gold.places != answer.places and not gold.is_whole and not answer.is_whole
     return close and abs(gold.value - answer.value) * CLOSE_TO <= abs(gold.value)
 
 

@@ -51,7 +51,7 @@ _CONDITION = re.compile(r"\\text\s*\{[^{}]*\b(?:if|for|when|where|unless)\b")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _LETTER = re.compile(r"(?:[a-zA-Z]|\\[a-z]+)\s*(?:_\{[^{}]*\})?'*")
 _ABSOLUTE = re.compile(r"\|([^|zw]+)\|")  # of a real number: z and w are mostly complex
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d.,(\[])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _REALS = TupleNode((Leaf("-\\infty"), Leaf("\\infty")), "()")
 _SYMBOLS = {
     "\\emptyset": SetNode(()),
@@ -72,9 +72,11 @@ def readings(text: str, letter: str = "") -> tuple[Node, ...]:
     text, named, _ = tidy(text)
     if letter:
         text = "".join(letter if token == named else token for token in TOKEN.findall(text))
-    text = _RAISED_C.sub(r"\\binom{\1}{\2}", _BASIS.sub(_vector, text))
+    if len(text) < 300:  # its time is quadratic
+        text = _BASIS.sub(_vector, text)
+    text = _RAISED_C.sub(r"\\binom{\1}{\2}", text)
     joined = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
-    return tuple(_node(reading) for reading in dict.fromkeys((joined, text if ",0" not in text else joined)))
+    return tuple(map(_node, dict.fromkeys((joined, text if ",0" not in text else joined))))
 
 
 def _vector(match: re.Match) -> str:

@@ -87,6 +87,8 @@ class _Reader:
                 point = self.end(text)
                 return [(point, 0), (point, 1)]
             case Operation(operator, nodes):
+                if any(isinstance(node, Leaf) and letters(self.rules.read(node.text)[0]) for node in nodes):
+                    raise Unreadable  # A and B are sets, no points
                 first, *rest = map(self.cuts, nodes)
                 if operator == "\\cap":
                     return _combined(all, [first, *rest])

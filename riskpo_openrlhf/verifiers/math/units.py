@@ -10,26 +10,27 @@ _NAMES = {
     "oz": "ounce", "l": "L liter litre", "ml": "mL milliliter millilitre", "s": "sec second", "min": "minute",
     "h": "hr hour", "day": "", "week": "", "month": "", "yr": "year", "dollar": "", "cent": "", "degree": "deg",
     "rad": "radian", "unit": "", "mol": "mole", "erg": "", "eV": "", "cal": "calorie", "dyn": "dyne",
+    "angstrom": "", "dB": "decibel",
     "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere amp", "C": "coulomb", "K": "kelvin",
     "T": "tesla", "F": "farad", "H": "henry", "Pa": "pascal", "Hz": "hertz", "Wb": "weber",
     "B": "byte", "S": "siemens", "G": "gauss", "M": "molar", "\\Omega": "ohm", "rpm": "", "psi": "", "atm": "",
     "gal": "gallon", "qt": "quart", "ton": "tonne", "acre": "", "ha": "hectare", "century": "centurie",
-    "decade": "", "euro": "", "dime": "", "nickel": "", "penny": "pennie", "quarter": "", "parsec": "pc", "kWh": "",
+    "decade": "", "euro": "", "dime": "", "nickel": "", "penny": "pennie", "quarter": "", "pc": "parsec", "kWh": "",
     "bit": "", "am": "", "mph": "", "kph": "", "Nm": "",
 }  # fmt: skip
 _UNIT_OF = {name: unit for unit, names in _NAMES.items() for name in (unit, *names.split())}
 for _prefix in ("k", "M", "G", "m", "c", "n", "p", "\\mu"):
-    for _unit in ("m", "s", "g", "N", "J", "W", "V", "A", "C", "F", "Pa", "Hz", "eV", "mol", "\\Omega", "T", "cal"):
+    for _unit in (*"m s g N J W V A C F T Pa Hz eV mol cal pc".split(), "\\Omega"):
         _UNIT_OF.setdefault(_prefix + _unit, _prefix + _unit)
 # Without \text, letters are mostly a product: 4c, 2nm. These are units.
-_PLAIN = {name for name in _UNIT_OF if len(name) > 2} | set("cm mm km ft yd mi kg lb oz ml mL hr Hz eV kJ kW".split())
+_PLAIN = set("cm mm km ft yd mi kg lb oz ml mL hr Hz eV kJ kW pc dB".split()) | {n for n in _UNIT_OF if len(n) > 2}
 _FACTORS = set("hr yd mi ft lb oz ml mL".split())
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _EXPONENT = r"(?:\s*\^\s*\{?\s*-?\s*\d\s*\}?)?"
 _TEXT = rf"\\text\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}{_EXPONENT}"
-_LETTERS = rf"(?:\\mu\s*)?(?:[a-zA-Z]+|\\Omega(?![a-zA-Z])){_EXPONENT}"
-_MORE = rf"(?:\s*(?:/|\\cdot)?\s*\(?\s*(?:{_TEXT}|{_LETTERS})\s*\)?)*"
-_WITH_TEXT = re.compile(rf"(.*?[^\s(\[{{,\\])(\s*)(?:\\cdot\s*)?((?:\\mu\s*)?{_TEXT}{_MORE})", re.DOTALL)
+_LETTERS = rf"(?:\\mu\s*)?(?:[a-zA-Z]+|\\Omega)(?![a-zA-Z]){_EXPONENT}"
+_MORE = rf"(?:\s*(?:(?:/|\\cdot)\s*)?(?:\(\s*)?(?:{_TEXT}|{_LETTERS})(?:\s*\))?)*"
+_WITH_TEXT = re.compile(rf"(.*?[^\s(\[{{,\\/])(\s*)(?:\\cdot\s*)?((?:\\mu\s*|/\s*)?{_TEXT}{_MORE})", re.DOTALL)
 _WITH_PLAIN = re.compile(rf"(.*?[\d}})])(\s*)((?:(?:{'|'.join(_POWERS)})\.? )?{_LETTERS}{_MORE})", re.DOTALL)
 _WITH_WORDS = re.compile(r"(-?[\d.,/]+)\s+([A-Za-z]{4,}(?:\s+[A-Za-z]+)*)")
 _WITH_CHINESE = re.compile(r"(?:一?共|约|等于)?(.*[\d})])\s*(?:\\text\s*\{\s*)?([\u4e00-\u9fff]+)\s*\}?", re.DOTALL)
@@ -42,19 +43,22 @@ _IN_TEXT = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _GREEK = re.compile(r"(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega)\b")
 _PARTS = r"((?:\\text\{[^{}]*\}|\^\{[^{}]*\}|\\cdot|\s)+)"
 _FRACTION = re.compile(rf"\\frac\{{{_PARTS}\}}\{{{_PARTS}\}}\s*$")
+_PLAIN_FRACTION = re.compile(r"(?<=\d )\\frac\{([a-zA-Z]+)\}\{([a-zA-Z]+(?:\^\{\d\})?)\}\s*$")  # 10 \frac{m}{s^2}
 _TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu\s*)?(?:[a-zA-Z]*\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
 # A second answer or a condition: no unit.
 _NO_UNIT = re.compile(
-    r"\d|(?:\b|\\l)(?:or|and)\b|^(?:squared|cubed|to)\b"
+    r"\d|(?:\b|\\l)(?:or|and)\b|^(?:squared|cubed|to|in)\b"
     r"|\b(?:if|otherwise|when|unless|not|maybe|possibly|either|both|where|for|plus|minus|than [a-z]|choose|factorial"
-    r"|root|power|mille|ppm|below zero|hal(?:f|ves)(?!-)|over|divided|pi|at (?:least|most)|lakh|crore|bn|thousand"
-    r"|(?:hundred|thousand|million|billion|trillion)ths?|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)s?"
-    r"|(?:sin|cos|tan|log|exp)[a-z]?)\b"
+    r"|root|power|mille|ppm|below zero|over|divided|pi|at (?:least|most)|lakh|crore|bn|point|base|mod|times [a-z]|less"
+    r"|take|negative|repeating|recurring|score|gross|(?:sin|cos|tan|log|exp)[a-z]?"
+    r"|(?:one|two|three|four|five|six|seven|eight|nine|third|fif|nin|twelf|hal[fv]e?|ten|eleven|twelve|twentie"
+    r"|[a-z]+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)t(?:y|ie)|[a-z]*(?:hundred|thousand|[mbtr]+illion))(?:th)?s?(?!-))\b"
 )
 _CHANGES_VALUE = re.compile(
     "^(?:[十百万亿半折成几余打]|千(?![米克瓦升])|多(?![边项]))|半$|个半|以上|以下|分之|次方|开方|的(?:平方|立方|.?倍)|^(?:平方|立方)$"
 )
 _NUMBER = re.compile(r"-?[\d.,]+|.*10\^\{-?\d+\}")
+_PERCENT = re.compile(r"([^%]*?)\s*%[\s%]*((?:\\text\s*\{[a-zA-Z\s]*\}|[a-z]+\s*)*)")
 _NUMERIC = re.compile(r"(?:[\d.,+\-/*^(){}\s!]|\\(?:frac|sqrt|pi|cdot|approx)(?![a-zA-Z])|e(?=\^))+")
 
 
@@ -63,9 +67,9 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
 
     `expected`: the other answer's unit. The 10 N of an answer are newtons if the gold is in newtons.
     """
-    if text.endswith("%"):
-        return text.rstrip("% "), "%"
-    text = _FRACTION.sub(r"\1/(\2)", text)
+    if match := _PERCENT.fullmatch(text):
+        return match[1], " ".join(("%", *re.sub(r"\\text|[{}]", " ", match[2]).split()))
+    text = _PLAIN_FRACTION.sub(r"\1/\2", _FRACTION.sub(r"\1/(\2)", text))
     if match := _WITH_CHINESE.fullmatch(text):
         power, name = _CHINESE.fullmatch(match[2]).groups()
         if name in _CHINESE_UNITS:
@@ -76,7 +80,7 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
     if match := _WITH_TEXT.fullmatch(text):
         value, space, tail = match.groups()
         words = re.sub(r"\\text|\^\s*\{?\s*-?\s*\d|[{}]", " ", tail).lower().split()
-        if words[:1] == ["mod"]:
+        if words[:1] == ["mod"] and words[-1].isdigit():
             return value, " ".join(words)
         unit, spaced = _unit(tail), space or re.match(r"\\text\s*\{\s", tail)
         is_letter = all(len(word) == 1 and word.isascii() for word in words)  # 3\text{A}+2\text{B} has no unit
@@ -103,7 +107,7 @@ def _is_unit_without_text(value: str, space: str, tail: str) -> bool:
     if space and "Omega" in names:
         return True
     if _PLAIN & {*names, *(name.removesuffix("s") for name in names)}:
-        if space or _NUMBER.fullmatch(value) or not _FACTORS & names:
+        if space or not _FACTORS & names or (_NUMBER.fullmatch(value) and "^" not in tail):  # 2mL^2 is a product
             return True
     is_quotient = (space or tail.startswith("m/s")) and re.search(r"/|-|\\cdot", tail) and _NUMERIC.fullmatch(value)
     return bool(is_quotient) and all(len(name) > 1 or name in "msghJNWVKLCATF" for name in names)
@@ -129,6 +133,8 @@ def same_unit(gold: str, answer: str) -> bool:
     """
     if "" in (gold, answer) or gold == answer:
         return True
+    if gold[0] == answer[0] == "%":  # % increase, % of the class
+        return _are_among(gold.split(), answer.split()) or _are_among(answer.split(), gold.split())
     words, others = sorted((gold.split(), answer.split()), key=lambda each: "?" not in each)
     if "?" in others:
         return _are_among(words, others) or _are_among(others, words)

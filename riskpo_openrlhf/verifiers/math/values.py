@@ -264,7 +264,7 @@ def _changes(*trees: tuple) -> list[int]:
 def _whole_letters(*trees: tuple) -> tuple[set[str], set[str], set[str]]:
     """Return the letters that take whole numbers, those of them that take others too, and those not below 0."""
     whole, real, natural = set(), set(), set()
-    for node in (node for tree in trees for node in nodes(tree)):
+    for is_gold, node in ((tree is trees[0], node) for tree in trees for node in nodes(tree)):
         if node[0] in _WHOLE:
             bounds = ("*", *node[2:4]) if node[0] in ("sum", "prod") else node
             whole |= letters(bounds)
@@ -274,7 +274,7 @@ def _whole_letters(*trees: tuple) -> tuple[set[str], set[str], set[str]]:
                 natural |= letters(bounds)
         elif node[0] == "^" and (node[1] == ("constant", "i") or _is_power_of_negative(node)):
             whole |= letters(node[2])
-        elif node[0] in ("sin", "cos", "tan", "cot") and ("constant", "pi") in set(nodes(node)):
+        elif is_gold and node[0] in ("sin", "cos", "tan", "cot") and ("constant", "pi") in set(nodes(node)):
             whole |= {name for name in letters(node) if name in ("k", "m", "n")}
     return whole, real, natural
 

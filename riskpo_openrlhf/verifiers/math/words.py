@@ -17,7 +17,8 @@ _BRACKETED = re.compile(r"\( ?([A-H]) ?\)")
 _CHOICES = re.compile(r"[A-H](?:(?:,? and | ?[,;&]? ?)[A-H])+")
 _KIND = "(?:(?:real|integer|positive|such) )*"
 _EMPTY = re.compile(
-    rf"\\(?:emptyset|varnothing)|∅|\\\{{ *\\\}}|无解|(?:there (?:is|are) )?no {_KIND}solutions?(?: exists?)?",
+    rf"\\(?:emptyset|varnothing)|∅|\\\{{ *\\\}}|无解|none"
+    rf"|(?:there (?:is|are) )?no (?P<kind>{_KIND})solutions?(?: exists?)?",
     re.IGNORECASE,
 )
 _ABSENT = re.compile(r"DNE|(?i:(?:the )?(?:limit )?(?:does not|doesn't) exist)")
@@ -40,7 +41,8 @@ def plain_words(text: str, numbered: bool = False) -> str:
     pattern = r"[a-z]{3,}[a-z ,'\-.]* \d{1,4}" if numbered else r"[a-z][a-z ,'\-.]*|[\u4e00-\u9fff]+"
     if not re.fullmatch(pattern, words):
         return ""
-    if not re.search(r"[a-z]{3}|[^\x00-\x7f]", words) and words not in ("no", "ok"):
+    letters = 5 if "-" in words else 3
+    if not re.search(rf"[a-z]{{{letters}}}|[^\x00-\x7f]", words) and words not in ("no", "ok"):
         return written  # letters, not words: R-r is not r-R
     return re.sub("^(?:an?|the) (?=[a-z]{3})", "", words) if "\\text" in text else words  # a sin x has a factor a
 
@@ -53,10 +55,13 @@ def _without_markup(text: str) -> str:
 
 
 def nothing(text: str) -> str:
-    """Return `empty` for the empty set and for no solution, `absent` for what does not exist, else an empty text."""
+    """Return `empty` for the empty set and no solution, `absent` for what does not exist, else an empty text.
+
+    `empty real` for no real solution, and the like.
+    """
     words = _without_markup(text)
-    if _EMPTY.fullmatch(text.strip(" $.")) or _EMPTY.fullmatch(words):
-        return "empty"
+    if match := _EMPTY.fullmatch(text.strip(" $.")) or _EMPTY.fullmatch(words):
+        return f"empty {(match['kind'] or '').lower()}".strip()
     return "absent" if _ABSENT.fullmatch(words) else ""
 
 
