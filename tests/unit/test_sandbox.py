@@ -441,6 +441,14 @@ except PermissionError:
     assert run(code).output == b"refused\n"
 
 
+def test_a_program_prints_the_same_order_of_a_set_each_time(fresh):
+    code = "print(*{chr(97 + n) * 3 for n in range(20)})"
+    first = printed(code)
+    assert boxes._idle
+    boxes._close_all()
+    assert printed(code) == first
+
+
 def test_programs_of_contests_may_ask_for_a_larger_stack():
     code = """
 import resource, sys

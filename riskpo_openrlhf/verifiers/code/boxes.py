@@ -105,12 +105,13 @@ class _Zygote:
         self._errors = os.memfd_create("errors")
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(_SCRIPT)],
+                [sys.executable, "-P", "-s", "-S", "-B", "-X", "utf8", str(_SCRIPT)],
                 stdin=theirs,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
                 env={
                     "HOME": "/tmp", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
+                    "PYTHONHASHSEED": "0",  # the order of a set, and so a verdict, is the same each time
                     **libraries,
                 },
                 cwd="/",
