@@ -922,6 +922,9 @@ def ranges_of_hundreds(draw: random.Random):
             (f"{opening}0,{high}{closing}", f"{high}", False),
             (f"{high}", f"{opening}0,{high}{closing}", False),
             (f"{low}{high}", f"{low},{high}", True),
+            (f"{low},000", f"({low},000)", True),
+            (f"{opening}{low},000, {high},000{closing}", f"{opening}{low}000, {high}000{closing}", True),
+            (f"{low}/{high}", f"{low}/{high} cups", True),
         )
     )
 

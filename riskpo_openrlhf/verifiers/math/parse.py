@@ -51,7 +51,7 @@ _CONDITION = re.compile(r"\\text\s*\{[^{}]*\b(?:if|for|when|where|unless)\b")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _LETTER = re.compile(r"(?:[a-zA-Z]|\\[a-z]+)\s*(?:_\{[^{}]*\})?'*")
 _ABSOLUTE = re.compile(r"\|([^|zw]+)\|")  # of a real number: z and w are mostly complex
-_THOUSANDS = re.compile(r"(?<![\d.,(\[])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d.,])(?:(?<![(\[])|(?=\d+,0))[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)")  # (1,000), not (5,120)
 _REALS = TupleNode((Leaf("-\\infty"), Leaf("\\infty")), "()")
 _SYMBOLS = {
     "\\emptyset": SetNode(()),
