@@ -44,8 +44,7 @@ semget 64 190; mq_open 240 180; userfaultfd 323 282; bpf 321 280; perf_event_ope
 request_key 249 218; keyctl 250 219; unshare 272 97; setns 308 268; mount 165 40; umount2 166 39; pivot_root 155 41;
 chroot 161 51; name_to_handle_at 303 264; open_by_handle_at 304 265; fanotify_init 300 262; setpriority 141 140;
 ioprio_set 251 30; sched_setparam 142 118; sched_setscheduler 144 119; sched_setaffinity 203 122;
-sched_setattr 314 274; migrate_pages 256 238; move_pages 279 239; setxattr 188 5; lsetxattr 189 6;
-fsetxattr 190 7
+sched_setattr 314 274; migrate_pages 256 238; move_pages 279 239; setxattr 188 5; lsetxattr 189 6; fsetxattr 190 7
 """
 # Denied for values of an argument, whose place is given (!: all but it): limits of others, who gets a file's signals.
 DENIED_FOR = "prlimit64 302 261 0 !0; fcntl 72 25 1 8 10 15; ioctl 16 29 1 0x8901 0x8902"
