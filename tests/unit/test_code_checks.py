@@ -27,6 +27,7 @@ WRONG = {
     "leaves": "import os\ndef f(x):\n    os._exit(0)\n",
     "leaves at its import": "import os\nos._exit(0)\n",
     "no function": "x = 1\n",
+    "forges a type": "import os\ndef f(x):\n    os.write(3, b'{\"value\": {\"type\": \"zzz\"}}\\n')\n    return x + 2\n",  # noqa: E501
     "patches assertions": "import builtins, unittest\nbuiltins.AssertionError = SystemExit\n"
     "unittest.TestCase.assertEqual = lambda *a: None\ndef f(x):\n    return x + 2\n",
     "writes the report": "import os\nfor file in range(3, 64):\n    try: os.write(file, b'{\"value\": 2}\\n{\"value\": 3}\\n' * 9)\n"  # noqa: E501
@@ -393,6 +394,13 @@ OBJECTS = {
         "class L(list): pass\nclass D(dict): pass\ndef f(): return L([1])\ndef g(): return D({1: 2})",
         "class L(list):\n    def __eq__(s, o): return True\ndef f(): return L([2])\ndef g(): return {1: 2}",
     ),
+    "a class that is a dict": ("h = H(2)\nh.put(1, 2)\nassert h.get(1) == 2",
+        "from collections import OrderedDict\nclass H(OrderedDict):\n    def __init__(self, n): super().__init__()\n"
+        "    def put(self, k, v): self[k] = v\n    def get(self, k): return self[k]",
+        "class H(dict):\n    def __init__(self, n): pass\n    def put(self, k, v): pass\n    def get(self, k): return 0"),  # noqa: E501
+    "a class that is a list": ("s = S()\ns.push(3)\ns.push(1)\nassert s.getMin() == 1\ns.pop()\nassert s.getMin() == 3",  # noqa: E501
+        "class S(list):\n    def push(self, x): self.append(x)\n    def getMin(self): return min(self)",
+        "class S(list):\n    def push(self, x): pass\n    def getMin(self): return 1"),
     "a type": ("assert f(1) is int and g(['a', 1], str) == [1]",
                "def f(x): return type(x)\ndef g(a, t): return [x for x in a if not isinstance(x, t)]",
                "def f(x): return type(x)\ndef g(a, t): return a"),

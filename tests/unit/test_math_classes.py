@@ -895,11 +895,12 @@ def number_words(draw: random.Random):
     n, few = draw.randint(2, 9), draw.choice(("two", "five", "nine", "twelve", "fifteen", "twenty", "ninety"))
     changed = draw.choice(
         (f"out of {few}", f"in {few}", f"point {few}", f"times {few}", f"less {few}", f"in base {few}", f"mod {few}",
-         f"take away {few}", "twentieths", "elevenths", "fifths", "ninths", "twelfths", "tens", "score",
+         f"take away {few}", "twentieths", "elevenths", "eighths", "fifths", "ninths", "twelfths", "tens", "score",
          "halves", "negative",
          "parts per million", "repeating", "hundredths", few)
     )  # fmt: skip
-    counted = draw.choice((f"{few}-dollar bills", f"{few}-digit numbers", "apples", "times", "girls in the room"))
+    counted = draw.choice((f"{few}-dollar bills", f"{few}-digit numbers", "apples", "times", "girls in the room",
+                           "in total", "in all", "points of intersection", "times a week", "canteens"))  # fmt: skip
     return draw.choice(
         (
             (f"{n}", rf"{n}\text{{ {changed}}}", False),

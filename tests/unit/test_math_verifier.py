@@ -206,6 +206,7 @@ a_1=1, a_2=2 ~ 2, 1 || (1,2) ~ x=1, y=2 || 5 ~ 2+3 = 5 || \sqrt2 ~ x = \sqrt2 \a
 x=1, y=2 ~ \left\{\begin{array}{l} x=1 \\ y=2 \end{array}\right. || 1, 2 ~ 1或2 || (1,3) ~ x>1且x<3
 F=ma ~ a=\frac{F}{m} || y=6/x ~ xy=6 || PV=nRT ~ \frac{PV}{T}=nR || F=\frac{Gm_1m_2}{r^2} ~ G=\frac{Fr^2}{m_1m_2}
 a_n=2n+1 ~ a_{n} = 2n + 1 || f(x)=2x+1 ~ f(t)=2t+1 || f(x)=a\tan x ~ f(t) = a\tan t
+25 ~ 25ft^2 || \text{one-to-one} ~ \text{One-to-one} || \frac{2V}{m} ~ 2 \frac{V}{m} || 6 ~ 6 \frac{m}{s}
 1:2:3 ~ 2:4:6 || 2:3:4 ~ \frac23:1:\frac43 || (2,1) ~ y=1, x=2 || 10 ~ 10 pc || 0.5 ~ 0.5\text{ Å} || 20 ~ 20 dB
 \frac{x-1}{2}=\frac{y}{3}=\frac{z+1}{4} ~ \frac{x-1}{2}=\frac{y}{3}=\frac{1+z}{4}
 # matrices, bases
@@ -239,6 +240,7 @@ OTHER = pairs(r"""
 \pi ~ 3.14 || 3.14 ~ \pi || \sqrt2 ~ 1.4142 || 5 ~ 5.0000000001 || 2.29 ~ 2.3
 9007199254740992 ~ 9007199254740993 || 10^{40} ~ 10^{40}+1 || 1.39e-10 ~ 3.89e-10 || 0 ~ 1e-9
 6.6e-34 ~ 1.1e-34 || 204_5 ~ 204_6 || 204_5 ~ 204 || 52_8 ~ 42 || 50\% ~ 5 || 1.5 ~ 1,5 || 32349 ~ 32, 349
+x>1 ~ x>1, x\ne2 || 20 ~ 20\% x || 20 ~ 20\% \text{ if rain} || 2 ~ 2 \frac{h}{g}
 1,000 ~ 1, 0 || 123456.789 ~ 123456.788 || 0.123456789 ~ 0.123456788 || 2 ~ 2mL^2 || \frac1{12} ~ \frac{1}{12}mL^2
 # lists, tuples, intervals, sets
 [0,9) ~ (0,9) || [-3,2] ~ (-3,2) || (1,2) ~ (2,1) || [1,2] ~ 1,2 || \{-1,1\} ~ (-1,1) || [1,2,3] ~ (1,3,2)
@@ -586,6 +588,7 @@ def test_the_answer_may_stand_on_the_line_after_its_word(response):
 def test_a_sentence_after_a_number_is_read_in_a_moment(words, end, between):
     begin = time.process_time()
     for answer in (
+        rf"20\% {' '.join(words)}{end} A",
         f"5 {between.join(words)}{end} yes",
         f"5{between}{''.join(words)}{end}",
         rf"5\text{{ {' '.join(words)}{end}}}x",

@@ -213,13 +213,16 @@ class Program:
             line = self._stream.readline()
         if not line.endswith("\n"):
             tasks.END(1)  # the program's process ended; not an exception, which the check might catch
-        reply = json.loads(line)
+        try:
+            reply = json.loads(line)
+            value = self._decoded(reply.get("value"))
+        except Exception:
+            tasks.END(1)  # the program forged a reply
         is_name = verb == "get" and isinstance(path[0], str)
         if "error" in reply:
             self.missed += is_name
             self.uses += not is_name
             raise self._error(list(map(str, reply["error"])), reply.get("arguments", []), path)
-        value = self._decoded(reply["value"])
         self.uses += not (is_name and isinstance(value, Remote))
         return value
 

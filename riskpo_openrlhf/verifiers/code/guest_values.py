@@ -95,7 +95,8 @@ def encode(value, objects: Objects | None):
     if objects is None:
         raise TypeError(f"a {kind.__name__} can't be handed to the program")
     for base, plain_of in BASES.items():
-        if isinstance(value, base):  # a named tuple, an IntEnum
+        own = any(callable(each) for name, each in vars(kind).items() if not name.startswith("__"))
+        if isinstance(value, base) and not (own and base in (list, dict)):  # a named tuple, an IntEnum
             return {"like": [base.__name__, encode(plain_of(value), objects), objects.number(value)]}
     if isinstance(value, tasks.VIEWS):
         return encode(list(value), objects)
@@ -112,7 +113,7 @@ def decode(value, find):
     if kind in ("object", "iterator"):
         return find(content, kind == "iterator")
     if kind == "type":
-        return next(each for each in TYPES if each.__name__ == content)
+        return {each.__name__: each for each in TYPES}[content]
     if kind == "like":
         base, plain_value, number = content
         value = LIKES[base](decode(plain_value, find))

@@ -57,8 +57,9 @@ def _same_line(line: str, expected: str, tolerance: float | None) -> bool:
 def _same_word(word: str, expected: str, tolerance: float) -> bool:
     try:
         number, wanted = _number(word), _number(expected)
-        whole = number == number.to_integral_value() and wanted == wanted.to_integral_value()
-        return number == wanted or (not whole and _close(number, wanted, tolerance))
+        whole = expected.lstrip("+-").isdigit() and number == number.to_integral_value()
+        same = word == expected or number == wanted or (number.is_nan() and wanted.is_nan())
+        return same or (not whole and _close(number, wanted, tolerance))
     except ArithmeticError:
         return word == expected
 

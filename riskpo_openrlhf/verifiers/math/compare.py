@@ -134,7 +134,7 @@ def compare_quickly(gold: str, answer: str, rounded: bool = False) -> str:
 def same(gold: Node, answer: Node, rules: Rules) -> bool:
     """Tell whether an answer means the same as the gold. Raises `Unreadable`, and whatever SymPy raises."""
     match gold, answer:
-        case (Leaf() | Named(), ListNode((first, Named(Operation("\\setminus"))), ",")):  # x+2, x \ne 2
+        case (Leaf() | Named(relation=None), ListNode((first, Named(Operation("\\setminus"))), ",")):  # x+2, x \ne 2
             return same(gold, first, rules)
         case (Named(), _) | (_, Named()):
             return _same_named(gold, answer, rules)

@@ -11,9 +11,10 @@ _BOX_TOKEN = re.compile(rf"{_BOX.pattern}|\\.|[{{}}]", re.DOTALL)
 _BETWEEN_BOXES = re.compile(
     r"(?:[\s$,;、}]|[a-zA-Z](?:_\{?\w\}?)?\s*=|\\[()\[\],; ]|\\q?quad|\\?text\s*\{|and|or|和|或){1,40}"
 )
-_MINUS = re.compile(r"[ =$({]-$")  # right before a box
+_MINUS = re.compile(r"(?:^|[\s=$({])-$")  # right before a box
+_OF_DIGITS = re.compile(r"[\d.]|\\(?:[dt]?frac|sqrt|\$)")
 _BARE_CONTENT = re.compile(  # of \boxed 7
-    r"\s*([-+]?[\d.][^\s${}\\]*|\\[dt]?frac\s*\d\d|\\[a-zA-Z]+(?:\{[^{}\n]*\}){0,2})"
+    r"\s*([-+]?[\d.][^\s${}\\]*|\\[dt]?frac\s*\d\d(?!\d)|\\[a-zA-Z]+(?:\{[^{}\n]*\}){0,2})"
 )
 _LINE = re.compile(
     r"^[ \t>*_#-]{0,20}(?:(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t*_]{0,10}[:：]"
@@ -37,7 +38,7 @@ def extract_answers(response: str) -> tuple[str | None, str | None]:
     joined = ", ".join(content for *_, content in boxes) if answer and len(boxes) > 1 else None
     for match in _LINE.finditer(text, boxes[-1][0] if boxes else 0):
         if match["number"] and boxes:
-            break  # a heading
+            continue  # a heading
         line = match["number"] or match["answer"].strip().strip('*_`"').strip()
         # A box in the line is its answer, which has been found.
         if line and not _BOX.search(line):
@@ -56,8 +57,8 @@ def _last_boxes(text: str) -> list[tuple[int, int, str]]:
     def add(start: int, end: int, content: str) -> None:
         if found and not _BETWEEN_BOXES.fullmatch(text, found[-1][1], max(start, found[-1][1])):
             found.clear()
-        if _MINUS.search(text, max(start - 2, 0), start):
-            content = f"-({content})"
+        if _OF_DIGITS.match(content) and _MINUS.search(text, max(start - 2, 0), start):
+            content = f"-({content})" if re.search("[-+]", content) else f"-{content}"
         found.append((start, end, content))
 
     if "box" not in text:

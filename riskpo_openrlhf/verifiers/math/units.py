@@ -10,7 +10,7 @@ _NAMES = {
     "oz": "ounce", "l": "L liter litre", "ml": "mL milliliter millilitre", "s": "sec second", "min": "minute",
     "h": "hr hour", "day": "", "week": "", "month": "", "yr": "year", "dollar": "", "cent": "", "degree": "deg",
     "rad": "radian", "unit": "", "mol": "mole", "erg": "", "eV": "", "cal": "calorie", "dyn": "dyne",
-    "angstrom": "", "dB": "decibel",
+    "angstrom": "", "dB": "decibel", "yuan": "yen",
     "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere amp", "C": "coulomb", "K": "kelvin",
     "T": "tesla", "F": "farad", "H": "henry", "Pa": "pascal", "Hz": "hertz", "Wb": "weber",
     "B": "byte", "S": "siemens", "G": "gauss", "M": "molar", "\\Omega": "ohm", "rpm": "", "psi": "", "atm": "",
@@ -43,22 +43,25 @@ _IN_TEXT = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _GREEK = re.compile(r"(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega)\b")
 _PARTS = r"((?:\\text\{[^{}]*\}|\^\{[^{}]*\}|\\cdot|\s)+)"
 _FRACTION = re.compile(rf"\\frac\{{{_PARTS}\}}\{{{_PARTS}\}}\s*$")
-_PLAIN_FRACTION = re.compile(r"(?<=\d )\\frac\{([a-zA-Z]+)\}\{([a-zA-Z]+(?:\^\{\d\})?)\}\s*$")  # 10 \frac{m}{s^2}
+_PLAIN_FRACTION = re.compile(
+    r"(?<=\d )\\frac\{([a-zA-Z]+)\}\{((?:s|h|kg|mol|K|min)(?:\^\{\d\})?)\}\s*$"
+)  # 10 \frac{m}{s^2}
 _TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu\s*)?(?:[a-zA-Z]*\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
 # A second answer or a condition: no unit.
 _NO_UNIT = re.compile(
-    r"\d|(?:\b|\\l)(?:or|and)\b|^(?:squared|cubed|to|in)\b"
+    r"\d|(?:\b|\\l)(?:or|and)\b|^(?:squared|cubed|to|score)\b"
     r"|\b(?:if|otherwise|when|unless|not|maybe|possibly|either|both|where|for|plus|minus|than [a-z]|choose|factorial"
-    r"|root|power|mille|ppm|below zero|over|divided|pi|at (?:least|most)|lakh|crore|bn|point|base|mod|times [a-z]|less"
-    r"|take|negative|repeating|recurring|score|gross|(?:sin|cos|tan|log|exp)[a-z]?"
-    r"|(?:one|two|three|four|five|six|seven|eight|nine|third|fif|nin|twelf|hal[fv]e?|ten|eleven|twelve|twentie"
-    r"|[a-z]+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)t(?:y|ie)|[a-z]*(?:hundred|thousand|[mbtr]+illion))(?:th)?s?(?!-))\b"
+    r"|root|power|mille|ppm|below zero|over|divided|pi|at (?:least|most)|lakh|crore|bn|mod|times [b-z]"
+    r"|negative$|repeating|recurring|gross|(?:sin|cos|tan|log|exp)[a-z]?"
+    r"|(?:one|two|three|four|five|six|seven|eight|nine|third|fif|nin|twelf|hal[fv]e?|ten|eleven|twelve|eigh|twentie"
+    r"|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)t(?:y|ie)"
+    r"|[a-z]*(?:hundred|thousand|[mbtr]+illion))(?:th)?s?(?!-))\b"
 )
 _CHANGES_VALUE = re.compile(
     "^(?:[十百万亿半折成几余打]|千(?![米克瓦升])|多(?![边项]))|半$|个半|以上|以下|分之|次方|开方|的(?:平方|立方|.?倍)|^(?:平方|立方)$"
 )
 _NUMBER = re.compile(r"-?[\d.,]+|.*10\^\{-?\d+\}")
-_PERCENT = re.compile(r"([^%]*?)\s*%[\s%]*((?:\\text\s*\{[a-zA-Z\s]*\}|[a-z]+\s*)*)")
+_PERCENT = re.compile(r"([^%]*?)\s*%[\s%]*((?:\\text\s*\{[a-zA-Z\s]*\}\s*|[a-z]{2,}(?![a-z])\s*)*)")
 _NUMERIC = re.compile(r"(?:[\d.,+\-/*^(){}\s!]|\\(?:frac|sqrt|pi|cdot|approx)(?![a-zA-Z])|e(?=\^))+")
 
 
@@ -67,7 +70,7 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
 
     `expected`: the other answer's unit. The 10 N of an answer are newtons if the gold is in newtons.
     """
-    if match := _PERCENT.fullmatch(text):
+    if (match := _PERCENT.fullmatch(text)) and not _NO_UNIT.search(match[2]):
         return match[1], " ".join(("%", *re.sub(r"\\text|[{}]", " ", match[2]).split()))
     text = _PLAIN_FRACTION.sub(r"\1/\2", _FRACTION.sub(r"\1/(\2)", text))
     if match := _WITH_CHINESE.fullmatch(text):
@@ -107,7 +110,8 @@ def _is_unit_without_text(value: str, space: str, tail: str) -> bool:
     if space and "Omega" in names:
         return True
     if _PLAIN & {*names, *(name.removesuffix("s") for name in names)}:
-        if space or not _FACTORS & names or (_NUMBER.fullmatch(value) and "^" not in tail):  # 2mL^2 is a product
+        is_product = "^" in tail and {"mL", "ml", "hr"} & names  # 2mL^2
+        if space or not _FACTORS & names or (_NUMBER.fullmatch(value) and not is_product):
             return True
     is_quotient = (space or tail.startswith("m/s")) and re.search(r"/|-|\\cdot", tail) and _NUMERIC.fullmatch(value)
     return bool(is_quotient) and all(len(name) > 1 or name in "msghJNWVKLCATF" for name in names)

@@ -41,7 +41,7 @@ def plain_words(text: str, numbered: bool = False) -> str:
     pattern = r"[a-z]{3,}[a-z ,'\-.]* \d{1,4}" if numbered else r"[a-z][a-z ,'\-.]*|[\u4e00-\u9fff]+"
     if not re.fullmatch(pattern, words):
         return ""
-    letters = 5 if "-" in words else 3
+    letters = 5 if "-" in words and "\\text" not in text else 3
     if not re.search(rf"[a-z]{{{letters}}}|[^\x00-\x7f]", words) and words not in ("no", "ok"):
         return written  # letters, not words: R-r is not r-R
     return re.sub("^(?:an?|the) (?=[a-z]{3})", "", words) if "\\text" in text else words  # a sin x has a factor a
