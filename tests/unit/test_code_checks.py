@@ -27,6 +27,7 @@ WRONG = {
     "leaves": "import os\ndef f(x):\n    os._exit(0)\n",
     "leaves at its import": "import os\nos._exit(0)\n",
     "no function": "x = 1\n",
+    "forges an error": "import os\ndef f(x):\n    os.write(3, b'{\"error\": 5}\\n')\n    return x + 2\n",
     "forges a type": "import os\ndef f(x):\n    os.write(3, b'{\"value\": {\"type\": \"zzz\"}}\\n')\n    return x + 2\n",  # noqa: E501
     "patches assertions": "import builtins, unittest\nbuiltins.AssertionError = SystemExit\n"
     "unittest.TestCase.assertEqual = lambda *a: None\ndef f(x):\n    return x + 2\n",

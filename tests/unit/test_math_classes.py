@@ -896,8 +896,7 @@ def number_words(draw: random.Random):
     changed = draw.choice(
         (f"out of {few}", f"in {few}", f"point {few}", f"times {few}", f"less {few}", f"in base {few}", f"mod {few}",
          f"take away {few}", "twentieths", "elevenths", "eighths", "fifths", "ninths", "twelfths", "tens", "score",
-         "halves", "negative",
-         "parts per million", "repeating", "hundredths", few)
+         "halves", "negative", "parts per million", "repeating", "hundredths", few)
     )  # fmt: skip
     counted = draw.choice((f"{few}-dollar bills", f"{few}-digit numbers", "apples", "times", "girls in the room",
                            "in total", "in all", "points of intersection", "times a week", "canteens"))  # fmt: skip

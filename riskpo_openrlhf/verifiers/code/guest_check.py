@@ -59,7 +59,7 @@ VERBS = {
 }
 
 
-# What checks compare results with, and what is no function: never the program's if it has other names that are tested.
+# What checks compare results with: Python's, if a check tests other names.
 HELPERS = {"isclose", "fabs", "fsum", "deepcopy", "Counter", "OrderedDict", "defaultdict", "deque", "islice", "chain"}
 
 
@@ -215,14 +215,16 @@ class Program:
             tasks.END(1)  # the program's process ended; not an exception, which the check might catch
         try:
             reply = json.loads(line)
-            value = self._decoded(reply.get("value"))
+            value, error = self._decoded(reply.get("value")), None
+            if "error" in reply:
+                error = self._error(list(map(str, reply["error"])), reply.get("arguments", []), path)
         except Exception:
             tasks.END(1)  # the program forged a reply
         is_name = verb == "get" and isinstance(path[0], str)
-        if "error" in reply:
+        if error is not None:
             self.missed += is_name
             self.uses += not is_name
-            raise self._error(list(map(str, reply["error"])), reply.get("arguments", []), path)
+            raise error
         self.uses += not (is_name and isinstance(value, Remote))
         return value
 

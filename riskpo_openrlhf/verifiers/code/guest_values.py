@@ -54,7 +54,7 @@ KINDS = {
     datetime.timedelta: (lambda value: [value.days, value.seconds, value.microseconds],
                          lambda parts: datetime.timedelta(*parts)),
 }  # fmt: skip
-TYPES = (bool, int, float, str, list, type(None), *KINDS)  # they pass by name
+TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list, type(None), *KINDS)}  # they pass by name
 MAKERS = {kind.__name__: make for kind, (_, make) in KINDS.items()}
 
 
@@ -86,7 +86,7 @@ def encode(value, objects: Objects | None):
         return [encode(item, objects) for item in value]
     if kind in KINDS:
         return {kind.__name__: [encode(item, objects) for item in KINDS[kind][0](value)]}
-    if kind is type and value in TYPES:
+    if kind is type and TYPES.get(value.__name__) is value:
         return {"type": value.__name__}
     if isinstance(value, Far):
         return {"object": value._path[0]}
@@ -94,9 +94,9 @@ def encode(value, objects: Objects | None):
         return {"object": value.remote._path[0]}
     if objects is None:
         raise TypeError(f"a {kind.__name__} can't be handed to the program")
+    has_methods = any(callable(each) for name, each in vars(kind).items() if not name.startswith("__"))
     for base, plain_of in BASES.items():
-        own = any(callable(each) for name, each in vars(kind).items() if not name.startswith("__"))
-        if isinstance(value, base) and not (own and base in (list, dict)):  # a named tuple, an IntEnum
+        if isinstance(value, base) and not (has_methods and base in (list, dict)):  # a named tuple, an IntEnum
             return {"like": [base.__name__, encode(plain_of(value), objects), objects.number(value)]}
     if isinstance(value, tasks.VIEWS):
         return encode(list(value), objects)
@@ -113,7 +113,7 @@ def decode(value, find):
     if kind in ("object", "iterator"):
         return find(content, kind == "iterator")
     if kind == "type":
-        return {each.__name__: each for each in TYPES}[content]
+        return TYPES[content]
     if kind == "like":
         base, plain_value, number = content
         value = LIKES[base](decode(plain_value, find))

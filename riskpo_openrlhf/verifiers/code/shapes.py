@@ -44,8 +44,13 @@ def convert(value):
 
     Raises `ValueError` for a public shape that holds something else than it should.
     """
-    if not is_test_set(value):
-        return value
+    try:
+        return _converted(value) if is_test_set(value) else value
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not in the form that its fields promise: {type(error).__name__}: {error}") from None
+
+
+def _converted(value) -> dict:
     if isinstance(value, list):
         if isinstance(value[0], str):
             return {"kind": "assert", "check": "\n".join(value)}

@@ -284,7 +284,7 @@ def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
     if len(lists) == 2 and _joined_otherwise(*lists):
         return False
     if tuples or _named_by_place(golds, answers) or _named_by_place(answers, golds):
-        if all(isinstance(node, Named) and node.name in "xyz" for node in answers):
+        if all(isinstance(node, Named) and node.name in ("x", "y", "z") for node in answers):
             answers.sort(key=lambda node: node.name)  # y = 1, x = 2 is (2, 1)
         return _same_in_order(golds, answers, rules)
     of_sets = isinstance(gold, SetNode) and isinstance(answer, SetNode)

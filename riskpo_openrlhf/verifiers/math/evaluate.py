@@ -12,7 +12,7 @@ from functools import reduce
 import mpmath
 from mpmath import mp
 
-from riskpo_openrlhf.verifiers.math.limits import MAX_BITS, MAX_TERMS, Unreadable
+from riskpo_openrlhf.verifiers.math.limits import MAX_BITS, MAX_GAMMA, MAX_TERMS, Unreadable
 
 
 class Undefined(ValueError):
@@ -172,7 +172,7 @@ def _floor(_, x):
 def _factorial(_, x):
     number = _nearest(x)
     if number is None:
-        if mp.mag(inexact(x)) > 16 or mp.dps > 1000:
+        if mp.mag(inexact(x)) > 16 or mp.dps > MAX_GAMMA:
             raise Unreadable
         return mp.gamma(inexact(x) + 1)
     if number < 0:

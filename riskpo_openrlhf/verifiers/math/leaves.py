@@ -20,9 +20,8 @@ _FONTS = re.compile(r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}|(?<=\W)\s+|\s+(?=\W)"
 _ANY_CONSTANT = re.compile(r"[^A-Z]*\+\s*C")  # of an antiderivative
 _OF_MATRICES = re.compile(r"[A-Z)}]\s*\^\{(?:-1|T|H)\}")
 _TRANSPOSED = re.compile(r"[A-Z)}]\s*\^\{[TH]\}")
-_IN_ORDER = re.compile(
-    r"(?=...)(?:[A-H]+|[A-Z]*([A-Z])[A-Z]*\1[A-Z]*)|(?=.*X)[IVXLCDM]+"
-)  # BCA an order, HTT three tosses
+# BCA may be an order, HTT three tosses, XI a number.
+_IN_ORDER = re.compile(r"(?=...)(?:[A-H]+|[A-Z]*([A-Z])[A-Z]*\1[A-Z]*)|(?=.*X)[IVXLCDM]+")
 _DIMENSION = re.compile(r"(?:[MLT]|[\s\d^{}-]|\\cdot)+")
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*((?:\\text\s*\{[^{}\d]*\}|[a-zA-Z][a-zA-Z.]*)[\s,]*)")
 _BASES = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten".split(), 2)}

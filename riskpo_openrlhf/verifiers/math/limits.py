@@ -13,6 +13,8 @@ MAX_BITS = 200_000  # of a number that is worth evaluating
 MAX_PRECISION = 20_000  # digits
 MAX_TERMS = 5_000  # of sums and products, per evaluation
 QUICK_SECONDS = 0.05  # of CPU time; a comparison that takes longer goes to the workers for slow ones
+MAX_VECTOR = 300  # characters of a sum along i, j and k, whose pattern takes quadratic time
+MAX_GAMMA = 1_000  # digits of a factorial that is no whole number's
 MAX_CALCULUS = 200  # characters of an expression for SymPy, whose parser's time explodes
 
 

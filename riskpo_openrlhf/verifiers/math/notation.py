@@ -50,7 +50,7 @@ _CHARACTERS = {
     **dict.fromkeys("\u200b\ufeff", ""),
     **{c: rf"\frac{{{p[0]}}}{{{p[1]}}}" for c, p in zip("½⅓⅔¼¾⅕⅙⅛", "12 13 23 14 34 15 16 18".split(), strict=True)},
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "÷": "/", "⁄": "/", "√": r"\sqrt ", "∞": r"\infty ",
-    "µ": r"\mu ", "Å": r"\text{ angstrom}", "…": r"\ldots ",
+    "µ": r"\mu ", "Å": r"\AA ", "…": r"\ldots ",
     **{c: rf"\{name} " for c, name in zip("αβγδεζηθικλμνξπρστφχψωΓΔΘΛΞΦΨΩ", _GREEK.split(), strict=True)},
     "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ",
     "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",

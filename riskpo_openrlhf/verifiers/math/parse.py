@@ -7,7 +7,7 @@ import re
 from itertools import product
 
 from riskpo_openrlhf.verifiers.math.brackets import closing_bracket, depths, split
-from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, MAX_NESTED_NODES, Unreadable
+from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, MAX_NESTED_NODES, MAX_VECTOR, Unreadable
 from riskpo_openrlhf.verifiers.math.nodes import (
     Chain,
     Leaf,
@@ -72,7 +72,7 @@ def readings(text: str, letter: str = "") -> tuple[Node, ...]:
     text, named, _ = tidy(text)
     if letter:
         text = "".join(letter if token == named else token for token in TOKEN.findall(text))
-    if len(text) < 300:  # its time is quadratic
+    if len(text) < MAX_VECTOR:
         text = _BASIS.sub(_vector, text)
     text = _RAISED_C.sub(r"\\binom{\1}{\2}", text)
     joined = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)

@@ -26,9 +26,7 @@ def same_symbolically(gold: str, answer: str) -> bool:
     import sympy
 
     g, a = (_read(text) for text in (gold, answer))
-    if not isinstance(g, sympy.Expr) or not isinstance(a, sympy.Expr):
-        return False
-    if any(map(_depends_unseen, (g, a))):
+    if not all(isinstance(each, sympy.Expr) and not _depends_unseen(each) for each in (g, a)):
         return False
     g, a = g.doit(), a.doit()
     return g == a or (not g.has(sympy.nan, sympy.oo, sympy.zoo) and sympy.simplify(g - a) == 0)

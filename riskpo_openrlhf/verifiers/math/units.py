@@ -43,9 +43,8 @@ _IN_TEXT = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _GREEK = re.compile(r"(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega)\b")
 _PARTS = r"((?:\\text\{[^{}]*\}|\^\{[^{}]*\}|\\cdot|\s)+)"
 _FRACTION = re.compile(rf"\\frac\{{{_PARTS}\}}\{{{_PARTS}\}}\s*$")
-_PLAIN_FRACTION = re.compile(
-    r"(?<=\d )\\frac\{([a-zA-Z]+)\}\{((?:s|h|kg|mol|K|min)(?:\^\{\d\})?)\}\s*$"
-)  # 10 \frac{m}{s^2}
+# 10 \frac{m}{s^2}
+_PLAIN_FRACTION = re.compile(r"(?<=\d )\\frac\{([a-zA-Z]+)\}\{((?:s|h|kg|mol|K|min)(?:\^\{\d\})?)\}\s*$")
 _TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu\s*)?(?:[a-zA-Z]*\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
 # A second answer or a condition: no unit.
 _NO_UNIT = re.compile(
