@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from riskpo_openrlhf.verifiers import math
@@ -579,14 +580,19 @@ def test_the_answer_may_stand_on_the_line_after_its_word(response):
     assert verify(response, "5").correct and not verify(response, "6").correct
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, phases=(Phase.generate,))
 @given(
     st.lists(st.from_regex(r"[a-z]{1,12}", fullmatch=True), min_size=1, max_size=30),
     st.sampled_from("?!&@~–#|;:()=<"),
     st.sampled_from([" ", "/", r" \cdot ", r"\text{ } "]),
 )  # fmt: skip
 def test_a_sentence_after_a_number_is_read_in_a_moment(words, end, between):
+    def stop(*_):  # what takes for ever fails now
+        pytest.fail("a sentence takes seconds")
+
     begin = time.process_time()
+    former = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 5)
     for answer in (
         rf"20\% {' '.join(words)}{end} A",
         f"5 {between.join(words)}{end} yes",
@@ -594,4 +600,6 @@ def test_a_sentence_after_a_number_is_read_in_a_moment(words, end, between):
         rf"5\text{{ {' '.join(words)}{end}}}x",
     ):
         compare("5", answer)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, former)
     assert time.process_time() - begin < 1  # it took a minute once

@@ -518,11 +518,23 @@ def test_a_sandbox_that_died_while_idle_is_replaced(fresh):
     assert printed("print(2)") == ["2"]
 
 
+RUN = (
+    "import os, signal\nfrom riskpo_openrlhf.verifiers.code import boxes, sandbox\n"
+    "def run(n):\n    with sandbox.open_sandbox(f'print({n})', weak=False) as b:\n"
+    "        return b.run(b'', cpu_seconds=5, wall_seconds=9).output\n"
+)
+
+
+def test_a_child_that_is_forked_while_all_sandboxes_are_in_use_waits_for_none(monkeypatch):
+    monkeypatch.setenv("RISKPO_CODE_SANDBOXES", "1")
+    code = RUN + "with sandbox.open_sandbox('print(1)', weak=False):\n    child = os.fork()\n    if not child:\n"
+    code += "        signal.alarm(20)\n        assert run(2) == b'2\\n'\n        os._exit(0)\n"
+    code += "assert os.waitpid(child, 0)[1] == 0 and run(3) == b'3\\n'\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).returncode == 0
+
+
 def test_a_forked_child_has_sandboxes_of_its_own(fresh):
-    code = "import os\nfrom riskpo_openrlhf.verifiers.code import boxes, sandbox\n"
-    code += "def run(n):\n    with sandbox.open_sandbox(f'print({n})', weak=False) as b:\n"
-    code += "        return b.run(b'', cpu_seconds=5, wall_seconds=9).output\n"
-    code += "mine = run(1), boxes._zygote._process.pid\nchild = os.fork()\n"
+    code = RUN + "mine = run(1), boxes._zygote._process.pid\nchild = os.fork()\n"
     code += "if not child:\n    assert run(2) == b'2\\n' and boxes._zygote._process.pid != mine[1]\n    os._exit(0)\n"
     code += "assert os.waitpid(child, 0)[1] == 0 and run(3) == b'3\\n' and boxes._zygote._process.pid == mine[1]\n"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).returncode == 0
