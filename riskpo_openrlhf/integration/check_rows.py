@@ -99,7 +99,7 @@ class RowCheck:
         sources = ", ".join(map(repr, Counter(read.datasources)))
         example = f"the first prompt is {read.prompts[0][:300]!r}, its label {str(read.labels[0])[:300]!r}"
         what = f"{len(read.prompts)} rows are read, of {sources}; {example}"
-        self.reader.add(NOTE, path, what, "Is it what you expect")
+        self.reader.add(NOTE, path, what, "Compare both with what you expect")
 
 
 def prompt_problems(prompt: str, written: str, label) -> Problems:

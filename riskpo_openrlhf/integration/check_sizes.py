@@ -16,6 +16,7 @@ An episode of N prompts ends with a rollout of N modulo --rollout.batch_size pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from riskpo_openrlhf.integration.problems import Problem
@@ -152,22 +153,31 @@ def _batches(values: dict) -> Iterator[Problem]:
     """A training batch must be shared out among ranks, and a rollout must hold one."""
     batch, micro, ranks = values["train.batch_size"], values["train.micro_batch_size"], data_ranks(values)
     dynamic = values["train.dynamic_batch_enable"]
-    unit = ranks if dynamic else micro * ranks
-    if batch % unit:
+    prompts, group = values["rollout.batch_size"], values["rollout.n_samples_per_prompt"]
+    responses, generated = prompts * group, values["rollout.vllm_generate_batch_size"]
+    if generated and generated < prompts:
+        yield Problem(
+            "--rollout.vllm_generate_batch_size",
+            f" {generated} is less than --rollout.batch_size {prompts}: OpenRLHF would train on {generated} prompts a "
+            f"step. Leave it out, or take at least {prompts}",
+        )
+    units = {  # DeepSpeed asserts it of models that are not trained, too
+        model: data_ranks(values, model) * (1 if dynamic and model in ("actor", "critic") else micro)
+        for model in models(values)
+    }
+    take = _nearest(batch, math.lcm(*units.values()), responses)
+    if batch % units["actor"]:
         by = f"{ranks} ranks" if dynamic else f"--train.micro_batch_size {micro} x {ranks} ranks"
-        yield Problem("--train.batch_size", f" {batch} is not a multiple of {by}: take {_nearest(batch, unit)}")
+        yield Problem("--train.batch_size", f" {batch} is not a multiple of {by}: take {take}")
         return
-    for model in models(values):  # DeepSpeed asserts it of models that are not trained, too
-        unit = data_ranks(values, model) * (1 if dynamic and model == "critic" else micro)
-        if model != "actor" and batch % unit:
+    for model, unit in units.items():
+        if batch % unit:
             yield Problem(
                 "--train.batch_size",
                 f" {batch} is not a multiple of --train.micro_batch_size {micro} x the {data_ranks(values, model)} "
-                f"ranks of the {model} model, which DeepSpeed asks for: take {_nearest(batch, unit)}",
+                f"ranks of the {model} model, which DeepSpeed asks for: take {take}",
             )
             return
-    prompts, group = values["rollout.batch_size"], values["rollout.n_samples_per_prompt"]
-    responses = prompts * group
     if batch > responses:
         yield Problem(
             "--train.batch_size",
@@ -270,6 +280,9 @@ def _lengths(values: dict) -> Iterator[Problem]:
         )
 
 
-def _nearest(value: int, unit: int) -> str:
-    below, above = value // unit * unit, (value // unit + 1) * unit
-    return f"{below} or {above}" if below else str(above)
+def _nearest(value: int, unit: int, whole: int) -> str:
+    """Name the multiples of `unit` next to `value` that divide `whole`; any multiples if none does."""
+    fits = [n for n in range(unit, whole + 1, unit) if whole % n == 0]
+    fits = fits or [value // unit * unit, (value // unit + 1) * unit]
+    near = [max((n for n in fits if 0 < n <= value), default=0), min((n for n in fits if n > value), default=0)]
+    return " or ".join(str(n) for n in near if n)

@@ -292,7 +292,7 @@ def absolute_paths(values: dict) -> None:
     A name that is no file or folder here, e.g. of a model on the hub, stays as it is.
     """
     for flag in (flag for flag in READ if values.get(flag)):
-        parts = values[flag].split(",")
+        parts = [part.strip() for part in values[flag].split(",")]
         values[flag] = ",".join(os.path.abspath(part) if os.path.exists(part) else part for part in parts)
     for flag in (flag for flag in WRITTEN if values.get(flag)):
         values[flag] = os.path.abspath(values[flag])

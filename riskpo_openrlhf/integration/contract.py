@@ -39,6 +39,7 @@ SEAMS: dict[str, dict[str, str | None]] = {
         "BasePPOTrainer.broadcast_to_vllm": "self",
         "BasePPOTrainer.ppo_train": "self global_steps",
         "BasePPOTrainer._detect_eval_metric_key": "self eval_metrics",
+        "BasePPOTrainer.restore_best_checkpoint_state": "self checkpoint_states",
         "PPOTrainer.__init__": "self pretrain strategy actor_model_group critic_model_group reward_model_group "
         "reference_model_group vllm_engines generate_kwargs",
         "PPOTrainer.fit": "self global_step",
@@ -160,21 +161,21 @@ SEAMS: dict[str, dict[str, str | None]] = {
 
 # module.Class -> attributes that we read of its objects: fields, or set by its methods.
 ATTRIBUTES: dict[str, str] = {
-    "openrlhf.trainer.ppo_trainer.PPOTrainer": "actor_model_group args best_eval_metric_key critic_model_group "
-    "eval_dataloader experience_maker generate_kwargs kl_ctl prompts_dataloader samples_generator tensorboard_logger "
+    "openrlhf.trainer.ppo_trainer.PPOTrainer": "_latest_eval_metric_value actor_model_group args best_eval_metric_key "
+    "best_eval_metric_value critic_model_group eval_dataloader experience_maker generate_kwargs kl_ctl prompts_dataloader samples_generator tensorboard_logger "
     "vllm_engines wandb_logger",
-    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "_latest_client_states actor_model_group args "
-    "best_eval_metric_key critic_model_group experience_maker kl_ctl rollout_queue rollout_slots tensorboard_logger "
+    "openrlhf.trainer.ppo_trainer_async.TrainingActor": "_latest_client_states _latest_eval_metric_value "
+    "actor_model_group args best_eval_metric_key best_eval_metric_value critic_model_group experience_maker kl_ctl rollout_queue rollout_slots tensorboard_logger "
     "wandb_logger",
     "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader prompts_dataloader "
-    "samples_generator",
+    "rollout_queue samples_generator",
     "openrlhf.trainer.ppo_utils.experience.Experience": "action_log_probs action_mask advantages "
     "base_action_log_probs images index info kl labels prompts response_length returns rewards scores truncated "
     "values",
     "openrlhf.trainer.ppo_utils.experience_maker.RemoteExperienceMaker": "args initial_model_group kl_ctl "
     "reward_model_group",
-    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_sample_buffer args prompts_dataloader "
-    "vllm_engines",
+    "openrlhf.trainer.ppo_utils.samples_generator.SamplesGenerator": "_dataloader_iter _sample_buffer args "
+    "prompts_dataloader vllm_engines",
     "openrlhf.utils.deepspeed.deepspeed.DeepspeedStrategy": "args stage use_ds_universal_ckpt",
     "openrlhf.trainer.ray.ppo_actor.ActorPPOTrainer": "actor_loss_fn args replay_buffer strategy use_cuda_ipc",
     "openrlhf.trainer.ray.ppo_actor.PolicyModelActor": "_rank actor strategy trainer",
@@ -320,8 +321,8 @@ def _import(name: str):
         if (error.name or "").startswith("openrlhf"):
             return None
         raise ContractError(
-            f"{name} can't be imported, the package {error.name} is missing: install it as OpenRLHF asks "
-            f"(pip install openrlhf[vllm]=={OPENRLHF_VERSION}); without a GPU, add --riskpo.runtime cpu"
+            f"{name} can't be imported, the package {error.name} is missing: install as the README says, "
+            "On GPUs; without a GPU, add --riskpo.runtime cpu"
         ) from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from riskpo_openrlhf.console import say
+from riskpo_openrlhf.integration.arguments import config_from_args, method_flags, uses_riskpo
 from riskpo_openrlhf.integration.check_start import check, resume_problems
 from riskpo_openrlhf.integration.final_flags import flat
 from riskpo_openrlhf.integration.memory import Estimate
@@ -27,6 +28,8 @@ def report(args: SimpleNamespace) -> int:
     for name, value in sorted(values.items()):
         if not name.startswith("critic.") or values["algo.advantage.estimator"] == "gae":
             print(f"--{name} {_shown(value)}")
+    if uses_riskpo(args):
+        say(f"dry run: {config_from_args(args).describe(args.algo.riskpo.preset, method_flags(args))}")
     say(f"dry run: {summary(values)}")
     if values["riskpo.runtime"] != "cpu":
         model = values["actor.model_name_or_path"]

@@ -80,3 +80,7 @@ class Replay(Iterator):
 
     def begin_again(self) -> None:
         self._next = 0
+
+    def left(self) -> list:
+        """Return what was given before it began again, and not since."""
+        return self._given[self._next :]

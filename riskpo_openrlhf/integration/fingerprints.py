@@ -57,11 +57,12 @@ def of(args: SimpleNamespace) -> dict[str, dict]:
 
 
 def _compute(values: dict) -> dict[str, dict]:
-    reward = values.get("train.agent_func_path") or values["reward.remote_url"]
+    reward = values.get("train.agent_func_path") or values["reward.remote_url"] or []
+    rewards = reward.split(",") if isinstance(reward, str) else reward  # OpenRLHF makes a list of --reward.remote_url
     return {
         "data": {"data": _data(values["data.prompt_dataset"])},
         "model": {"model": _model(values["actor.model_name_or_path"])},
-        "reward": {"reward": _digest([Path(reward)]) if _is_file(reward) else str(reward)},
+        "reward": {"reward": [_digest([Path(name)]) if Path(name).is_file() else name for name in rewards]},
         "flags": {name: _plain(value) for name, value in values.items() if not name.startswith(SILENT)},
         "versions": {"riskpo_openrlhf": __version__, **versions()},
     }
@@ -151,10 +152,6 @@ def _digest(files: list[Path]) -> str:
         with open(file, "rb") as content:
             total.update(hashlib.file_digest(content, "sha256").digest())
     return f"sha256:{total.hexdigest()[:32]}"
-
-
-def _is_file(name) -> bool:
-    return isinstance(name, str) and Path(name).is_file()
 
 
 def _plain(value):

@@ -71,8 +71,13 @@ class PromptLoader:
 
 
 def saved(driver, client_states: dict | None) -> dict:
-    """Add to the client state what OpenRLHF's drivers would lose."""
-    return {**(client_states or {}), KL_KEY: float(driver.kl_ctl.value)}
+    """Add to the client state what OpenRLHF's drivers would lose: the best metric too, where they save none."""
+    best = {
+        "best_eval_metric_key": driver.best_eval_metric_key,
+        "best_eval_metric_value": driver.best_eval_metric_value,
+        "latest_eval_metric_value": driver._latest_eval_metric_value,
+    }
+    return {**(client_states or {}), **best, KL_KEY: float(driver.kl_ctl.value)}
 
 
 def restored(driver, states: dict | None) -> dict:
@@ -89,11 +94,16 @@ def keep_last_step(driver) -> None:
     if driver.unsaved is None or driver.args.ckpt.disable_ds:
         return
     (step, states), driver.unsaved = driver.unsaved, None
-    tag = f"global_step{step}"
+    tag, states = f"global_step{step}", saved(driver, states)  # an evaluation may have come since
+    metric = {
+        "metric_value": states["latest_eval_metric_value"],
+        "metric_key": states.get("checkpoint_metric_key") or states["best_eval_metric_key"] or None,
+    }
+    save = {"method_name": "save_checkpoint", "tag": tag, **metric}
     try:
-        refs = driver.actor_model_group.async_run_method(method_name="save_checkpoint", tag=tag, client_states=states)
+        refs = driver.actor_model_group.async_run_method(client_states=states, **save)
         if driver.critic_model_group is not None:
-            refs += driver.critic_model_group.async_run_method(method_name="save_checkpoint", tag=tag)
+            refs += driver.critic_model_group.async_run_method(**save)
         ray.get(refs)
         driver.finish_checkpoints()
     except Exception as error:  # the fault itself is what the run ends with
@@ -113,13 +123,16 @@ def start_logging_after(driver, step: int) -> None:
 
 
 class PutBack:
-    """A queue whose reader can put items back in front."""
+    """A queue whose reader can put items back in front. A fault of the writer is raised when its turn comes."""
 
     def __init__(self, queue):
         self._queue, self._front = queue, []
 
     def get(self, **options):
-        return self._front.pop(0) if self._front else self._queue.get(**options)
+        item = self._front.pop(0) if self._front else self._queue.get(**options)
+        if isinstance(item, Exception):
+            raise item
+        return item
 
     def get_new(self, **options):
         """Read past what was put back."""
@@ -136,18 +149,22 @@ def evaluation_before(driver, step: int) -> tuple | None:
     """Wait for the evaluation of the weights after `step`, if one is due. Return `("eval", step, metrics)` or None.
 
     OpenRLHF's asynchronous driver trains on meanwhile, and saves the next step's weights as the best checkpoint.
-    Rollouts that come first are put back. There is no evaluation if the generator is done.
+    Rollouts that come first are put back. There is no evaluation if the generator is done or has failed.
     """
     steps = driver.args.eval.steps
     if not driver.args.eval.dataset or steps in (-1, float("inf")) or not step or step % steps:
         return None
     queue = driver.rollout_queue
-    if "done" in [item for item in queue.waiting() if isinstance(item, str)]:
+    if any(map(_is_the_end, queue.waiting())):
         return None
     while True:
         item = queue.get_new(block=True)
         if isinstance(item, tuple) and item[0] == "eval":
             return item
         queue.put_back(item)
-        if isinstance(item, str) and item == "done":
+        if _is_the_end(item):
             return None
+
+
+def _is_the_end(item) -> bool:
+    return isinstance(item, (str, Exception))  # "done", or the generator's fault

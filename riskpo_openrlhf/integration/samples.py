@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from functools import partial
+from itertools import chain
 
 import ray
 import torch
@@ -80,8 +82,8 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         reward, score = number(reward), number(reward if score is None else score)
         failed = reward is None or score is None
         logs = clean_logs(response.get("extra_logs"), "the agent" if self.args.train.agent_func_path else "the reward")
-        # Other estimators know no missing verdict: to them the response is wrong.
-        no_score = float("nan") if uses_riskpo(self.args) else 0.0
+        # Other estimators know no missing verdict: to them the response is wrong. Evaluations leave it out.
+        no_score = float("nan") if self._evaluating or uses_riskpo(self.args) else 0.0
         verdict = {"reward": 0.0, "scores": no_score} if failed else {"reward": reward, "scores": score}
         experience = super()._process_response_into_experience(
             {**response, **verdict, "extra_logs": logs}, **generate_kwargs
@@ -91,7 +93,7 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         if self.filter_watch and not self._evaluating:
             self.filter_watch.add(verdict["scores"])
         self._responses, self._failed = self._responses + 1, self._failed + failed
-        if self._responses == self.args.rollout.batch_size * self.args.rollout.n_samples_per_prompt:
+        if self._responses % (self.args.rollout.batch_size * self.args.rollout.n_samples_per_prompt) == 0:
             self._check_verdicts()  # dynamic filtering may replace failed groups until the data is used up
         return experience
 
@@ -110,7 +112,10 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         prompts, counts, watch = Replay(dataloader_iter), (self._responses, self._failed), copy(self.filter_watch)
         while True:
             try:
-                return super()._generate_vllm(dataloader_iter=prompts, **more)
+                made = super()._generate_vllm(dataloader_iter=prompts, **more)
+                if left := prompts.left():  # with dynamic filtering, this time fewer groups were replaced
+                    self._dataloader_iter = chain(left, dataloader_iter)
+                return made
             except RayError as error:
                 if not is_a_death(error):
                     raise
@@ -125,6 +130,7 @@ class RiskPOSamplesGenerator(SamplesGenerator):
     def generate_samples(self, **generate_kwargs):
         if self.step_limit.reached():
             return [], None, 0, True  # as at the end of the data
+        self._responses = self._failed = 0
         if self.restore_engines:
             self.restore_engines()
         samples, *rest = super().generate_samples(**generate_kwargs)
@@ -155,6 +161,7 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         if self.restore_engines:
             self.restore_engines()
         self._evaluating = True
+        self._responses = self._failed = 0
         try:
             self.eval_samples = super().generate_eval_samples(**generate_kwargs)
         finally:
@@ -163,7 +170,7 @@ class RiskPOSamplesGenerator(SamplesGenerator):
         return self.eval_samples
 
     def _check_verdicts(self) -> None:
-        """Check the share of missing verdicts since the last call, responses that filtering dropped included."""
-        responses, failed, self._responses, self._failed = self._responses, self._failed, 0, 0
-        if failed:
-            stop_on_failed_verifier(failed, responses, self._config, lambda: last_reward_error(self.vllm_engines))
+        """Check the share of missing verdicts in this rollout so far, responses that filtering dropped included."""
+        if self._failed:
+            last_error = partial(last_reward_error, self.vllm_engines)
+            stop_on_failed_verifier(self._failed, self._responses, self._config, last_error)

@@ -139,6 +139,8 @@ class RiskPOStrategy(DeepspeedStrategy):
                 base = self.args.actor.model_name_or_path
                 AutoProcessor.from_pretrained(base, trust_remote_code=True).save_pretrained(new)
             for path in sorted(new.iterdir(), key=lambda path: path.name == "config.json"):  # it makes it a model
+                if (output / path.name).is_dir():  # of an earlier model, such as several chat templates
+                    shutil.rmtree(output / path.name)
                 os.replace(path, output / path.name)
             new.rmdir()
 
@@ -150,7 +152,11 @@ class RiskPOStrategy(DeepspeedStrategy):
         return PromptLoader(loader) if shuffle else loader
 
     def require_shared_folder(self) -> None:
-        """Check at the start that all ranks see one folder for checkpoints. Raises `RunFault` on all ranks."""
+        """Check at the start that all ranks see one folder for checkpoints. Raises `RunFault` on all ranks.
+
+        A run that does not resume settles here what an interrupted one has left in the folder: else the first
+        `finish_checkpoints` would take it for this run's.
+        """
         if self.args.ckpt.disable_ds or max(self.args.ckpt.save_steps, self.args.eval.steps) <= 0:
             return  # no checkpoint will be written
         part = Path(self.args.ckpt.path) / ACTOR
@@ -161,13 +167,18 @@ class RiskPOStrategy(DeepspeedStrategy):
         self._on_rank_0(lambda: probe.unlink(missing_ok=True))
         if blind := sorted({host for host, sees in seen if not sees}):
             raise _not_shared(part, f"node {', '.join(blind)} does not see what node {seen[0][0]} writes")
+        if not self.args.ckpt.load_enable:
+            self._on_rank_0(self._recover)
+
+    def _recover(self) -> None:
+        for line in checkpoints.recover(*self._place()):
+            say(line)
 
     def _choose(self, part: Path) -> str | None:
         if part.name != ACTOR:  # the actor came first and has settled it
             return checkpoints.read_latest(part)
+        self._recover()
         place = self._place()
-        for line in checkpoints.recover(*place):
-            say(line)
         tag, lines = checkpoints.choose(*place[:2])
         for line in lines:
             say(line)

@@ -21,7 +21,7 @@ import uuid
 from pathlib import Path
 
 from riskpo_openrlhf.console import MARK, say
-from riskpo_openrlhf.integration import causes, contract
+from riskpo_openrlhf.integration import causes, checkpoints, contract
 from riskpo_openrlhf.integration.causes import Fault
 from riskpo_openrlhf.integration.ending import RECORD_VARIABLE
 from riskpo_openrlhf.integration.parser import early_flags
@@ -162,9 +162,13 @@ class Supervisor:
             time.sleep(0.1)
 
     def _checkpoints(self) -> dict[str, int]:
-        """Return the entries of the folder of checkpoints, and when each was changed by the file system's clock."""
-        folder = Path(self.flags["ckpt.path"]) / "_actor"
-        return {entry.name: entry.stat().st_mtime_ns for entry in folder.iterdir()} if folder.is_dir() else {}
+        """Return the checkpoints, also those still to be moved, and when each was changed by the disk's clock."""
+        folder, found = Path(self.flags["ckpt.path"]) / checkpoints.ACTOR, {}
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            tag = entry.name.removeprefix(checkpoints.WRITING)
+            if checkpoints.TAG.fullmatch(tag) and (tag == entry.name or checkpoints.read_manifest(entry)):
+                found[tag] = entry.stat().st_mtime_ns
+        return found
 
     def _has_checkpoint(self) -> bool:
         """Tell whether this run has a checkpoint. Without `--ckpt.load_enable`, one from before is another run's."""

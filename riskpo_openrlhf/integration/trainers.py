@@ -17,7 +17,7 @@ from riskpo_openrlhf.console import say
 from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
 from riskpo_openrlhf.integration import resume
 from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
-from riskpo_openrlhf.integration.best_metric import require_known_metric, unknown_metric, without_eval_prefix
+from riskpo_openrlhf.integration.best_metric import FLAG, require_known_metric, unknown_metric, without_eval_prefix
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.engine_restarts import Engines, replaceable
 from riskpo_openrlhf.integration.faults import RunFault
@@ -76,6 +76,14 @@ class _RiskPODriver:
         if key is None and self.best_eval_metric_key != "none":
             say(f"warning: no best checkpoint: {unknown_metric(self.best_eval_metric_key, eval_metrics)}")
         return key
+
+    def restore_best_checkpoint_state(self, checkpoint_states) -> None:
+        flag, best = self.best_eval_metric_key, (self.best_eval_metric_value, self._latest_eval_metric_value)
+        super().restore_best_checkpoint_state(checkpoint_states)
+        saved = self.best_eval_metric_key
+        if flag and flag.removeprefix("eval/") != saved.removeprefix("eval/"):
+            say(f"{FLAG} {flag} (checkpoint {saved}): the best checkpoint is chosen anew")
+            self.best_eval_metric_key, (self.best_eval_metric_value, self._latest_eval_metric_value) = flag, best
 
     def broadcast_to_vllm(self, *args, **kwargs):
         beat("weight sync")
@@ -222,7 +230,10 @@ class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesAc
         super().load_state_dict(state, **more)
 
     def fit(self, episode: int, total_consumed_prompts: int, **more) -> None:
-        super().fit(episode, total_consumed_prompts, **more)
+        try:
+            super().fit(episode, total_consumed_prompts, **more)
+        except (RunFault, ValueError) as error:  # raised by the training driver, which keeps its last step first
+            self.rollout_queue.put(error, block=True)
         if fault := self.samples_generator.nothing_kept():
             raise fault
 

@@ -1,8 +1,8 @@
 """Import a reward file or an agent file in a process of its own, and call its reward function on one row.
 
-`python3 -m riskpo_openrlhf.integration.try_reward FILE reward|agent [ROW]` prints one line of JSON on the last line:
-`{"error": null or text}`. ROW is `{"prompt": ..., "label": ...}`. A file of the user's may print, hang or exit, so
-`find_fault` runs it with a time limit.
+`python3 -m riskpo_openrlhf.integration.try_reward FILE reward|agent` prints one line of JSON on the last line:
+`{"error": null or text}`. It reads the row from its input: `{"prompt": ..., "label": ...}` or `null`. A file of the
+user's may print, hang or exit, so `find_fault` runs it with a time limit.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ def find_fault(path: str, kind: str, row: dict | None = None, seconds: float = S
         row: the prompt and label to call the reward function with; None only imports the file.
     """
     command = [sys.executable, "-m", __name__ if __name__ != "__main__" else __spec__.name, path, kind]
-    command += [json.dumps(row)] if row else []
     try:
         run = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL,
+            command, capture_output=True, text=True, timeout=seconds, input=json.dumps(row),
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -85,6 +84,6 @@ def _named(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    found = _try(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]) if len(sys.argv) > 3 else None)
+    found = _try(sys.argv[1], sys.argv[2], json.load(sys.stdin))
     print("\n" + json.dumps({"error": found}), flush=True)
     os._exit(0)  # threads of the user's must not keep it alive

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from riskpo_openrlhf.integration import trainers
+from riskpo_openrlhf.integration import resume, trainers
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.faults import RunFault
 
@@ -13,7 +13,7 @@ METRICS = {"aime/pass@4": 0.5, "eval_aime_pass1": 0.2}
 
 def driver(kind, key):
     made = object.__new__(kind)
-    made.best_eval_metric_key = key
+    made.best_eval_metric_key, made.best_eval_metric_value, made._latest_eval_metric_value = key, float("-inf"), None
     return made
 
 
@@ -31,6 +31,49 @@ def driver(kind, key):
 def test_a_best_checkpoint_is_chosen_by_the_metric_that_the_flag_names(kind, key, found, told, capsys):
     assert driver(kind, key)._detect_eval_metric_key(METRICS) == found
     assert ("is none of the evaluation's metrics: aime/pass@4" in capsys.readouterr().out) == told
+
+
+@pytest.mark.parametrize(
+    ("key", "kept"), [("", 0.6), ("eval_aime_pass1", 0.6), ("aime/pass@4", float("-inf")), ("none", float("-inf"))]
+)
+def test_a_resumed_run_keeps_the_best_value_unless_the_flag_names_another_metric(key, kept, capsys):
+    trainer = driver(trainers.RiskPOTrainer, key)
+    trainer.restore_best_checkpoint_state({"best_eval_metric_key": "eval_aime_pass1", "best_eval_metric_value": 0.6})
+    assert trainer.best_eval_metric_value == kept
+    assert trainer.best_eval_metric_key == (key or "eval_aime_pass1")
+    assert ("chosen anew" in capsys.readouterr().out) == (kept < 0)
+
+
+@pytest.mark.parametrize("evaluated", ["before", "since"])
+def test_a_step_that_is_kept_at_a_fault_carries_the_best_metric(evaluated, monkeypatch):
+    monkeypatch.setattr("ray.get", lambda refs: refs)
+    saved = []
+
+    class Group:
+        def async_run_method(self, method_name, **options):
+            saved.append((method_name, options))
+            return []
+
+    trainer = driver(trainers.RiskPOTrainer, "")
+    trainer.args = SimpleNamespace(
+        ckpt=SimpleNamespace(save_steps=10, disable_ds=False, path="there"), logger=SimpleNamespace(logging_steps=1)
+    )
+    trainer.wandb_logger = trainer.tensorboard_logger = trainer.critic_model_group = None
+    trainer.actor_model_group, trainer._riskpo, trainer.kl_ctl = Group(), False, SimpleNamespace(value=0.0)
+    states, best = {"episode": 0, "global_step": 7}, ({"eval_aime_pass1": 0.6}, 7, {})
+    if evaluated == "before":
+        trainer.save_best_checkpoint(*best)
+    trainer.save_logs_and_checkpoints(7, {}, states)
+    if evaluated == "since":
+        trainer.save_best_checkpoint(*best)
+    saved.clear()
+    resume.keep_last_step(trainer)
+    (name, kept), finished = saved
+    assert name == "save_checkpoint" and kept["tag"] == "global_step7" and finished[0] == "finish_checkpoints"
+    assert (kept["metric_key"], kept["metric_value"]) == ("eval_aime_pass1", 0.6)
+    resumed = driver(trainers.RiskPOTrainer, "")
+    resumed.restore_best_checkpoint_state(kept["client_states"])
+    assert resumed.best_eval_metric_value == 0.6
 
 
 @pytest.mark.parametrize("key", ["eval/aime/pass@4", "none", ""])

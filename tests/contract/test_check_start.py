@@ -168,7 +168,7 @@ def test_a_good_reward_file_passes_whatever_it_prints_and_starts_and_a_hanging_o
         "import os, threading\nprint('hello')\nassert os.environ['CUDA_VISIBLE_DEVICES'] == ''  # it takes no GPU\n"
         f"threading.Thread(target=threading.Event().wait).start()\nasync {GOOD}print('{{}}')\n"
     )
-    assert find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2"}, seconds=60) == ""
+    assert find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2" * 1_000_000}, seconds=60) == ""
     file.write_text("import time\ntime.sleep(600)\n")
     assert "did not load within 3 s" in find_fault(str(file), "reward", seconds=3)
 

@@ -137,14 +137,14 @@ def test_paths_that_are_there_become_absolute_and_names_of_the_hub_stay(tmp_path
     (tmp_path / "a.jsonl").touch()
     (tmp_path / "model").mkdir()
     values = {
-        "actor.model_name_or_path": "model", "data.prompt_dataset": "a.jsonl,OpenRLHF/prompts",
+        "actor.model_name_or_path": "model", "data.prompt_dataset": "OpenRLHF/prompts, a.jsonl",
         "reward.remote_url": "http://host:1/x", "ckpt.path": "./ckpt", "logger.tensorboard_dir": "logs",
         "ckpt.output_dir": "out", "reward.model_name_or_path": None,
     }  # fmt: skip
     cluster.absolute_paths(values)
     assert values == {
         "actor.model_name_or_path": f"{tmp_path}/model", "ckpt.path": f"{tmp_path}/ckpt",
-        "data.prompt_dataset": f"{tmp_path}/a.jsonl,OpenRLHF/prompts", "reward.remote_url": "http://host:1/x",
+        "data.prompt_dataset": f"OpenRLHF/prompts,{tmp_path}/a.jsonl", "reward.remote_url": "http://host:1/x",
         "logger.tensorboard_dir": f"{tmp_path}/logs", "ckpt.output_dir": f"{tmp_path}/out",
         "reward.model_name_or_path": None,
     }  # fmt: skip

@@ -71,6 +71,24 @@ def test_a_rollout_in_which_an_engine_dies_is_made_again_of_the_same_prompts(gen
     assert generator._generate_vllm(dataloader_iter=prompts, **rollout)[0] == ["c", "d"]
 
 
+def test_prompts_that_replaced_filtered_ones_before_the_death_come_next_if_they_are_not_needed_again(generator):
+    def died_after(count):
+        def rollout(self, dataloader_iter, **more):
+            prompts = list(islice(dataloader_iter, count.pop(0)))
+            if count:
+                raise ActorDiedError()
+            return prompts, len(prompts), False
+
+        return rollout
+
+    generator._dataloader_iter = iter("abcdefgh")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SamplesGenerator, "_generate_vllm", died_after([5, 4, 2]))
+        rollout = dict(dataloader_iter=generator._dataloader_iter, num_prompts=2, dynamic_filtering=True)
+        assert generator._generate_vllm(**rollout)[0] == ["a", "b"]
+    assert list(generator._dataloader_iter) == list("cdefgh")
+
+
 def test_any_other_error_and_one_without_restarts_end_the_rollout(generator):
     error = RayTaskError("generate", "ValueError: no such prompt", ValueError())
     generator.outcomes = [error, DEAD_CORE]

@@ -11,6 +11,7 @@ from openrlhf.models.utils import compute_reward
 from openrlhf.trainer.ppo_utils.experience import Experience, balance_experiences
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
+from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 from PIL import Image
 
 from riskpo_openrlhf.config import FIXED_BY_RELEASED, KNOBS, RiskPOConfig
@@ -526,11 +527,29 @@ def test_too_many_missing_verdicts_stop_the_job_with_the_verifiers_own_error(mon
 
 
 def test_responses_that_dynamic_filtering_dropped_count_too(monkeypatch):
-    generator = make_generator(monkeypatch, [])
-    for _ in range(5):
-        generator._process_response_into_experience(response(reward=None, scores=None))
+    generator = make_generator(monkeypatch, [response(reward=None, scores=None)] * 5)
+    made = SamplesGenerator.generate_samples
+    monkeypatch.setattr(SamplesGenerator, "generate_samples", lambda self: ([], *made(self)[1:]))
     with pytest.raises(VerifierError, match="5 of 5 responses"):
         generator.generate_samples()
+
+
+@pytest.mark.parametrize("kind", ["generate_samples", "generate_eval_samples"])
+@pytest.mark.parametrize("failing", [[0], [48], range(48, 52)])
+def test_one_missing_verdict_in_more_than_a_rollouts_worth_stops_nothing_wherever_it_comes(kind, failing, monkeypatch):
+    failed = response(reward=None, scores=None)
+    responses = [failed if i in failing else response() for i in range(PROMPTS * GROUP + GROUP)]
+    generator = make_generator(monkeypatch, responses, algo__dynamic_filtering_enable=True)
+    for _ in range(2):
+        getattr(generator, kind)()
+
+
+def test_in_an_evaluation_a_missing_verdict_is_left_out_by_every_estimator(monkeypatch):
+    failed = response(reward=None, scores=None)
+    for estimator in ("riskpo", "group_norm"):
+        responses, changes = [failed, *[response()] * 9], {"algo__advantage__estimator": estimator}
+        samples = make_generator(monkeypatch, responses, **changes).generate_eval_samples()
+        assert samples[0].scores.isnan().all() and samples[0].rewards.isfinite().all()
 
 
 def test_a_verifier_that_always_fails_stops_dynamic_filtering_after_one_rollouts_worth(monkeypatch):

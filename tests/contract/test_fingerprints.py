@@ -29,7 +29,9 @@ def flags(files, *more):
         "--algo.advantage.estimator", "riskpo", "--actor.model_name_or_path", files["model"], "--reward.remote_url",
         files["reward"], "--data.prompt_dataset", files["data"], "--actor.num_gpus_per_node", 2, *more,
     )  # fmt: skip
-    return hierarchize(launch.parse_args(openrlhf_parser(), list(map(str, command))))
+    args = hierarchize(launch.parse_args(openrlhf_parser(), list(map(str, command))))
+    args.reward.remote_url = args.reward.remote_url.split(",")  # as OpenRLHF's `get_strategy` leaves it
+    return args
 
 
 def saved(args) -> dict:
@@ -95,6 +97,16 @@ def test_other_content_of_data_or_model_is_refused(files, part, file, tmp_path):
     file.write_text("after")
     with pytest.raises(RunFault, match=f"{fingerprints.CONTENTS[part]} has other content"):
         fingerprints.compare(before, flags(files), Path("there"))
+
+
+def test_a_reward_function_is_known_by_its_content_not_by_its_place(files, tmp_path):
+    before = saved(flags(files))
+    files["reward"] = files["reward"].rename(tmp_path / "moved.py")
+    assert fingerprints.compare(before, flags(files), Path("there")) == []
+    files["reward"] = "http://host:1/a,http://host:1/b"
+    before = saved(flags(files))
+    files["reward"] = "http://host:1/a,http://host:1/c"
+    assert "the reward function has other content" in fingerprints.compare(before, flags(files), Path("there"))[0]
 
 
 @pytest.mark.parametrize("flag, value", [("--actor.adam.lr", "1e-05"), ("--rollout.batch_size", "64")])

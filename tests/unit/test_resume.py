@@ -1,6 +1,7 @@
 """The driver's part of a resume: prompts in their order, and evaluations of the weights that they belong to."""
 
 import pickle
+from contextlib import nullcontext
 from itertools import islice
 from queue import Queue
 from types import SimpleNamespace
@@ -94,14 +95,17 @@ def test_an_evaluation_that_is_due_is_waited_for_and_rollouts_keep_their_order()
     assert [trainer.rollout_queue.get(block=True) for _ in range(3)] == [("rollout", k) for k in (5, 6, 7)]
 
 
-def test_a_generator_that_is_done_is_not_waited_for():
+@pytest.mark.parametrize("end", ["done", ValueError("no verdict")])
+def test_a_generator_that_is_done_or_has_failed_is_not_waited_for_and_its_fault_comes_last(end):
     queue = Queue()
     queue.put(("rollout", 5))
-    queue.put("done")
+    queue.put(end)
     trainer = driver(queue)
     assert resume.evaluation_before(trainer, 4) is None
     assert resume.evaluation_before(trainer, 6) is None
-    assert [trainer.rollout_queue.get(block=True) for _ in range(2)] == [("rollout", 5), "done"]
+    assert trainer.rollout_queue.get(block=True) == ("rollout", 5)
+    with nullcontext() if end == "done" else pytest.raises(ValueError, match="no verdict"):
+        assert trainer.rollout_queue.get(block=True) == "done"
 
 
 @pytest.mark.parametrize("steps", [-1, float("inf")])

@@ -157,11 +157,15 @@ def test_a_fault_of_machines_restarts_from_the_checkpoint_with_the_same_name_of_
 
 
 @pytest.mark.parametrize("another", [False, True], ids=["no checkpoint", "a checkpoint of another run"])
-def test_without_a_checkpoint_of_its_own_a_restart_begins_at_the_beginning_and_says_so(run, tmp_path, another):
+@pytest.mark.parametrize(
+    "leaves", ["pass", "(here / 'checkpoints/_actor/.writing-global_step1').mkdir(parents=True, exist_ok=True)"],
+    ids=["nothing", "its first, half written"],
+)  # fmt: skip
+def test_without_a_checkpoint_of_its_own_a_restart_begins_at_the_beginning_and_says_so(run, tmp_path, another, leaves):
     if another:
         (tmp_path / "checkpoints/_actor/global_step9").mkdir(parents=True)
         os.utime(tmp_path / "checkpoints/_actor/global_step9", (1e9, 1e9))
-    job = run("if start == 1: fault('a part died', steps=1)", restarts=1)
+    job = run(f"{leaves}\nif start == 1: fault('a part died', steps=1)", restarts=1)
     lines = job.end()
     assert job.code == 0 and job.starts()[1] == ["--flag", "--logger.wandb.run_name", "run"]
     assert any("from the beginning: there is no checkpoint yet (--ckpt.save_steps)" in line for line in lines)

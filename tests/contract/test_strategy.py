@@ -1,0 +1,63 @@
+"""What the strategy does with files that a folder holds already. `tests/system/test_strategy.py` has real ranks."""
+
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+from openrlhf.utils.deepspeed.deepspeed import DeepspeedStrategy
+
+from riskpo_openrlhf.integration import checkpoints, strategy
+from riskpo_openrlhf.integration.checkpoints import ACTOR, WRITING
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """The strategy of one rank, without DeepSpeed."""
+    made = object.__new__(strategy.RiskPOStrategy)
+    ckpt = SimpleNamespace(
+        path=tmp_path, load_enable=False, disable_ds=False, save_steps=1, max_num=3, max_mem=1000.0
+    )  # fmt: skip
+    made.args = SimpleNamespace(
+        ckpt=ckpt, eval=SimpleNamespace(steps=-1), critic=SimpleNamespace(model_name_or_path=None),
+        actor=SimpleNamespace(model_name_or_path="model"),
+    )  # fmt: skip
+    made._on_rank_0 = lambda function: function()
+    monkeypatch.setattr(strategy.dist, "get_world_size", lambda: 1)
+    monkeypatch.setattr(strategy.dist, "all_gather_object", lambda found, own: found.__setitem__(0, own))
+    return made
+
+
+def write(root, tag):
+    folder = root / ACTOR / f"{WRITING}{tag}"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text(tag)
+    (folder / checkpoints.METRIC).write_text(json.dumps({"metric_value": None}))
+    return folder
+
+
+def test_what_an_interrupted_run_left_is_never_taken_for_a_new_runs_checkpoint(alone, tmp_path):
+    checkpoints.seal(write(tmp_path, "global_step100"), 1)
+    write(tmp_path, "global_step101")  # half written
+    time.sleep(0.01)
+    alone.require_shared_folder()
+    checkpoints.seal(write(tmp_path, "global_step5"), 1)
+    alone.finish_checkpoints()
+    assert checkpoints.choose(tmp_path, False)[0] == "global_step5"
+    assert not list((tmp_path / ACTOR).glob(".*"))
+    assert (tmp_path / ACTOR / "global_step100" / "weights").read_text() == "global_step100"  # and nothing is lost
+
+
+def test_a_model_is_saved_over_an_earlier_one_whose_files_are_in_folders_too(alone, tmp_path, monkeypatch):
+    def parent(self, model, tokenizer, output_dir, **more):
+        folder = tmp_path / output_dir / "additional_chat_templates"
+        folder.mkdir(parents=True)
+        (folder / f"{model}.jinja").write_text(model)
+        (tmp_path / output_dir / "config.json").write_text(model)
+
+    monkeypatch.setattr(DeepspeedStrategy, "save_model", parent)
+    monkeypatch.setattr(strategy, "is_vlm_model", lambda name: False)
+    for model in ("one", "two"):
+        alone.save_model(model, None, str(tmp_path / "out"))
+    found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert found == {"additional_chat_templates/two.jinja", "config.json"}
