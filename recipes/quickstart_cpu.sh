@@ -25,7 +25,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 model=mixed method=recommended out="" seed=0 model_seed=0 steps="" heldout="" mode=train dry_run=()
 while (($#)); do
-    case $1 in
+    case ${1//_/-} in # --dry_run too: training flags have underscores
         --model) model=${2:?--model takes mixed, micro or smollm2} && shift 2 ;;
         --method) method=${2:?--method takes a name} && shift 2 ;;
         --out) out=$(cd "$here" && realpath -m "${2:?--out takes a folder}") && shift 2 ;;

@@ -1,12 +1,14 @@
-"""Atomic writes: a file is complete or absent, whenever a job is killed."""
+"""Atomic writes: a file is complete or absent, whenever a job is killed. And the lock of a folder."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from riskpo_openrlhf.tables import to_json
 
@@ -38,3 +40,18 @@ def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:
     """Write a line of JSON a row."""
     with in_one_step(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def lock(folder: Path, wait: bool = False) -> IO:
+    """Lock a folder, which is made if it is missing, until the returned file is closed or this process ends.
+
+    Raises `BlockingIOError` if another process has locked it, unless `wait`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / ".lock", "a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        file.close()
+        raise
+    return file

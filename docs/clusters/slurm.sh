@@ -13,7 +13,8 @@ srun --kill-on-bad-exit=1 bash -c '
     until ray health-check --address "$RAY_ADDRESS" 2>/dev/null; do sleep 2; done
     exec ray start --block --address "$RAY_ADDRESS"' &
 until ray health-check --address "$RAY_ADDRESS" 2>/dev/null; do sleep 2; done
-NODES=$SLURM_NNODES bash recipes/math_hard.sh --machines nodes --out "$HOME/runs/hard" -- --riskpo.wait_for_gpus 300 &
+NODES=$SLURM_NNODES bash recipes/math_hard.sh --machines nodes --out "$HOME/runs/hard" "$@" -- \
+    --riskpo.wait_for_gpus 300 &
 job=$!
 trap 'kill -TERM $job' TERM
 wait $job

@@ -119,19 +119,31 @@ def whole_rollouts(command: list[str]) -> list[str]:
     """Return the flag that leaves out the rows which fill no rollout, or nothing.
 
     A short last rollout trains on little. Without dynamic batching its micro-batches can't be shared out equally, and
-    ranks would wait for each other forever.
+    ranks would wait for each other forever. The flag cuts the evaluation as well: it is not set if that has more rows.
     """
-    files = [Path(file) for file in value(command, "--data.prompt_dataset").split(",")]
-    readable = all(file.suffix == ".jsonl" and file.is_file() for file in files)
-    if value(command, "--data.max_samples") or not readable:
+    rows, evaluated = (rows_of(value(command, flag)) for flag in ("--data.prompt_dataset", "--eval.dataset"))
+    if value(command, "--data.max_samples") or not rows:
         return []
-    rows, batch = sum(map(lines_of, files)), int(value(command, "--rollout.batch_size"))
-    return ["--data.max_samples", str(rows - rows % batch)] if rows > batch and rows % batch else []
+    batch = int(value(command, "--rollout.batch_size"))
+    whole = rows - rows % batch
+    if rows < batch or rows == whole:
+        return []
+    if evaluated > whole:
+        print(
+            f"recipe: {rows - whole} of {rows} rows fill no --rollout.batch_size {batch}. They stay, because "
+            f"--data.max_samples {whole} would cut the {evaluated} rows of the evaluation, too",
+            file=sys.stderr,
+        )
+        return []
+    return ["--data.max_samples", str(whole)]
 
 
-def lines_of(file: Path) -> int:
-    with open(file, "rb") as lines:
-        return sum(1 for _ in lines)
+def rows_of(files: str) -> int:
+    """Count the rows of files joined by commas; 0 if one of them can't be read as JSON lines."""
+    paths = [Path(file) for file in files.split(",")]
+    if not all(path.suffix == ".jsonl" and path.is_file() for path in paths):
+        return 0
+    return sum(sum(1 for _ in path.open("rb")) for path in paths)
 
 
 def check(command: list[str], machines: str, submit: str | None = None) -> None:

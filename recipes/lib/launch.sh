@@ -45,7 +45,7 @@ launch() {
     local method=paper machines=8gpu method_model="" method_settings=() given_model="" data="" out="" submit="" seed=42
     local mode=train resume="" finish=()
     while (($#)); do
-        case $1 in
+        case ${1//_/-} in # --dry_run too: training flags have underscores
             --method | --machines | --model | --data | --out | --seed | --submit | --without)
                 [[ -n ${2:-} ]] || _launch_stop "$1 takes a value; see --help"
                 ;;&
@@ -140,12 +140,20 @@ launch() {
                 printf '%q ' "${job[@]}" && echo
                 "${check[@]}"
             fi
-            exec "${command[@]}" --riskpo.dry_run
+            local status=0
+            "${command[@]}" --riskpo.dry_run || status=$?
+            # If data is missing, the command that makes it. (With the flag, notes on rows do not come twice.)
+            ((status == 0)) || python3 "$launch_root/recipes/lib/command.py" finish --need_data -- "${command[@]}" \
+                --data.max_samples 1 >/dev/null || true
+            exit "$status"
             ;;
         smoke) ;;
         train)
             if [[ -n $submit ]]; then
                 command -v ray >/dev/null || _launch_stop "--submit needs the command ray: pip install 'ray[default]'"
+                python3 -c 'import riskpo_openrlhf.cli.progress, tqdm' 2>/dev/null ||
+                    _launch_stop "--submit needs this package here too, and $(command -v python3) lacks it:
+  pip install -e '$launch_root[analysis]'"
             elif ! _launch_installed; then
                 _launch_stop "OpenRLHF or this package is not installed for $(command -v python3):
   install as in README.md, On GPUs, or try the recipe without a GPU by --smoke"
@@ -156,7 +164,13 @@ launch() {
         _launch_stop "$out holds a run already: resume it with --resume, or choose another folder with --out"
     fi
     if [[ -n $resume && ! -e $out/checkpoints ]]; then
-        _launch_stop "--resume: there are no checkpoints in $out; start without it, or name the run's folder with --out"
+        if [[ -n $submit ]]; then # the run's folder may be on the cluster alone
+            echo "This machine sees no checkpoints in $out: if there are none, the job starts from the beginning"
+        elif [[ -e $out/command.sh || -e $out/tensorboard ]]; then
+            echo "There are no checkpoints in $out: the run starts from the beginning"
+        else
+            _launch_stop "--resume: there is no run in $out; start without it, or name the run's folder with --out"
+        fi
     fi
     [[ $mode == smoke ]] || "${check[@]}"
     mkdir -p "$out"
@@ -200,13 +214,19 @@ _launch_usage() {
   --data DIR        folder of prepare_data (default: \$RISKPO_DATA, or data)
   --out DIR         folder of the run (default: runs/TASK-METHOD-seedN)
   --seed N          default: 42
-  --resume          resume from the last checkpoint in the run's folder
+  --resume          resume from the last checkpoint in the run's folder; if it has none, start from the beginning
   --submit ADDRESS  hand the job to a Ray cluster (http://HEAD:8265) instead of running it here
   --without FLAG    leave out a flag that the recipe sets, e.g. --ds.packing_samples
   --dry-run         check everything that needs no GPU, print the final settings, then end
   --smoke           run 2 steps on a CPU with a tiny model and embedded data
   --print           print the command, one word a line, then end
   -- FLAGS          any training flag; it wins over the recipe's
+
+Environment:
+  RISKPO_DATA             folder of prepare_data, if --data is not given
+  RISKPO_REWARD           another reward file, or the address of a verifier service (default: riskpo, the built-in ones)
+  NODES, GPUS_PER_NODE    size of the cluster for --machines nodes and nodes-async (default: 2, 8)
+  RISKPO_CODE_SANDBOXES   programs that an engine runs at once, for code.sh (default: cores over engines)
 END
 }
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -345,8 +346,8 @@ class Jobs:
             for job, summary in summaries.items():
                 if row.get(job.sets) == job.model:
                     values = measured.setdefault(label, {}).setdefault(job.setting, {})
-                    for name in job.sets:
-                        values.setdefault(name, []).append(100 * summary["sources"][name]["pass@1"])
+                    for name in job.sets:  # NaN, shown as a dash, where no response has a verdict
+                        values.setdefault(name, []).append(100 * summary["sources"][name].get("pass@1", nan))
         table = paper_tables.TABLES[element]
         text = paper_tables.as_markdown(table, measured)
         if self.args.smoke:

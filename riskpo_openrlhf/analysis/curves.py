@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from riskpo_openrlhf.analysis.evaluations import read_summaries
-from riskpo_openrlhf.analysis.runs import Run, combine, eval_tag, split_label, stack
+from riskpo_openrlhf.analysis.runs import Curve, Run, combine, eval_tag, split_label, stack
 from riskpo_openrlhf.evaluation.intervals import Z95, over_seeds
 from riskpo_openrlhf.evaluation.metrics import SHOWN_KS
 from riskpo_openrlhf.tables import aligned, plus_minus
@@ -48,7 +48,7 @@ class Panel:
     unit: str
     series: list[Series] = field(default_factory=list)
     x_label: str = STEP
-    missing: list[str] = field(default_factory=list)  # labels of runs that did not log it
+    missing: list[str] = field(default_factory=list)  # who did not log it, or not to the end
     levels: Sequence[float] = ()
     regions: Sequence[tuple[float, float]] = ()
 
@@ -60,16 +60,28 @@ def panel(groups: Groups, title: str, unit: str, tags: Mapping[str, str] | str, 
     """Make a panel of `tags` (tag -> name, or one tag). `window` > 1 smooths training metrics, beside the raw ones."""
     made = Panel(title, unit)
     for label, runs in groups.items():
-        before = len(made.series)
-        for tag, name in ({tags: ""} if isinstance(tags, str) else tags).items():
+        named = {tags: ""} if isinstance(tags, str) else tags
+        for tag, name in named.items():
             if found := combine(runs, tag, window):
                 curve, half = found
                 smoothed = tag.startswith("train/") and window > 1
                 raw = combine(runs, tag)[0].values if smoothed else None
                 made.series.append(Series(legend(label, runs), name, *curve, half, raw))
-        if len(made.series) == before:
-            made.missing.append(label)
+        made.missing += _missing(label, [[run.scalars[tag] for tag in named if tag in run.scalars] for run in runs])
     return made
+
+
+def _missing(label: str, logged: Sequence[Sequence[Curve]]) -> list[str]:
+    """Say which of a label's runs logged none of the curves, and which end before others."""
+    ends = [max(curve.steps[-1] for curve in curves) for curves in logged if curves]
+    if not ends:
+        return [label]
+    without, early = len(logged) - len(ends), sum(end < max(ends) for end in ends)
+    return [
+        f"{label}{when} by {number} of {len(logged)} seeds"
+        for number, when in ((without, ""), (early, f" after step {min(ends)}"))
+        if number
+    ]
 
 
 def default_window(runs: Sequence[Run]) -> int:
@@ -158,7 +170,8 @@ def logprob(specs: Sequence[str]) -> tuple[list[list[Panel]], list[dict]]:
         The panels, and for each evaluation `{"evaluation", "lower", "upper"}`: the verdicts on Assumption 1's tails.
 
     Raises:
-        ValueError: a folder holds no evaluation, or several.
+        ValueError: a folder holds no evaluation, or several, or none has a response with both verdict and
+            log-probability.
     """
     everything = Panel("all questions", _LOGPROB, x_label="quantile level of the mean reward", regions=TAILS)
     panels, verdicts = {"": everything}, []
@@ -179,13 +192,24 @@ def logprob(specs: Sequence[str]) -> tuple[list[list[Panel]], list[dict]]:
         for source, bins in seeds.items():
             if source not in panels:
                 panels[source] = Panel(source, _LOGPROB, x_label="mean reward of the question")
-            panels[source].series.append(_bins(name, bins))
-    return _in_rows(list(panels.values())), verdicts
+            there = [one for one in bins if one]
+            if there and (series := _bins(name, there)).x.size:
+                panels[source].series.append(series)
+            if len(there) < len(folders):
+                by = f" by {len(folders) - len(there)} of {len(folders)} seeds" if there else ""
+                panels[source].missing.append(name + by)
+    drawn = [panel for panel in panels.values() if panel.series]
+    if not drawn:
+        raise ValueError(
+            f"{' '.join(specs)}: no response has both a verdict and a log-probability, so there is nothing to draw: "
+            "evaluate again without --no-logprobs, and see that the verifier gives verdicts"
+        )
+    return _in_rows(drawn), verdicts
 
 
 def _bins(name: str, seeds: list[list[dict]]) -> Series:
     """Make points in the middle of the bins that all seeds have, with bands over seeds, or else over questions."""
-    by_low = [{one["low"]: one for one in seed} for seed in seeds]
+    by_low = [{round(one["low"], 9): one for one in seed} for seed in seeds]
     bins = [[seed[low] for seed in by_low] for low in sorted(set.intersection(*map(set, by_low)))]
     values = np.array([[one["mean_logprob"] for one in same] for same in bins])
     mean, half = over_seeds(values, axis=1)
@@ -201,8 +225,9 @@ def gains(groups: Groups) -> list[dict]:
     independent; since they share their problems, the true interval is narrower.
 
     Returns:
-        A row for each label, data source and k: `run`, `source`, `k`, `first_step`, `last_step`, and `before`, `after`
-        and `gain` with `…_ci95` beside them, NaN if unknown.
+        A row for each label, data source and k: `run`, `source`, `k`, `first_step` and `last_step`, which all runs
+        that logged it have, `longest`, the last step of any, and `before`, `after` and `gain` with `…_ci95` beside
+        them, NaN if unknown.
     """
     rows = []
     for label, runs in groups.items():
@@ -212,15 +237,18 @@ def gains(groups: Groups) -> list[dict]:
                 if not (stacked := stack(runs, tag)):
                     continue
                 steps, values = stacked
+                having = [run for run in runs if tag in run.scalars]
                 if len(values) > 1:
                     columns = np.stack([values[:, 0], values[:, -1], values[:, -1] - values[:, 0]], axis=1)
                     means, halves = over_seeds(columns)
                 else:
                     means = np.array([values[0, 0], values[0, -1], values[0, -1] - values[0, 0]])
-                    both = next(run for run in runs if tag in run.scalars).halves(tag)[[0, -1]]
+                    both = having[0].halves(tag)[[0, -1]]
                     halves = np.array([*both, np.hypot(*both)])
-                row = {"run": legend(label, runs), "source": source, "k": k}
+                some = f"{label} ({len(having)} of {len(runs)} seeds)"
+                row = {"run": legend(label, runs) if len(having) == len(runs) else some, "source": source, "k": k}
                 row |= {"first_step": int(steps[0]), "last_step": int(steps[-1])}
+                row["longest"] = max(int(run.scalars[tag].steps[-1]) for run in having)
                 for name, mean, half in zip(("before", "after", "gain"), means, halves, strict=True):
                     row |= {name: float(mean), f"{name}_ci95": float(half)}
                 rows.append(row)
@@ -239,7 +267,13 @@ def gains_table(rows: Sequence[dict]) -> str:
         )
         steps = f"{row['first_step']} -> {row['last_step']}"
         cells.append((row["run"], f"{row['source']} pass@{row['k']}", *numbers, steps))
-    return aligned(cells, left=2)
+    notes = dict.fromkeys(
+        f"\n{row['run']}, {row['source']}: step {row['last_step']} is the last that all have; the longest run reaches "
+        f"{row['longest']}"
+        for row in rows
+        if row["longest"] > row["last_step"]
+    )
+    return aligned(cells, left=2) + "".join(notes)
 
 
 def _sources(groups: Groups) -> list[str]:

@@ -46,8 +46,9 @@ def read_log(run: Path) -> Log:
                 tail.append(console.plain(line))
                 if not (message := console.read(line)):
                     continue
-                log.done = log.done or message.data.get("done", False)
-                if "step" in message.data:
+                step = message.data.get("step", 0)  # one behind the end is of a job that goes on
+                log.done = message.data.get("done", False) or (log.done and step <= log.step)
+                if step:
                     log.step, log.steps = message.data["step"], message.data.get("steps")
                 elif message.text not in log.messages:
                     log.messages.append(message.text)

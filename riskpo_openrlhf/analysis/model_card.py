@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from math import nan
 from pathlib import Path
 
 from riskpo_openrlhf.analysis.evaluations import read_summaries
-from riskpo_openrlhf.evaluation.intervals import Z95
+from riskpo_openrlhf.evaluation.summary import percent
 from riskpo_openrlhf.files import write_bytes
 from riskpo_openrlhf.settings import RunSettings, find_settings
-from riskpo_openrlhf.tables import plus_minus
 
 SHOWN = (
     "rollout.batch_size", "rollout.n_samples_per_prompt", "train.batch_size", "rollout.temperature",
@@ -59,7 +57,7 @@ def model_card(settings: RunSettings, evaluations: dict[Path, dict], name: str) 
         lines += [f"### {home.name}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for source, values in summary["sources"].items():
             sampling = summary.get("sampling", {}).get(source, {})
-            passed = f"{plus_minus(100 * values['pass@1'], 100 * Z95 * values.get('pass@1_se', nan), 1)} %"
+            passed = f"{percent(values, 1)} %" if "pass@1" in values else "–"
             lines.append(
                 f"| {source} | {values['problems']} | {values['n']} | {sampling.get('temperature', '')} | "
                 f"{sampling.get('max_new_tokens', '')} | {passed} | {values['response_length']:.0f} |"

@@ -82,7 +82,7 @@ class Cell(NamedTuple):
 
 
 def measured_cell(sources: tuple[str, ...], values: Mapping[str, Sequence[float]]) -> Cell | None:
-    """Average data sources seed by seed, then over seeds. None if a source was not measured.
+    """Average data sources seed by seed, then over seeds. None if a source was not measured, or is NaN for a seed.
 
     Raises:
         ValueError: the sources have different numbers of seeds.
@@ -93,7 +93,7 @@ def measured_cell(sources: tuple[str, ...], values: Mapping[str, Sequence[float]
     if len({len(seeds) for seeds in per_source}) > 1:
         raise ValueError(f"{', '.join(sources)} were measured with different numbers of seeds")
     mean, half = over_seeds([sum(seed) / len(sources) for seed in zip(*per_source, strict=True)])
-    return Cell(float(mean), float(half), len(per_source[0]))
+    return None if isnan(mean) else Cell(float(mean), float(half), len(per_source[0]))
 
 
 def as_markdown(table: Table, measured: Mapping[str, Measured]) -> str:

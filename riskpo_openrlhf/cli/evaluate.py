@@ -4,7 +4,8 @@ Samples n responses to each problem on vLLM engines that Ray places, grades them
 DIR/summary.json. The same command resumes an interrupted evaluation. `--compare DIR_A DIR_B` compares two models.
 
 Exit codes: 0 finished; 1 the evaluation stopped (finished samples are kept), or the verifier could not read a single
-response; 2 a flag is wrong; 3 OpenRLHF is missing or unsuitable; 130 interrupted.
+response; 2 a flag or what it names is wrong, and nothing was begun; 3 OpenRLHF is missing or unsuitable; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-from riskpo_openrlhf.evaluation.problems import SETTINGS, EvaluationError
+from riskpo_openrlhf.evaluation.problems import SETTINGS, EvaluationError, InputError
 from riskpo_openrlhf.integration import contract
 from riskpo_openrlhf.integration.contract import ContractError
 
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         return _compare(args) if args.compare else _evaluate(args)
     except EvaluationError as error:
         print(f"evaluate: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, InputError) else 1
     except ContractError as error:
         hint = "" if args.runtime == "cpu" else " (without a GPU, add --runtime cpu)"
         print(f"evaluate: {error}{hint}", file=sys.stderr)
@@ -78,7 +79,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--runtime", choices=("gpu", "cpu"), help=runtime)
     add("--parquet", action="store_true", help="also write samples.parquet")
     add("--compare", nargs=2, type=Path, metavar=("FIRST", "SECOND"), help="compare two finished evaluations")
-    add("--json", action="store_true", help="print no tables; the last line is the result as JSON")
+    add("--json", action="store_true", help="print the result as JSON, on the last line")
     args = parser.parse_args(argv)
     if args.model and not args.out and os.path.isdir(args.model):
         args.out = Path(args.model).absolute().parent / "evaluation"

@@ -18,6 +18,7 @@ from riskpo_openrlhf.data.sources import SOURCES
 from riskpo_openrlhf.tables import to_json
 
 DEFAULTS = Options()
+FAILURES = (ModuleNotFoundError, OSError, ValueError)  # which the user can mend
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,8 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.check:
             return _check(args)
         return _prepare(args)
-    except (ModuleNotFoundError, OSError, ValueError) as error:
-        print(f"prepare_data: {error}", file=sys.stderr)
+    except FAILURES as error:
+        _warn(str(error))
         return 2
 
 
@@ -106,16 +107,20 @@ def _prepare(args) -> int:
     revisions = dict(_name_and_commit(text) for text in args.revision)
     chosen = {knob.name: getattr(args, knob.name) for knob in dataclasses.fields(Options) if knob.name != "revision"}
     options = Options(**{**chosen, "tasks": tuple(args.tasks)})
+    code = 0
     try:
         for name in dict.fromkeys(args.names):
             mine = dataclasses.replace(options, revision=revisions.get(name))
             manifest = prepare(SOURCES[name], args.out, mine, force=args.force, warn=_warn)
             left_out = ", ".join(f"{n:,} {reason}" for reason, n in manifest["dropped"].items())
             print(f"{args.out / manifest['file']}: {manifest['rows']['kept']:,} rows; left out: {left_out or 'none'}")
+    except FAILURES as error:  # reported first, since decontamination may fail as well
+        _warn(str(error))
+        code = 2
     finally:
         if args.out.is_dir():  # also after a failure: sets that are there must be decontaminated
             decontaminate_folder(args.out, _warn)
-    return 0
+    return code
 
 
 def _name_and_commit(text: str) -> tuple[str, str]:

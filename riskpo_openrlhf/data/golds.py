@@ -8,9 +8,8 @@ import re
 from collections.abc import Iterator
 
 from riskpo_openrlhf.verifiers import code, geometry, math
-from riskpo_openrlhf.verifiers.code.shapes import is_test_set
 from riskpo_openrlhf.verifiers.code.testcases import read_tests
-from riskpo_openrlhf.verifiers.labels import read_label
+from riskpo_openrlhf.verifiers.labels import DEFAULT_VERIFIER, read_label
 
 WARNING, ERROR = "warning", "error"
 LONG_WORDS = 25  # more are a solution, not an answer
@@ -27,7 +26,7 @@ def label_problems(label) -> Problems:
     try:
         verifier, gold = read_label(label)
     except ValueError as error:
-        yield ERROR, f"the label can't be used: {_first_line(error)}", "See docs/data.md, A row"
+        yield ERROR, f"the label can't be used: {first_line(error)}", "See docs/data.md, A row"
         return
     yield from _of_tests(gold) if verifier == "code" else _of_answer(verifier, gold)
 
@@ -38,7 +37,7 @@ def _of_tests(gold: str) -> Problems:
     except FileNotFoundError:
         yield ERROR, "the label names a file of tests that is not there", "Prepare the set on this machine"
     except (ValueError, OSError, RecursionError) as error:
-        yield ERROR, f"the tests in the label can't be used: {_first_line(error)}", "See docs/data.md"
+        yield ERROR, f"the tests in the label can't be used: {first_line(error)}", "See docs/data.md"
     else:
         if tests["kind"] == "assert":
             yield from _of_check(json.dumps(tests))
@@ -70,7 +69,7 @@ def _of_answer(verifier: str, gold: str) -> tuple:
         return ((ERROR, "the gold says that it is the answer", "Take only what stands behind 'Answer:'"),)
     if len(gold.split()) > LONG_WORDS and len(re.findall(r"\b[A-Za-z]{3,}\b", gold)) > LONG_WORDS // 2:
         return ((WARNING, f"the gold has more than {LONG_WORDS} words: a solution", "Take only its answer"),)
-    if _is_json(gold):
+    if _is_label(gold):
         return ((ERROR, "the gold is a JSON text, such as another framework's", "Write the answer in it alone"),)
     verify = {"math": math.verify, "geometry": geometry.verify}[verifier]
     verdict = verify(f"\\boxed{{{gold}}}", gold)
@@ -88,16 +87,15 @@ def _of_answer(verifier: str, gold: str) -> tuple:
     return ()
 
 
-def _is_json(gold: str) -> bool:
-    """Tell whether a gold is a JSON object, or a list of texts: no notation of mathematics."""
+def _is_label(gold: str) -> bool:
+    """Tell whether a gold would be no mathematical answer if it were the label: it is the JSON of something else."""
     try:
-        value = json.loads(gold)
-    except (ValueError, RecursionError):
-        return False
-    texts = isinstance(value, list) and any(isinstance(item, (str, dict)) for item in value)
-    return texts or (isinstance(value, dict) and bool(value)) or is_test_set(value)
+        return read_label(gold) != (DEFAULT_VERIFIER, gold)
+    except ValueError:
+        return True
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 300 characters."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -18,10 +18,6 @@ from riskpo_openrlhf.data.schema import DataError
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
 FULL_SHA = re.compile(r"[0-9a-f]{40}")
-REACH = (
-    "set HF_ENDPOINT to a mirror; or set HF_HUB_OFFLINE=1 with HF_HOME at a cache that has the data set; "
-    "or give --from a folder with copies, DIR/OWNER/NAME/..."
-)
 
 
 class Copy(NamedTuple):
@@ -68,7 +64,7 @@ def fetch(
     except _hub_errors() as error:
         raise DataError(
             f"{repo} at revision {revision or 'main'} can't be downloaded ({type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}): {REACH}"
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}): {_cure()}"
         ) from error
     return Copy(_resolve(folder, repo, files, split), folder.name)
 
@@ -97,6 +93,16 @@ def records(files: Iterable[Path], columns: Sequence[str], where: str = "") -> I
             raise DataError(f"{path} can't be read: {error}; delete it and download it again") from error
 
 
+def _cure() -> str:
+    """Return what to do where a download is not possible."""
+    from huggingface_hub import constants
+
+    ways = ["set HF_ENDPOINT to a mirror", "set HF_HUB_OFFLINE=1 with HF_HOME at a cache that has the data set"]
+    if constants.HF_HUB_OFFLINE:
+        ways = ["HF_HUB_OFFLINE is set: unset it to download", "set HF_HOME to a cache that has the data set"]
+    return "; or ".join([*ways, "give --from a folder with copies, DIR/OWNER/NAME/..."])
+
+
 def _snapshot(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
     from huggingface_hub import constants, snapshot_download
 
@@ -115,7 +121,7 @@ def _commit(repo: str, revision: str | None) -> str | None:
     cache = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="dataset"), "snapshots")
     known = [path.name for path in cache.glob(f"{revision}*")]
     if not known and constants.HF_HUB_OFFLINE:
-        raise DataError(f"{repo} at revision {revision} is not in the cache: {REACH}")
+        raise DataError(f"{repo} at revision {revision} is not in the cache: {_cure()}")
     if not known:
         known = [c.commit_id for c in HfApi().list_repo_commits(repo, repo_type="dataset")]
     for commit in known:

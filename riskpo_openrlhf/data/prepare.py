@@ -27,7 +27,7 @@ from riskpo_openrlhf.data.schema import (
     write_manifest,
 )
 from riskpo_openrlhf.data.sources import REASONING_GYM, Problem, Skip, Source, file_name
-from riskpo_openrlhf.files import write_bytes, write_jsonl
+from riskpo_openrlhf.files import lock, write_bytes, write_jsonl
 from riskpo_openrlhf.verifiers.labels import read_label, write_label
 
 NO_ANSWER = "no answer can be read"
@@ -138,13 +138,10 @@ def prepare(source: Source, out: Path, options: Options, *, force: bool = False,
     for row in rows.values():
         check_row(row)
     path = out / f"{source.name}.jsonl"
-    write_jsonl(path, rows.values())
-    writer.remove_unused(rows.values())
     manifest = {
         "name": source.name,
         "role": source.role,
         "file": path.name,
-        "sha256": sha256(path),
         "rows": {"read": n_read, "kept": len(rows)},
         "dropped": {reason: n for reason, n in sorted(dropped.items()) if n},
         "repeated": repeated,
@@ -153,10 +150,14 @@ def prepare(source: Source, out: Path, options: Options, *, force: bool = False,
         "licence": source.licence,
         "source": provenance,
         "settings": settings,
-        "beside": {"folder": writer.folder.name, "sha256": sha256_of_folder(writer.folder)},
         "decontaminated_against": {},
     }
-    write_manifest(out, manifest)
+    with lock(out, wait=True):  # against the decontamination of another process
+        write_jsonl(path, rows.values())
+        writer.remove_unused(rows.values())
+        manifest["sha256"] = sha256(path)
+        manifest["beside"] = {"folder": writer.folder.name, "sha256": sha256_of_folder(writer.folder)}
+        write_manifest(out, manifest)
     return manifest
 
 
@@ -175,18 +176,28 @@ def finished(out: Path, name: str, settings: dict) -> dict | None:
 def decontaminate_folder(out: Path, say: Callable = print) -> None:
     """Remove from every training set in a folder the problems of the test sets there; the manifests count them.
 
-    A pair of sets that was compared before and has not changed is not read again.
+    A pair of sets that was compared before and has not changed is not read again. A set whose file is gone is passed
+    over. While another process decontaminates the folder, this one waits.
     """
     out = out.absolute()
+    if read_manifests(out):
+        with lock(out, wait=True):
+            _decontaminate(out, say)
+
+
+def _decontaminate(out: Path, say: Callable) -> None:
     manifests = read_manifests(out)
+    for name in [name for name, manifest in manifests.items() if not (out / manifest["file"]).exists()]:
+        say(f"{manifest_path(out, name)} is there, its {manifests.pop(name)['file']} is not: prepare the set again")
     tests = {name: manifest for name, manifest in manifests.items() if manifest["role"] == "test"}
     for train in (manifest for manifest in manifests.values() if manifest["role"] == "train"):
-        done = train["decontaminated_against"]
-        todo = {name: test for name, test in tests.items() if done.get(name) != test["sha256"]}
+        path, done = out / train["file"], train["decontaminated_against"]
+        changed = sha256(path) != train["sha256"]  # since it was compared
+        todo = {name: test for name, test in tests.items() if changed or done.get(name) != test["sha256"]}
         if not todo:
             continue
-        path = out / train["file"]
         rows = list(read_rows(path))
+        read = len(rows)
         for name, test in todo.items():
             places = decontaminate.contaminated(rows, read_rows(out / test["file"]))
             if places:
@@ -198,11 +209,12 @@ def decontaminate_folder(out: Path, say: Callable = print) -> None:
                 train["dropped"][reason] = train["dropped"].get(reason, 0) + len(places)
                 train.setdefault("contaminated", {}).setdefault(name, []).extend(ids[:EXAMPLES])
             done[name] = test["sha256"]
-        if len(rows) != train["rows"]["kept"]:
+        if len(rows) != read:
             if not rows:
                 raise DataError(f"{train['name']}: every problem is in a test set of {out}")
             write_jsonl(path, rows)
-            train["rows"]["kept"] = len(rows)
+        train["rows"]["kept"] = len(rows)
+        if not changed:  # else the set counts as unfinished
             train["sha256"] = sha256(path)
         write_manifest(out, train)
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from riskpo_openrlhf.evaluation.metrics import correctness
 from riskpo_openrlhf.evaluation.passk import pass_at_k
-from riskpo_openrlhf.evaluation.problems import EvaluationError
+from riskpo_openrlhf.evaluation.problems import InputError
 from riskpo_openrlhf.evaluation.samples import SAMPLES, read_samples, read_settings
 from riskpo_openrlhf.evaluation.summary import sample_arrays
 from riskpo_openrlhf.tables import aligned
@@ -42,30 +42,42 @@ def compare(first: Path, second: Path, seed: int = 0) -> dict:
     Returns:
         `{"first", "second": models, "sources": {source: {"pass@k": {"first", "second", "difference", "low", "high"}}},
         "overall": likewise, "notes": [...]}`. `low` and `high` bound the 95 % interval of the difference. k = 1, 2,
-        4 … up to the largest for which every problem has k verdicts of both models. Overall is the mean over data
-        sources; its interval draws problems within each source.
+        4 … and the number of samples. Pass@k is of the problems with k verdicts of both models; it is left out if
+        fewer than 2 have them. Overall is the mean over data sources; its interval draws problems within each source.
 
     Raises:
-        EvaluationError: a folder holds no evaluation or an unfinished one, or the two are of different problems.
+        InputError: a folder holds no evaluation or an unfinished one, the two are of different problems, or
+            fewer than 2 problems have a verdict of both models.
     """
     settings = [read_settings(folder) for folder in (first, second)]
     if settings[0]["problems"] != settings[1]["problems"]:
-        raise EvaluationError(f"{first} and {second} hold different problems: evaluate both models on the same --data")
+        raise InputError(f"{first} and {second} hold different problems: evaluate both models on the same --data")
     both = [_read(folder, setting) for folder, setting in zip((first, second), settings, strict=True)]
-    sources, draws = {}, {}
+    sources, draws, notes = {}, {}, _notes(*settings)
     for number, source in enumerate(both[0]):
         right = [correctness(arrays[source]["score"]) for arrays in both]
         known = [np.isfinite(values).sum(axis=1) for values in right]
         counts = [np.nansum(values, axis=1).astype(int) for values in right]
-        enough = int(min(values.min() for values in known))
-        if enough == 0 or len(known[0]) < 2:
-            raise EvaluationError(f"{source}: a comparison needs 2 problems, each with a verdict of both models")
-        sources[source] = {}
-        for k in sorted({2**i for i in range(enough.bit_length())} | {enough}):
-            values = [pass_at_k(n, c, k) for n, c in zip(known, counts, strict=True)]
+        most = min(values.shape[1] for values in right)
+        sources[source], left_out = {}, {}
+        for k in sorted({2**i for i in range(most.bit_length())} | {most}):
+            enough = np.min(known, axis=0) >= k
+            if enough.sum() < 2:
+                break
+            left_out[k] = int((~enough).sum())
+            values = [pass_at_k(n[enough], c[enough], k) for n, c in zip(known, counts, strict=True)]
             means = bootstrap_means(values[1] - values[0], seed=seed + number)
             sources[source][f"pass@{k}"] = _entry(values[0].mean(), values[1].mean(), means)
             draws[source, f"pass@{k}"] = means
+        if not left_out:
+            raise InputError(
+                f"{source}: a comparison needs 2 problems with a verdict of both models, and {enough.sum()} of "
+                f"{len(enough)} has one: if verdicts are missing (no verdict in the table of `evaluate`), repair the "
+                "verifier or raise its time limit and evaluate again; else evaluate more problems"
+            )
+        if any(left_out.values()):
+            numbers = ", ".join(f"{n} of pass@{k}" for k, n in left_out.items() if n)
+            notes.append(f"{source}: of {len(known[0])} problems are left out, for want of verdicts: {numbers}")
     common = [name for name in next(iter(sources.values())) if all(name in entries for entries in sources.values())]
     overall = {
         name: _entry(
@@ -75,7 +87,7 @@ def compare(first: Path, second: Path, seed: int = 0) -> dict:
         for name in common
     }
     models = {"first": settings[0]["model"], "second": settings[1]["model"]}
-    return {**models, "sources": sources, "overall": overall, "notes": _notes(*settings)}
+    return {**models, "sources": sources, "overall": overall, "notes": notes}
 
 
 def as_table(comparison: dict) -> str:
@@ -103,11 +115,11 @@ def _entry(first: float, second: float, means: np.ndarray) -> dict[str, float]:
 
 def _read(folder: Path, settings: dict) -> dict:
     if not (folder / SAMPLES).exists():
-        raise EvaluationError(f"{folder} holds no samples: finish that evaluation first")
+        raise InputError(f"{folder} holds no samples: finish that evaluation first")
     rows = {key: row for key, row, _ in read_samples(folder / SAMPLES)}
     wanted = sum(count * settings["sampling"][source]["n"] for source, count in settings["counts"].items())
     if len(rows) < wanted:
-        raise EvaluationError(f"{folder} has {len(rows)} of {wanted} samples: finish that evaluation first")
+        raise InputError(f"{folder} has {len(rows)} of {wanted} samples: finish that evaluation first")
     return sample_arrays(rows.values())
 
 

@@ -31,11 +31,12 @@ def logprob_by_reward(rewards, logprobs) -> dict:
     """
     rewards, logprobs = np.asarray(rewards, dtype=float), np.asarray(logprobs, dtype=float)
     levels = (stats.rankdata(rewards) - 0.5) / max(rewards.size, 1)
+    tenths = np.arange(BINS + 1) / BINS  # each the number that its decimal is read as; `linspace` gives others
     low, high = (min(0.0, rewards.min(initial=0.0)), max(1.0, rewards.max(initial=1.0)))
     return {
         "questions": rewards.size,
-        "bins": _bins(levels, rewards, logprobs, np.linspace(0, 1, BINS + 1)),
-        "bins_by_reward": _bins(rewards, rewards, logprobs, np.linspace(low, high, BINS + 1)),
+        "bins": _bins(levels, rewards, logprobs, tenths),
+        "bins_by_reward": _bins(rewards, rewards, logprobs, low + (high - low) * tenths),
         "lower_tail": tail(rewards, logprobs, LOWER, falling=True),
         "upper_tail": tail(rewards, logprobs, UPPER, falling=False),
     }
@@ -94,7 +95,8 @@ def tail(rewards, logprobs, level: float, *, falling: bool, permutations: int = 
 
 
 def _bins(place, rewards, logprobs, edges) -> list[dict]:
-    which = np.clip(np.searchsorted(edges, place, side="right") - 1, 0, len(edges) - 2)
+    # A mean of scores may lie under its edge by an error of rounding.
+    which = np.clip(np.searchsorted(edges.round(9), place.round(9), side="right") - 1, 0, len(edges) - 2)
     bins = []
     for i in np.unique(which):
         inside = logprobs[which == i]

@@ -13,6 +13,10 @@ class EvaluationError(RuntimeError):
     """The evaluation can't continue; the message says what to do. Finished samples stay on disk."""
 
 
+class InputError(EvaluationError):
+    """What the flags ask for can't be done, whenever it is tried: nothing was begun."""
+
+
 class Problem(NamedTuple):
     """One row of the data, named by `datasource` and `id`; `prompt` is a text or a list of chat turns."""
 
@@ -59,22 +63,25 @@ SETTINGS = ("public", "paper")
 def read_problems(paths: Iterable[Path], input_key: str | None, label_key: str) -> list[Problem]:
     """Read problems from JSON-lines files, as `prepare_data` writes them or with other keys.
 
-    A row without `id` is named by its file and line. A row without `datasource` gets OpenRLHF's, `default`.
+    A row without `id` is named by its file and line. A row without `datasource` gets OpenRLHF's, `default`. Null is
+    as good as absent. `images` is a list, or one path, as in OpenRLHF.
 
     Args:
         input_key: the prompt's key; None takes `prompt`, or else `input`.
         label_key: the label's key.
 
     Raises:
-        EvaluationError: a file is missing, empty or not JSON lines; a field is missing or not a string; two problems
+        InputError: a file is missing, empty or not JSON lines; a field is missing or not a string; two problems
             of one data source have the same id.
     """
     problems: dict[tuple[str, str], Problem] = {}
     for path in paths:
         try:
             lines = path.read_text(encoding="utf-8-sig").split("\n")  # and not at U+2028 within a text
-        except (OSError, UnicodeDecodeError) as error:
-            raise EvaluationError(f"--data {path} can't be read: {error}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"--data {path} is no JSON-lines text in UTF-8 ({error}): convert it") from error
+        except OSError as error:
+            raise InputError(f"--data {path} can't be read: {error.strerror or error}") from error
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -82,34 +89,36 @@ def read_problems(paths: Iterable[Path], input_key: str | None, label_key: str) 
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise EvaluationError(f"{where} is not JSON ({error}): write one object a line") from error
+                raise InputError(f"{where} is not JSON ({error}): write one object a line") from error
             problem = _problem(row, input_key, label_key, f"{path.stem}:{number}", where)
             if problems.setdefault(problem[:2], problem) is not problem:
-                raise EvaluationError(
+                raise InputError(
                     f"{where}: the id {problem.id!r} comes twice in {problem.datasource!r}: make ids unique"
                 )
     if not problems:
-        raise EvaluationError(f"--data {', '.join(map(str, paths))} holds no problems")
+        raise InputError(f"--data {', '.join(map(str, paths))} holds no problems")
     return list(problems.values())
 
 
 def _problem(row, input_key: str | None, label_key: str, default_id: str, where: str) -> Problem:
     if not isinstance(row, dict):
-        raise EvaluationError(f"{where} is not an object: write one JSON object a line")
+        raise InputError(f"{where} is not an object: write one JSON object a line")
     input_key = input_key or ("prompt" if "prompt" in row else "input")
     for key, flag, kinds in ((input_key, "--input_key", (str, list)), (label_key, "--label_key", (str,))):
         if not isinstance(row.get(key), kinds) or not row[key]:
-            raise EvaluationError(
+            raise InputError(
                 f"{where}: {key!r} is {str(row.get(key))[:60]!r}; {flag} must name a field with a text"
                 + (" or a list of chat turns" if list in kinds else ", numbers as text too")
                 + f". The row has: {', '.join(row)}"
             )
+    there = {key: value for key, value in row.items() if value is not None}
+    images = there.get("images", ())
     return Problem(
-        str(row.get("datasource", "default")),
-        str(row.get("id", default_id)),
+        str(there.get("datasource", "default")),
+        str(there.get("id", default_id)),
         row[input_key],
         row[label_key],
-        tuple(row.get("images") or ()),
+        (images,) if isinstance(images, str) else tuple(images),
     )
 
 
@@ -125,7 +134,7 @@ def choose_sampling(problems: Iterable[Problem], overrides: dict, setting: str =
     Args:
         setting: "public" takes those of `SAMPLING`, by benchmark; "paper" takes `PAPER` for every data source.
 
-    Raises `EvaluationError` for a value out of bounds, and for greedy decoding with more than one response.
+    Raises `InputError` for a value out of bounds, and for greedy decoding with more than one response.
     """
     changes = {name: value for name, value in overrides.items() if value is not None}
     chosen = {}
@@ -141,9 +150,9 @@ def choose_sampling(problems: Iterable[Problem], overrides: dict, setting: str =
             ("max_new_tokens", sampling.max_new_tokens >= 1, "1 or more"),
         ):
             if not good:
-                raise EvaluationError(f"--{flag} {getattr(sampling, flag)} is not allowed: {rule}")
+                raise InputError(f"--{flag} {getattr(sampling, flag)} is not allowed: {rule}")
         if sampling.temperature == 0 and sampling.n > 1:
-            raise EvaluationError(
+            raise InputError(
                 f"{source}: greedy decoding (temperature 0) gives {sampling.n} equal responses; take --n 1, or sample "
                 "with e.g. --temperature 0.6 --top_p 0.95"
             )

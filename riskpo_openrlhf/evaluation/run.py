@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from riskpo_openrlhf.console import SECONDS
 from riskpo_openrlhf.evaluation import problems, summary
-from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling
+from riskpo_openrlhf.evaluation.problems import EvaluationError, InputError, Problem, Sampling
 from riskpo_openrlhf.evaluation.samples import SUMMARY, SampleStore
 from riskpo_openrlhf.files import write_json
 from riskpo_openrlhf.settings import RunSettings, find_settings
@@ -74,7 +74,7 @@ def choose_reward(given: str | None, run: RunSettings | None, rows: Sequence[Pro
         `riskpo`, a file's path, or URLs; and the reason.
 
     Raises:
-        EvaluationError: a label names an unknown verifier, or it names none and no run tells how to grade it.
+        InputError: a label names an unknown verifier, or it names none and no run tells how to grade it.
     """
     if given:
         return given, "--reward"
@@ -87,7 +87,7 @@ def choose_reward(given: str | None, run: RunSettings | None, rows: Sequence[Pro
     if not plain:
         return built_in.NAME, "the verifier that each label names"
     row = plain[0]
-    raise EvaluationError(
+    raise InputError(
         f"the label {row.label[:60]!r} of {row.datasource}/{row.id} names no verifier, as {len(plain)} of {len(rows)} "
         "labels: give training's reward function by --reward FILE, grade them as mathematics by --reward riskpo, or "
         'name the verifier in each label, as prepare_data does: {"verifier": "math", "gold": "…"}'
@@ -98,7 +98,7 @@ def _names_verifier(row: Problem) -> bool:
     try:
         return labels.read_label(row.label)[1] != row.label
     except ValueError as error:
-        raise EvaluationError(f"the label of {row.datasource}/{row.id}: {error}") from error
+        raise InputError(f"the label of {row.datasource}/{row.id}: {error}") from error
 
 
 def evaluate(args: argparse.Namespace, plan: Plan, engines) -> dict:
@@ -120,7 +120,7 @@ def evaluate(args: argparse.Namespace, plan: Plan, engines) -> dict:
     for row in plan.problems:
         chat = isinstance(row.prompt, list) if args.apply_chat_template is None else args.apply_chat_template
         if isinstance(row.prompt, list) and not chat:
-            raise EvaluationError("--no-apply_chat_template: the prompts are lists of turns, which need a template")
+            raise InputError("--no-apply_chat_template: the prompts are lists of turns, which need a template")
         texts.append(engines.render(row, tokenizer, chat))
         tokens = engines.prompt_tokens(texts[-1], tokenizer, row.images)
         longest[row.datasource] = max(longest[row.datasource], tokens)
@@ -164,7 +164,7 @@ def _fit(sampling: dict, longest: Counter, args) -> dict:
         if chosen.max_new_tokens > room:
             what = f"{source}: the longest prompt has {longest[source]} tokens of {limit} (--max_len, or the model's)"
             if args.max_new_tokens or room < 1:
-                raise EvaluationError(f"{what}, which leaves {room} for --max_new_tokens {chosen.max_new_tokens}")
+                raise InputError(f"{what}, which leaves {room} for --max_new_tokens {chosen.max_new_tokens}")
             print(f"{what}: responses get {room} tokens instead of {chosen.max_new_tokens}")
             chosen = chosen._replace(max_new_tokens=room)
         fitted[source] = chosen

@@ -9,14 +9,13 @@ A folder holds `evaluation.json`, `samples.jsonl` and, in the end, `summary.json
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from riskpo_openrlhf.evaluation.problems import EvaluationError
-from riskpo_openrlhf.files import in_one_step, write_json
+from riskpo_openrlhf.evaluation.problems import EvaluationError, InputError
+from riskpo_openrlhf.files import in_one_step, lock, write_json
 
 SETTINGS, SAMPLES, SUMMARY = "evaluation.json", "samples.jsonl", "summary.json"
 FIELDS = "datasource id sample response score status tokens truncated logprob extra_logs".split()
@@ -30,11 +29,9 @@ class SampleStore:
     """
 
     def __init__(self, folder: Path, settings: dict):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(folder / ".lock", "w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._lock = lock(folder)
+        except BlockingIOError as error:
             raise EvaluationError(f"--out {folder} is in use by another evaluation") from error
         _check_settings(folder, settings)
         path = folder / SAMPLES
@@ -110,24 +107,24 @@ def write_parquet(folder: Path) -> Path:
 
 
 def read_settings(folder: Path) -> dict:
-    """Read the settings of an evaluation. Raises `EvaluationError` if the folder holds none."""
+    """Read the settings of an evaluation. Raises `InputError` if the folder holds none."""
     try:
         return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{folder} holds no evaluation: {error}") from error
+        raise InputError(f"{folder} holds no evaluation ({error}): name the --out folder of one") from error
 
 
 def _check_settings(folder: Path, settings: dict) -> None:
     if not (folder / SETTINGS).exists():
         if (folder / SAMPLES).exists():
-            raise EvaluationError(f"--out {folder} has a {SAMPLES} but no {SETTINGS}: choose another folder")
+            raise InputError(f"--out {folder} has a {SAMPLES} but no {SETTINGS}: choose another folder")
         write_json(folder / SETTINGS, settings)
         return
     there, here = dict(_flat(read_settings(folder))), dict(_flat(settings))
     changed = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
     if changed:
         lines = "".join(f"\n  {name}: {there.get(name)!r} there, {here.get(name)!r} now" for name in changed)
-        raise EvaluationError(
+        raise InputError(
             f"--out {folder} holds an evaluation with other settings:{lines}\nChoose another folder, or restore these "
             "settings to resume it."
         )

@@ -139,11 +139,11 @@ def as_table(summary: dict) -> str:
         shares = (metrics[name] for name in ("truncated", "no_answer", "verifier_error"))
         counts = [source, str(metrics["problems"]), str(metrics["n"])]
         cells = [f"{metrics['response_length']:.0f}", *(f"{100 * share:.1f} %" for share in shares)]
-        rows.append([*counts, *(_percent(metrics, k) + _of_fewer(metrics, k) for k in ks), *cells])
+        rows.append([*counts, *(percent(metrics, k) + _of_fewer(metrics, k) for k in ks), *cells])
     if len(sources) > 1:
         overall = summary["overall"]
         marks = ["*" * any(_of_fewer(metrics, k) for metrics in sources.values()) for k in ks]
-        means = [_percent(overall, k) + mark * (f"pass@{k}" in overall) for k, mark in zip(ks, marks, strict=True)]
+        means = [percent(overall, k) + mark * (f"pass@{k}" in overall) for k, mark in zip(ks, marks, strict=True)]
         rows.append(["mean of sources", "", "", *means, "", "", "", ""])
     fewer = any(_of_fewer(metrics, k) for metrics in sources.values() for k in ks)
     return aligned(rows) + FEWER * fewer
@@ -155,7 +155,7 @@ def _of_fewer(metrics: dict, k: int) -> str:
     return f" * of {problems}" if 0 < problems < metrics["problems"] else ""
 
 
-def _percent(metrics: dict, k: int) -> str:
-    if f"pass@{k}" not in metrics:
-        return "–"
-    return plus_minus(100 * metrics[f"pass@{k}"], 100 * Z95 * metrics[f"pass@{k}_se"], 1)
+def percent(metrics: dict, k: int) -> str:
+    """Format Pass@k in per cent ± half of its 95 % interval; a dash if it is not known, or read as null."""
+    value, error = (metrics.get(name) for name in (f"pass@{k}", f"pass@{k}_se"))
+    return plus_minus(None if value is None else 100 * value, None if error is None else 100 * Z95 * error, 1)

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+from riskpo_openrlhf.data.golds import first_line
 from riskpo_openrlhf.data.schema import read_manifests
-from riskpo_openrlhf.integration.check_rows import ERROR, LEVELS, NOTE, WARNING, RowCheck, first_line
+from riskpo_openrlhf.integration.check_rows import ERROR, LEVELS, NOTE, WARNING, RowCheck
 
 EXTENSIONS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from riskpo_openrlhf.data.decontaminate import normalise
-from riskpo_openrlhf.data.golds import label_problems
+from riskpo_openrlhf.data.golds import first_line, label_problems
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS, bare_problem
 from riskpo_openrlhf.data.schema import CALCULATOR, DOUBLE_BRACES
 from riskpo_openrlhf.verifiers.labels import read_label
@@ -166,12 +166,6 @@ def as_list(images) -> list:
     if images is None:
         return []
     return [image for image in images if image is not None] if isinstance(images, list) else [images]
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 300 characters."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]
 
 
 def _opens(path: str) -> bool:

@@ -162,11 +162,11 @@ SEAMS: dict[str, dict[str, str | None]] = {
 # module.Class -> attributes that we read of its objects: fields, or set by its methods.
 ATTRIBUTES: dict[str, str] = {
     "openrlhf.trainer.ppo_trainer.PPOTrainer": "_latest_eval_metric_value actor_model_group args best_eval_metric_key "
-    "best_eval_metric_value critic_model_group eval_dataloader experience_maker generate_kwargs kl_ctl prompts_dataloader samples_generator tensorboard_logger "
-    "vllm_engines wandb_logger",
+    "best_eval_metric_value critic_model_group eval_dataloader experience_maker generate_kwargs kl_ctl "
+    "prompts_dataloader samples_generator tensorboard_logger vllm_engines wandb_logger",
     "openrlhf.trainer.ppo_trainer_async.TrainingActor": "_latest_client_states _latest_eval_metric_value "
-    "actor_model_group args best_eval_metric_key best_eval_metric_value critic_model_group experience_maker kl_ctl rollout_queue rollout_slots tensorboard_logger "
-    "wandb_logger",
+    "actor_model_group args best_eval_metric_key best_eval_metric_value critic_model_group experience_maker kl_ctl "
+    "rollout_queue rollout_slots tensorboard_logger wandb_logger",
     "openrlhf.trainer.ppo_trainer_async.GenerateSamplesActor": "args eval_dataloader prompts_dataloader "
     "rollout_queue samples_generator",
     "openrlhf.trainer.ppo_utils.experience.Experience": "action_log_probs action_mask advantages "

@@ -21,7 +21,7 @@ from openrlhf.utils.utils import get_tokenizer
 from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 
-from riskpo_openrlhf.evaluation.problems import EvaluationError, Problem, Sampling, sample_seed
+from riskpo_openrlhf.evaluation.problems import EvaluationError, InputError, Problem, Sampling, sample_seed
 from riskpo_openrlhf.integration import cluster
 from riskpo_openrlhf.integration.launch import EVALUATION, replace_names
 from riskpo_openrlhf.integration.rewards import number
@@ -111,13 +111,17 @@ class RiskPOEvaluationActor(RiskPORolloutActor):
 
 
 def load_tokenizer(model: str):
-    """Load a model's tokenizer as OpenRLHF does. Raises `EvaluationError` if that is not possible."""
+    """Load a model's tokenizer as OpenRLHF does. Raises `InputError` if that is not possible."""
     if model.startswith((os.sep, ".")) and not os.path.isdir(model):
-        raise EvaluationError(f"--model {model} does not exist")
+        raise InputError(f"--model {model} does not exist")
     try:
         return get_tokenizer(model, None)
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"--model {model} has no tokenizer that can be loaded: {error}") from error
+        cause = f"--model {model} has no tokenizer that can be loaded: {error}"
+        if not os.path.isdir(model):
+            offline = " unset HF_HUB_OFFLINE, and" if os.environ.get("HF_HUB_OFFLINE") else ""
+            cause += f"\nThere is no folder {model} either. For a model of the hub,{offline} check its name"
+        raise InputError(cause) from error
 
 
 @contextmanager

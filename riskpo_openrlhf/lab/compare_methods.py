@@ -21,13 +21,14 @@ import sys
 import time
 from pathlib import Path
 from statistics import mean
+from typing import IO
 
 import numpy as np
 
 from riskpo_openrlhf.analysis.draw import draw
 from riskpo_openrlhf.analysis.runs import Curve, load_runs
 from riskpo_openrlhf.config import FLAG_PREFIX
-from riskpo_openrlhf.files import write_jsonl
+from riskpo_openrlhf.files import lock, write_jsonl
 from riskpo_openrlhf.lab.methods_table import (
     Record,
     append_record,
@@ -105,8 +106,10 @@ def main(argv: list[str] | None = None) -> int:
         for method in args.methods:
             split_method(method)
         plans = (_first_seed, _other_seeds) if len(args.rates) > 1 else (_all_seeds,)
-        if not args.report and not all(_run(plan, args) for plan in plans):
-            return 1
+        if not args.report:
+            with _lock(args.out):
+                if not all(_run(plan, args) for plan in plans):
+                    return 1
         records = read_records(args.out / "runs.jsonl")
         chosen = {method: _chosen(records, method, args) for method in args.methods}
         if args.picture:
@@ -119,6 +122,17 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     print(tables(chosen, args.baseline, _columns(args), f"{_source(args)}/pass@1", args.levels))
     return 0
+
+
+def _lock(out: Path) -> IO:
+    """Lock the folder against a second process, which would take the run that goes on for one that was cut off."""
+    try:
+        return lock(out)
+    except BlockingIOError:
+        raise ValueError(
+            f"--out {out} is in use by another compare_methods: wait for its end, or name another folder; --report "
+            "prints the tables of the runs that are finished"
+        ) from None
 
 
 def _exact(args) -> bool:

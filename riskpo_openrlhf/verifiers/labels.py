@@ -7,6 +7,7 @@ Every reader keeps such a text as a string, while a bare `033` would come back f
 from __future__ import annotations
 
 import json
+import re
 
 from riskpo_openrlhf.verifiers.code.shapes import is_test_set
 
@@ -29,8 +30,8 @@ def write_label(verifier: str, gold: str) -> str:
 def read_label(label: str) -> tuple[str, str]:
     """Return `(verifier, gold)`. A test set of any known shape is for `code`. Any other string is a `math` answer.
 
-    Raises `ValueError` for an empty label, a label that is no string, an unknown verifier, and any other JSON object,
-    such as another framework's.
+    Raises `ValueError` for an empty label, a label that is no string, an unknown verifier, and any other JSON object
+    or list that holds something else than numbers, such as another framework's.
     """
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"label {label!r} is not allowed: a string that is not empty (is --data.label_key set?)")
@@ -44,9 +45,10 @@ def read_label(label: str) -> tuple[str, str]:
             return fields["verifier"], fields["gold"]
         if is_test_set(fields):
             return "code", label
-        if isinstance(fields, dict) and fields:
+        if fields and re.search(r'["{tfn]', label):  # something else than numbers
+            names = f"object with the fields {', '.join(map(repr, fields))}"
             raise ValueError(
-                f"the label is a JSON object with the fields {', '.join(map(repr, fields))}: write the right answer "
-                "itself, or `write_label(verifier, answer)` of riskpo_openrlhf.verifiers.labels"
+                f"the label is a JSON {names if isinstance(fields, dict) else 'list that is no test set'}: write the "
+                "right answer itself, or `write_label(verifier, answer)` of riskpo_openrlhf.verifiers.labels"
             )
     return DEFAULT_VERIFIER, label

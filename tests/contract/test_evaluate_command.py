@@ -118,20 +118,37 @@ def test_the_benchmark_s_length_gives_way_to_the_model_s_positions_but_a_flag_do
     assert command("--n", "1") == 0
     assert {request["sampling"]["max_tokens"] for request in command.asked} == {60}
     assert "responses get 60 tokens instead of 32768" in capsys.readouterr().out
-    assert command("--n", "1", "--max_new_tokens", "100") == 1
+    assert command("--n", "1", "--max_new_tokens", "100") == 2
     assert "leaves 60 for --max_new_tokens 100" in capsys.readouterr().err
 
 
 def test_other_weights_under_the_same_name_are_another_evaluation(command, capsys):
     assert command("--n", "1") == 0
     (command.folder.parent / "model/config.json").write_text(Qwen2Config(max_position_embeddings=64).to_json_string())
-    assert command("--n", "1") == 1
+    assert command("--n", "1") == 2
     assert "model_files" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_is_said_so(command, capsys):
-    assert command("--model", "/nowhere") == 1
+    assert command("--model", "/nowhere") == 2
     assert "--model /nowhere does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--n", "0"), "--n 0 is not allowed: 1 or more"),
+        (("--n", "4", "--temperature", "0"), "take --n 1"),
+        (("--data", "missing.jsonl"), "missing.jsonl can't be read: No such file"),
+        (("--data", "train.parquet"), "train.parquet is no JSON-lines text in UTF-8"),
+        (("--model", "no-such-model"), "There is no folder no-such-model"),
+    ],
+)
+def test_a_wrong_flag_ends_with_code_2_before_anything_is_begun(command, options, said, capsys, monkeypatch):
+    monkeypatch.chdir(command.folder.parent)
+    (command.folder.parent / "train.parquet").write_bytes(b"PAR1\xae")
+    assert command(*options) == 2
+    assert said in capsys.readouterr().err and command.asked == []
 
 
 def test_an_evaluation_of_which_nothing_could_be_read_ends_with_code_1_the_cause_and_the_cure(command, capsys):
@@ -148,7 +165,7 @@ def test_responses_that_are_all_wrong_but_were_read_are_a_result(command):
 
 
 def test_labels_that_name_no_verifier_are_refused_before_anything_is_sampled(command, capsys):
-    assert command(reward=None) == 1
+    assert command(reward=None) == 2
     error = capsys.readouterr().err
     assert "the label '2' of arithmetic/chat names no verifier, as 2 of 2 labels" in error
     assert "--reward FILE" in error and "--reward riskpo" in error
@@ -165,7 +182,7 @@ def test_labels_that_name_their_verifier_are_graded_by_it_and_so_are_others_with
     assert command.reward == [str(REWARD_FUNC)]
     assert "Graded by riskpo (the verifier that each label names)" in capsys.readouterr().out
     data.write_text(data.read_text().replace("math", "maths"))
-    assert command(reward=None) == 1
+    assert command(reward=None) == 2
     assert "arithmetic/chat: verifier 'maths' is not known" in capsys.readouterr().err
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -209,17 +210,63 @@ def test_missing_data_stops_with_the_command_that_makes_it(tmp_path):
     assert f"prepare_data {' '.join(sets('math_easy'))} --out {tmp_path}" in run.stderr
 
 
+def test_a_dry_run_without_data_names_all_problems_and_the_command_that_makes_it(tmp_path):
+    run = recipe("math_easy", "--data", tmp_path, "--dry-run", "--", "--vllm.num_engines", "4")
+    assert run.returncode == 2 and "5 problems" in run.stdout
+    assert f"prepare_data {' '.join(sets('math_easy'))} --out {tmp_path}" in run.stderr
+
+
 def test_too_few_gpus_stop_with_what_to_choose(data, tmp_path):
     run = recipe("math_easy", "--data", data, "--out", tmp_path / "run", CUDA_VISIBLE_DEVICES="")
     assert run.returncode == 2 and not (tmp_path / "run").exists()
     assert "8 GPUs are needed and here are 0" in run.stderr and "--machines" in run.stderr
 
 
-def test_a_resumed_run_needs_checkpoints_and_a_new_one_a_free_folder(data, tmp_path):
+def test_a_new_run_needs_a_free_folder_and_a_resumed_one_a_run(data, tmp_path):
+    (tmp_path / "begun/tensorboard").mkdir(parents=True)
+    for name, options, message in (("begun", [], "holds a run already"), ("none", ["--resume"], "there is no run in")):
+        run = recipe("math_easy", "--data", data, "--out", tmp_path / name, *options, CUDA_VISIBLE_DEVICES="")
+        assert run.returncode == 2 and message in run.stderr and not (tmp_path / "none").exists()
+
+
+def test_a_run_that_died_before_its_first_checkpoint_begins_again_with_resume(data, tmp_path):
     (tmp_path / "tensorboard").mkdir()
-    for options, message in ((["--resume"], "no checkpoints"), ([], "holds a run already")):
-        run = recipe("math_easy", "--data", data, "--submit", "http://127.0.0.1:1", "--out", tmp_path, *options)
-        assert run.returncode == 2 and message in run.stderr
+    options = ["--data", data, "--out", tmp_path, "--resume"]
+    run = recipe("math_easy", *options, CUDA_VISIBLE_DEVICES="")
+    assert f"no checkpoints in {tmp_path}: the run starts from the beginning" in run.stdout
+    assert "8 GPUs are needed and here are 0" in run.stderr  # the next check
+    run = recipe("math_easy", *options, "--submit", "http://127.0.0.1:1")
+    assert "if there are none, the job starts from the beginning" in run.stdout
+    assert "no Ray dashboard answers" in run.stderr
+    assert "--ckpt.load_enable" in printed("math_easy", *options)
+
+
+def test_a_submission_without_this_package_stops_before_it_is_made(data, tmp_path):
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\n[ "$1" != -c ] || exit 1\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    options = ("--data", data, "--out", tmp_path / "run", "--submit", "http://127.0.0.1:1")
+    run = recipe("math_easy", *options, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert run.returncode == 2 and "--submit needs this package here too" in run.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_of_a_recipe_may_have_underscores_and_what_follows_the_dashes_stays():
+    words = printed("math_easy", "--dry_run", "--print", "--", "--actor.adam.lr", "1e-5")
+    assert words == printed("math_easy", "--print", "--", "--actor.adam.lr", "1e-5")
+    assert "--dry_walk is not known" in recipe("math_easy", "--dry_walk").stderr
+    run = recipe("quickstart_cpu", "--model_seed", "x", "--dry_run")
+    assert run.returncode == 2 and "--model-seed x" in run.stderr
+
+
+def test_the_help_names_every_option_and_variable():
+    shown = recipe("math_easy", "--help").stdout
+    options = set(re.findall(r"^ {12}(--[a-z-]+)\)", (RECIPES / "lib/launch.sh").read_text(), re.M))
+    assert len(options) >= 11 and not {name for name in options if f"  {name} " not in shown}
+    for name in ("RISKPO_DATA", "RISKPO_REWARD", "NODES, GPUS_PER_NODE", "RISKPO_CODE_SANDBOXES"):
+        assert f"  {name} " in shown
+    rows = [line for line in (ROOT / "docs/recipes.md").read_text().splitlines() if line.startswith("| `--")]
+    assert not {name for name in options if not any(re.search(f"`{name}[ `]", row) for row in rows)}
 
 
 def paper_plan(*words) -> str:
@@ -353,8 +400,9 @@ def test_every_script_stops_at_its_first_error():
 
 
 def test_rows_that_fill_no_rollout_are_left_out(tmp_path):
-    for name in sets("geometry"):
-        (tmp_path / f"{name}.jsonl").write_text((json.dumps(ROW) + "\n") * 1100)
+    train, *tests = sets("geometry")
+    for name in (train, *tests):
+        (tmp_path / f"{name}.jsonl").write_text((json.dumps(ROW) + "\n") * (1100 if name == train else 10))
     words = printed("geometry", "--data", tmp_path)
     assert words[words.index("--data.max_samples") + 1] == "1024"
     words = printed("geometry", "--data", tmp_path, "--", "--data.max_samples", "7")

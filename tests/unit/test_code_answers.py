@@ -59,6 +59,8 @@ PROGRAMS = [
     "s = 'it\\'s ```'\nprint({0!r})",
 ]
 PROSE = ["So:", "It prints:", "The `answer` is x.", "1. First\n2. Second", "", "It's done."]
+OF_FENCES = ["It is one block that opens with ```python and ends with ```.", "It ends with ```",
+             "It starts with ```python", "I write ```print``` once."]  # fmt: skip
 
 
 @st.composite
@@ -66,8 +68,10 @@ def fenced(draw, tag: str, content: str) -> str:
     fence = draw(st.sampled_from(["```", "```", "```", "````", "~~~"]))
     if fence == "~~~" and "~" in content:
         fence = "```"
-    indent = " " * draw(st.sampled_from([0, 0, 0, 3]))
-    return "\n".join(indent + line for line in f"{fence}{tag}\n{content}\n{fence}".split("\n"))
+    first, others = draw(
+        st.sampled_from([("", ""), ("", ""), ("   ", "   "), ("- ", "  "), ("1. ", ""), ("> ", "> ")])
+    )
+    return first + f"{fence}{tag}\n{content}\n{fence}".replace("\n", f"\n{others}")
 
 
 @st.composite
@@ -86,7 +90,14 @@ def responses(draw) -> str:
     blocks.append(draw(fenced(draw(python) if tagged else "", right)))
     for _ in range(draw(st.integers(0, 2))):  # after: outputs and other languages
         blocks.append(draw(fenced(draw(st.sampled_from([*OTHER_TAGS, ""])), draw(st.sampled_from(OUTPUTS[:7])))))
-    text = "\n".join(part for block in blocks for part in (draw(st.sampled_from(PROSE)), block))
+    # Prose about fences, or fences behind prose, unless a program has a block within: who could tell which is meant?
+    clear = tagged and "Example:" not in "".join(blocks)
+    prose = PROSE + OF_FENCES * (clear and draw(st.booleans()))
+    behind = clear and prose == PROSE and draw(st.booleans())
+    text = "\n".join(
+        draw(st.sampled_from(prose)) + (" " if behind and block.startswith("```") else "\n") + block
+        for block in blocks
+    )
     return text.replace("\n", "\r\n") if draw(st.booleans()) else text
 
 
@@ -123,7 +134,7 @@ def test_a_block_that_is_no_python_gives_way_to_no_earlier_tagged_one():
     assert verify(response, json.dumps(SAYS)).status == "unparsable"
 
 
-@pytest.mark.parametrize("text", ["`" * 50_000, "```\n" * 20_000, "~~~a\n" * 20_000, '```py\n"""' * 8_000, "'" * 90_000,  # noqa: E501
+@pytest.mark.parametrize("text", [*("".join(one) * 20_000 for one in ("> ", "- ", "1. ", "x ```\n", "x ```c\n", "> ```py\n")), "`" * 50_000, "```\n" * 20_000, "~~~a\n" * 20_000, '```py\n"""' * 8_000, "'" * 90_000,  # noqa: E501
                                   "```python\n" + "\\\"'#`" * 20_000, "".join("`" * n + "\n" for n in range(400, 2, -1))])  # fmt: skip  # noqa: E501
 def test_a_degenerate_response_is_searched_in_a_moment(text):
     import time

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.config import RiskPOConfig
+from riskpo_openrlhf.files import lock
 from riskpo_openrlhf.lab import compare_methods as compare
 from riskpo_openrlhf.lab import methods_table as comparison
 from riskpo_openrlhf.lab import train_series
@@ -323,3 +324,14 @@ def test_runs_that_cannot_share_engines_are_refused(text, why, tmp_path, capsys)
     with pytest.raises(SystemExit) as stopped:
         train_series.main([str(file)])
     assert stopped.value.code == 2 and why in capsys.readouterr().err
+
+
+def test_a_second_comparison_in_the_same_folder_stops_and_touches_nothing(trained, tmp_path, capsys):
+    running = tmp_path / "mixed-60-steps/grpo/2e-5/seed0"
+    running.mkdir(parents=True)
+    with lock(tmp_path):  # as the first one holds it
+        with pytest.raises(SystemExit) as stopped:
+            compare.main(arguments(tmp_path))
+        assert stopped.value.code == 2 and running.is_dir() and not trained
+        assert "is in use by another compare_methods: wait for its end" in capsys.readouterr().err
+        assert compare.main(arguments(tmp_path, "--report")) == 0

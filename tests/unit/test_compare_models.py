@@ -1,9 +1,15 @@
 """Two models on the same problems: the intervals say what they claim."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from riskpo_openrlhf.evaluation.compare_models import as_table, bootstrap_means, compare, interval
+from riskpo_openrlhf.evaluation.passk import pass_at_k
 from riskpo_openrlhf.evaluation.problems import EvaluationError
 from riskpo_openrlhf.evaluation.samples import SampleStore
 
@@ -32,15 +38,16 @@ def test_an_equal_gain_on_every_problem_has_no_uncertainty():
     assert interval(bootstrap_means([0.25, 0.25, 0.25])) == (0.25, 0.25)
 
 
-def evaluation(folder, right, n=4, problems="same", model="m", temperature=1.0):
-    """An evaluation whose problem i of source s has right[s][i] of n samples right."""
+def evaluation(folder, right, n=4, problems="same", model="m", temperature=1.0, known=None):
+    """An evaluation whose problem i of source s has right[s][i] of n samples right; known[i] have a verdict."""
     sampling = {source: {"n": n, "temperature": temperature, "top_p": 1.0, "max_new_tokens": 8} for source in right}
     counts = {source: len(values) for source, values in right.items()}
     settings = {"model": model, "problems": problems, "sampling": sampling, "counts": counts, "reward": "r.py"}
     store = SampleStore(folder, settings)
     rows = [
-        {"datasource": source, "id": str(i), "sample": j, "response": "", "score": float(j < c), "status": "ok",
-         "tokens": 1, "truncated": False, "logprob": -1.0, "extra_logs": {}}
+        {"datasource": source, "id": str(i), "sample": j, "response": "",
+         "score": float(j < c) if known is None or j < known[i] else None, "status": "ok", "tokens": 1,
+         "truncated": False, "logprob": -1.0, "extra_logs": {}}
         for source, values in right.items() for i, c in enumerate(values) for j in range(n)
     ]  # fmt: skip
     store.add(rows if folder.name == "a" else rows[::-1])
@@ -91,3 +98,29 @@ def test_other_sampling_of_the_two_is_said(tmp_path):
     first = evaluation(tmp_path / "a", {"x": [0, 1]})
     second = evaluation(tmp_path / "b", {"x": [0, 1]}, temperature=0.6)
     assert compare(first, second)["notes"] == ["x: temperature is 1.0 for the first and 0.6 for the second"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2), min_size=3, max_size=8))
+def test_pass_at_k_is_of_the_problems_with_k_verdicts_of_both_models(problems):
+    """Each problem: for both models the number of verdicts, and of right ones if there are as many."""
+    with TemporaryDirectory() as folder:
+        pairs = [[(known, min(right, known)) for known, right in problem] for problem in problems]
+        first, second = (
+            evaluation(Path(folder) / "ab"[i], {"x": [p[i][1] for p in pairs]}, known=[p[i][0] for p in pairs])
+            for i in (0, 1)
+        )
+        there = {k: [pair for pair in pairs if min(pair[0][0], pair[1][0]) >= k] for k in (1, 2, 4)}
+        if len(there[1]) < 2:
+            with pytest.raises(EvaluationError, match=f"{len(there[1])} of {len(pairs)}.*verdicts are missing"):
+                compare(first, second)
+            return
+        result = compare(first, second)
+    entries = result["sources"]["x"]
+    assert set(entries) == {f"pass@{k}" for k, kept in there.items() if len(kept) > 1}
+    for k, kept in there.items():
+        if len(kept) > 1:
+            means = [np.mean([pass_at_k(*pair[i], k) for pair in kept]) for i in (0, 1)]
+            assert [entries[f"pass@{k}"][side] for side in ("first", "second")] == pytest.approx(means)
+            left_out = f"{len(pairs) - len(kept)} of pass@{k}"
+            assert any(left_out in note for note in result["notes"]) == (len(kept) < len(pairs))

@@ -137,3 +137,23 @@ def test_the_window_is_a_tenth_of_the_longest_run_and_at_most_twenty():
 def test_a_run_without_evaluation_says_so_in_place_of_a_table(tmp_path):
     write_run(tmp_path / "run", {"train/entropy": [(1, 0.7)]})
     assert "no evaluation" in gains_table(gains(load_groups([str(tmp_path)])))
+
+
+@pytest.mark.parametrize(
+    ("ends", "shown", "last", "note"),
+    [
+        ((2, 2, 2), "m (3 seeds)", 2, None),
+        ((2, None, None), "m (1 of 3 seeds)", 2, None),
+        ((3, 1, None), "m (2 of 3 seeds)", 1, "step 1 is the last that all have; the longest run reaches 3"),
+    ],
+)
+def test_the_table_counts_the_seeds_that_were_evaluated_and_says_where_one_ends_early(ends, shown, last, note):
+    tag = "eval/s/pass@1"
+    seeds = [
+        Run(str(i), {} if end is None else {tag: Curve(np.arange(end + 1), np.linspace(0, 0.1 * i + end, end + 1))})
+        for i, end in enumerate(ends)
+    ]
+    (row,) = gains({"m": seeds})
+    assert (row["run"], row["last_step"], row["longest"]) == (shown, last, max(end or 0 for end in ends))
+    text = gains_table([row])
+    assert note in text if note else len(text.splitlines()) == 2

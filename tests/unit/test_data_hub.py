@@ -160,8 +160,9 @@ def test_a_download_goes_on_where_the_line_broke(server, tmp_path):
     ("arguments", "variables", "message"),
     [
         (["aime25"], {}, "set HF_ENDPOINT to a mirror; or set HF_HUB_OFFLINE=1 with HF_HOME"),
+        (["aime25"], {"HF_HUB_OFFLINE": "1"}, "): HF_HUB_OFFLINE is set: unset it to download; or set HF_HOME"),
         (["aime25"], {"HF_HUB_OFFLINE": "1"}, "or give --from a folder with copies"),
-        (["gsm8k_test"], {"HF_HUB_OFFLINE": "1"}, "is not in the cache: set HF_ENDPOINT"),
+        (["gsm8k_test"], {"HF_HUB_OFFLINE": "1"}, "is not in the cache: HF_HUB_OFFLINE is set: unset it to download"),
         (["minerva"], {"endpoint": "server"}, "math-ai/minervamath at revision main can't be downloaded"),
         (["aime25", "--revision", f"aime25={'0' * 40}"], {"endpoint": "server"}, "can't be downloaded"),
         (["aime25", "--revision", "aime25=1234567"], {"endpoint": "server"}, "has no commit 1234567..."),

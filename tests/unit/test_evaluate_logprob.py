@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from riskpo_openrlhf.evaluation.logprob import logprob_by_reward, tail
 
@@ -92,3 +94,18 @@ def test_rewards_of_minus_one_and_one_fall_into_bins_of_their_own():
 def test_few_questions_give_a_result_that_json_can_hold(size):
     result = logprob_by_reward(np.arange(size) / 4, -np.ones(size))
     assert json.loads(json.dumps(result, allow_nan=False))["lower_tail"]["verdict"] == "untestable"
+
+
+@given(st.data(), st.integers(0, 10), st.integers(1, 9))
+def test_a_mean_of_tenths_that_is_a_tenth_falls_into_the_bin_that_begins_there(data, tenth, pairs):
+    apart = st.integers(0, min(tenth, 10 - tenth))
+    scores = [(tenth + sign * d) / 10 for d in data.draw(st.lists(apart, min_size=pairs)) for sign in (1, -1)]
+    (found,) = logprob_by_reward([np.mean(scores)], [-1.0])["bins_by_reward"]
+    assert found["low"] == min(tenth, 9) / 10
+
+
+@pytest.mark.parametrize("count", [10, 20, 30])
+def test_levels_that_are_tenths_fall_into_the_bins_that_begin_there(count):
+    bins = logprob_by_reward(np.arange(count), -np.ones(count))["bins"]
+    assert [entry["low"] for entry in bins] == [i / 10 for i in range(10)]
+    assert [entry["questions"] for entry in bins] == [count // 10] * 10

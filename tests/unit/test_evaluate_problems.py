@@ -148,9 +148,9 @@ def test_a_wrong_flag_ends_with_code_2_and_says_which(flags, message, capsys):
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_a_missing_data_file_ends_with_code_1_before_anything_is_loaded(tmp_path, capsys):
+def test_a_missing_data_file_ends_with_code_2_before_anything_is_loaded(tmp_path, capsys):
     flags = ["--model", "m", "--data", str(tmp_path / "no.jsonl"), "--out", str(tmp_path / "out")]
-    assert evaluate.main(flags) == 1
+    assert evaluate.main(flags) == 2
     assert "no.jsonl can't be read" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -161,3 +161,15 @@ def test_a_character_that_some_take_for_the_end_of_a_line_is_part_of_the_problem
     rows = [{"prompt": f"a{character}b{i}", "label": "1", "id": str(i)} for i in range(2)]
     path.write_text("\ufeff" + "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows), newline="")
     assert [problem.prompt for problem in read_problems([path], None, "label")] == [row["prompt"] for row in rows]
+
+
+@pytest.mark.parametrize("images", ["/a/b.png", ["/a/b.png"]])
+def test_an_image_alone_may_be_given_without_a_list_as_openrlhf_takes_it(images, tmp_path):
+    path = write(tmp_path / "a.jsonl", {"prompt": "<image>", "label": "1", "images": images})
+    assert read_problems([path], None, "label")[0].images == ("/a/b.png",)
+
+
+def test_null_counts_as_absent(tmp_path):
+    rows = [{"prompt": p, "label": "1", "id": None, "datasource": None, "images": None} for p in "ab"]
+    found = read_problems([write(tmp_path / "a.jsonl", *rows)], None, "label")
+    assert found == [Problem("default", f"a:{i}", p, "1") for i, p in enumerate("ab", 1)]

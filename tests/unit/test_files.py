@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from riskpo_openrlhf.files import write_bytes, write_json, write_jsonl
+from riskpo_openrlhf.files import lock, write_bytes, write_json, write_jsonl
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
@@ -28,3 +28,10 @@ def test_write_jsonl_leaves_the_old_file_alone_when_writing_fails(tmp_path):
 def test_a_number_that_is_not_known_is_null_in_json(tmp_path):
     write_json(tmp_path / "x.json", {"a": math.nan, "b": [1.5]})
     assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {"a": None, "b": [1.5]}
+
+
+def test_a_locked_folder_is_free_again_when_the_lock_is_closed(tmp_path):
+    with lock(tmp_path / "new"):
+        with pytest.raises(BlockingIOError):
+            lock(tmp_path / "new")
+    lock(tmp_path / "new", wait=True).close()

@@ -18,7 +18,7 @@ def test_a_label_gives_back_its_verifier_and_gold(verifier, gold):
     assert read_label(write_label(verifier, gold)) == (verifier, gold)
 
 
-@pytest.mark.parametrize("label", ["42", "\\frac{1}{2}", "{1, 2}", "{}", "[1, 2]", '["a"]', "{a: 1}"])
+@pytest.mark.parametrize("label", ["42", "\\frac{1}{2}", "{1, 2}", "{}", "[1, 2]", "[a]", "{a: 1}"])
 def test_any_other_string_is_the_answer_of_a_math_problem(label):
     assert read_label(label) == ("math", label)
 
@@ -85,3 +85,32 @@ def test_thinking_that_the_template_opened_is_marked_as_such():
 def test_a_query_without_its_prompt_is_an_error_that_shows_both():
     with pytest.raises(ValueError, match="--data.max_len.*assistant.*something else"):
         response_of("something else", CHAT)
+
+
+NUMBERS = st.recursive(st.integers() | st.floats(allow_nan=False, allow_infinity=False), st.lists)
+OTHERS = st.text() | st.booleans() | st.none() | st.dictionaries(st.text(), st.integers(), min_size=1)
+
+
+@given(st.lists(NUMBERS))
+def test_a_list_of_numbers_is_a_mathematical_answer(value):
+    label = json.dumps(value)
+    assert read_label(label) == ("math", label)
+
+
+@given(st.lists(NUMBERS), OTHERS, st.booleans())
+def test_a_list_of_anything_else_is_refused_as_an_unknown_object_is(numbers, other, nested):
+    with pytest.raises(ValueError, match="list that is no test set.*write_label"):
+        read_label(json.dumps([*numbers, [other] if nested else other]))
+
+
+STATEMENTS = ["assert f(1) == 2", "assert(f(1) == 2)", "  assert not f(0)", "import math\nassert f(1) == math.ceil(2)"]
+
+
+@given(st.lists(st.sampled_from([*STATEMENTS, "import math", "from math import pi", ""])))
+def test_a_list_of_asserts_with_imports_among_them_is_a_test_set(lines):
+    label = json.dumps(lines)
+    if set(lines) & set(STATEMENTS):
+        assert read_label(label) == ("code", label)
+    elif lines:
+        with pytest.raises(ValueError, match="list that is no test set"):
+            read_label(label)

@@ -71,3 +71,16 @@ def test_a_new_card_is_not_another_model(run):
     assert evaluation._fingerprint(str(home / "model")) == before
     (home / "model/config.json").write_text('{"other": 1}')
     assert evaluation._fingerprint(str(home / "model")) != before
+
+
+@pytest.mark.parametrize(
+    ("measured", "shown"),
+    [({}, "–"), ({"pass@1": 0.5, "pass@1_se": None}, "50.0 %"), ({"pass@1": 0.0, "pass@1_se": 0.0}, "0.0 ± 0.0 %")],
+    ids=["no response has a verdict", "one problem", "none right"],
+)
+def test_what_an_evaluation_does_not_know_is_a_dash_in_the_card(run, measured, shown):
+    home = run()
+    summary = {"sources": {"mine": {"problems": 1, "n": 4, "response_length": 900.0, **measured}}}
+    (home / "evaluation").mkdir()
+    (home / "evaluation/summary.json").write_text(json.dumps(summary))
+    assert f"| mine | 1 | 4 |  |  | {shown} | 900 |" in write_model_card(home).read_text()

@@ -1,7 +1,10 @@
 """The paper's tables: its numbers, and yours beside them."""
 
 import csv
+import importlib
 import io
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,3 +53,16 @@ def test_the_csv_holds_every_number_of_both():
     assert len(papers) == len(EASY.rows) * len(EASY.columns)
     (yours,) = [row for row in rows if row["origin"] == "yours"]
     assert (yours["column"], yours["value"], yours["seeds"]) == ("MATH", "57.5", "2")
+
+
+def test_a_source_without_a_verdict_is_a_dash_as_one_that_was_not_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "recipes/lib"))
+    paper = importlib.import_module("paper")
+    job = paper.Evaluation("model", ("math_test", "gsm8k_test"), "paper", 0)
+    jobs = SimpleNamespace(
+        chosen=lambda element: {"0.2 0.8": {job.sets: job.model}}, trainings=lambda element: [],
+        args=SimpleNamespace(smoke=False, out=tmp_path),
+    )  # fmt: skip
+    paper.Jobs.write_table(jobs, "table3", {job: {"sources": {"math_test": {"pass@1": 0.572}, "gsm8k_test": {}}}})
+    assert "|  | yours, `paper` | 57.2 | – | – |" in (tmp_path / "table3.md").read_text()
+    assert "GSM8K,yours" not in (tmp_path / "table3.csv").read_text()

@@ -1,6 +1,7 @@
 """What each picture shows, and that it is drawn with its labels."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from riskpo_openrlhf.analysis.draw import draw, inline_svg
 from riskpo_openrlhf.analysis.runs import Curve, Run, of_sources
 from riskpo_openrlhf.cli import plot
 from riskpo_openrlhf.config import RiskPOConfig
+from riskpo_openrlhf.evaluation.logprob import logprob_by_reward
 from riskpo_openrlhf.evaluation.summary import summarise
 
 STEPS = np.array([0, 20, 40])
@@ -239,3 +241,38 @@ def test_bad_input_ends_with_2_and_says_what_is_missing(tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             plot.main([*arguments, "--out", out])
         assert stopped.value.code == 2
+
+
+def without_logprob(folder, *sources):
+    """Rewrite an evaluation as if no response of these sources had both a verdict and a log-probability."""
+    path = Path(folder) / "summary.json"
+    summary = json.loads(path.read_text())
+    for one in (summary["sources"][source] for source in sources):
+        one["logprob_by_reward"] = logprob_by_reward([], [])
+    if len(sources) == len(summary["sources"]):
+        summary["logprob_by_reward"] = logprob_by_reward([], [])
+    path.write_text(json.dumps(summary))
+    return folder
+
+
+def test_log_probabilities_are_drawn_of_the_sources_and_seeds_that_have_them(tmp_path):
+    full, part = evaluation(tmp_path / "0"), without_logprob(evaluation(tmp_path / "1"), "math500")
+    (panels,), _ = logprob([part])
+    assert [panel.title for panel in panels] == ["all questions", "amc"]
+    (panels,), _ = logprob([f"a={full}", f"b={part}", f"c={full},{part}"])
+    assert [panel.title for panel in panels] == ["all questions", "amc", "math500"]
+    assert [one.run for one in panels[2].series] == ["a", "c (2 seeds)"]
+    assert panels[2].missing == ["b", "c (2 seeds) by 1 of 2 seeds"]
+
+
+def test_an_evaluation_without_log_probabilities_ends_with_2_and_names_the_flag(tmp_path, capsys):
+    folder = without_logprob(evaluation(tmp_path / "0"), "amc", "math500")
+    assert plot.main(["logprob", folder, "--out", str(tmp_path / "x.png")]) == 2
+    assert "--no-logprobs" in capsys.readouterr().err
+
+
+def test_seeds_that_did_not_log_a_panel_or_end_early_are_named_beside_it():
+    short = Run("short", {"train/entropy": Curve(STEPS[:2], np.array([1.0, 2]))})
+    (panels,) = FIGURES["dynamics"]({"m": [run("a"), run("b"), short]}, 1)
+    assert panels[0].missing == ["m by 1 of 3 seeds"]
+    assert panels[3].missing == ["m after step 20 by 1 of 3 seeds"]

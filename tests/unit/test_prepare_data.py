@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import threading
 import zlib
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from PIL import Image
 
 from riskpo_openrlhf.cli.prepare_data import main
 from riskpo_openrlhf.data import hub
+from riskpo_openrlhf.data import prepare as preparation
 from riskpo_openrlhf.data.instructions import INSTRUCTIONS
 from riskpo_openrlhf.data.reasoning import TASKS
-from riskpo_openrlhf.data.schema import read_manifests, read_rows
+from riskpo_openrlhf.data.schema import read_manifests, read_rows, sha256, write_manifest
 from riskpo_openrlhf.data.sources import SOURCES
+from riskpo_openrlhf.files import write_jsonl
 from riskpo_openrlhf.verifiers.code.testcases import read_tests
 from riskpo_openrlhf.verifiers.labels import read_label
 
@@ -606,3 +609,73 @@ def test_the_documentation_lists_every_set_as_it_is():
         assert low <= number <= high and (source.exact or count.startswith("about"))
     tasks = text.partition("`--tasks` takes")[2].partition("whole number")[0]
     assert re.findall(r"`(\w+)`", tasks) == list(TASKS)
+
+
+def put(out: Path, name: str, role: str, questions: list[str]) -> None:
+    """A set as `prepare` leaves it."""
+    rows = [
+        {"prompt": [{"role": "user", "content": text}], "label": "1", "datasource": name, "id": f"{name}/{i}"}
+        for i, text in enumerate(questions)
+    ]
+    write_jsonl(out / f"{name}.jsonl", rows)
+    write_manifest(out, {
+        "name": name, "role": role, "file": f"{name}.jsonl", "sha256": sha256(out / f"{name}.jsonl"), "dropped": {},
+        "rows": {"read": len(rows), "kept": len(rows)}, "decontaminated_against": {},
+    })  # fmt: skip
+
+
+def test_two_preparations_in_one_folder_lose_no_decontamination(tmp_path, monkeypatch):
+    put(tmp_path, "train", "train", ["Q one", "Q two", "Q three"])
+    put(tmp_path, "one", "test", ["Q one"])
+    writing, go_on = threading.Event(), threading.Event()
+
+    def slow(path, rows):
+        if threading.current_thread() is first:
+            writing.set()
+            go_on.wait(60)
+        write_jsonl(path, rows)
+
+    monkeypatch.setattr(preparation, "write_jsonl", slow)
+    first, second = (threading.Thread(target=preparation.decontaminate_folder, args=(tmp_path,)) for _ in range(2))
+    first.start()
+    assert writing.wait(60)
+    put(tmp_path, "two", "test", ["Q two"])
+    second.start()
+    second.join(1)  # it waits for the first one
+    go_on.set()
+    first.join(), second.join()
+    assert prompts_of(tmp_path, "train") == ["Q three"]
+    manifest = read_manifests(tmp_path)["train"]
+    assert manifest["rows"]["kept"] == 1 and manifest["sha256"] == sha256(tmp_path / "train.jsonl")
+
+
+def test_a_training_set_that_is_not_its_manifest_s_is_decontaminated_again(tmp_path):
+    put(tmp_path, "train", "train", ["Q one", "Q three"])
+    put(tmp_path, "one", "test", ["Q one"])
+    old = (tmp_path / "train.jsonl").read_bytes()
+    preparation.decontaminate_folder(tmp_path)
+    assert prompts_of(tmp_path, "train") == ["Q three"]
+    (tmp_path / "train.jsonl").write_bytes(old)
+    preparation.decontaminate_folder(tmp_path)
+    assert prompts_of(tmp_path, "train") == ["Q three"]
+    assert read_manifests(tmp_path)["train"]["sha256"] == sha256(tmp_path / "train.jsonl")
+
+
+@pytest.mark.parametrize("gone", ["train", "one"])
+def test_a_set_whose_file_is_gone_is_named_beside_the_error_and_the_others_are_decontaminated(gone, tmp_path, capsys):
+    put(tmp_path, "train", "train", ["Q one", "Q three"])
+    put(tmp_path, "other", "train", ["Q one", "Q two", "Q four"])
+    for name, question in (("one", "Q one"), ("two", "Q two")):
+        put(tmp_path, name, "test", [question])
+    (tmp_path / f"{gone}.jsonl").unlink()
+    assert main(["math500", "--out", str(tmp_path), "--from", "/nonexistent"]) == 2
+    said = capsys.readouterr().err
+    assert "--from /nonexistent" in said and f"{gone}.manifest.json is there, its {gone}.jsonl is not" in said
+    assert "Q two" not in prompts_of(tmp_path, "other")
+
+
+def test_an_error_of_the_decontamination_does_not_hide_that_of_the_preparation(tmp_path, capsys):
+    (tmp_path / "bad.manifest.json").write_text("{")
+    assert main(["math500", "--out", str(tmp_path), "--from", "/nonexistent"]) == 2
+    said = capsys.readouterr().err
+    assert "--from /nonexistent" in said and "bad.manifest.json can't be read" in said

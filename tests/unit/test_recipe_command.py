@@ -62,6 +62,18 @@ def test_rows_that_fill_no_rollout_are_left_out_unless_there_is_none(rows, batch
     assert finished("--", *command, "--data.max_samples", "3")[4:] == ["--data.max_samples", "3"]
 
 
+@pytest.mark.parametrize(("evaluated", "kept"), [("20", "20"), ("21", None), ("hub", "20")])
+def test_rows_that_fill_no_rollout_stay_if_their_flag_would_cut_the_evaluation(evaluated, kept, tmp_path):
+    (tmp_path / "train.jsonl").write_text("{}\n" * 25)
+    if evaluated != "hub":
+        (tmp_path / "test.jsonl").write_text("{}\n" * int(evaluated))
+    test = "owner/name" if evaluated == "hub" else f"{tmp_path}/test.jsonl"
+    command = ["--data.prompt_dataset", f"{tmp_path}/train.jsonl", "--rollout.batch_size", "10"]
+    done = run("finish", "--", *command, "--eval.dataset", test)
+    assert done.stdout.split("\0")[6:-1] == ([] if kept is None else ["--data.max_samples", kept])
+    assert ("5 of 25 rows fill no --rollout.batch_size 10" in done.stderr) == (kept is None)
+
+
 def dry_run(text: str, code: int = 0) -> list[str]:
     return ["check", "--machines", "1gpu 8gpu", "--", sys.executable, "-c", f"print({text!r}); exit({code})"]
 

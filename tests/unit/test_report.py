@@ -286,3 +286,18 @@ def test_a_broken_sample_ends_with_2_and_names_its_line(tmp_path, capsys):
     folder.write_text("broken\n" + folder.read_text())
     assert report.main([str(tmp_path / "run")]) == 2
     assert "samples.jsonl, line 1 is not a sample" in capsys.readouterr().err
+
+
+def test_a_run_that_went_on_after_its_end_and_died_is_not_done(tmp_path):
+    def line(step):
+        return f'[riskpo] step {step} {{"step": {step}, "steps": 3}}'
+
+    done = '[riskpo] done {"done": true}'
+    for lines, expected in (
+        ([line(1), line(2), done], True),
+        ([line(1), done, line(1)], True),  # Ray's copy of the last line may come late
+        ([line(1), done, line(2)], False),
+        ([line(1), done, line(2), line(3), done], True),
+    ):
+        (tmp_path / "train.log").write_text("\n".join(lines))
+        assert read_log(tmp_path).done is expected, lines

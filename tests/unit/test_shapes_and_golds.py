@@ -45,6 +45,7 @@ def shaped(kind: str, pairs) -> tuple[object, str]:
         "no function": (stdin | {"fn_name": None}, ADD),
         "prime, assertions": ({"assert_case": [f"assert add({a}, {b}) == {a + b}" for a, b in pairs]}, LIST.replace("[a + b]", "a + b")),  # noqa: E501
         "mbpp": ([f"assert add({a}, {b}) == {a + b}" for a, b in pairs], LIST.replace("[a + b]", "a + b")),
+        "mbpp, with imports": (["import math", *(f"assert(add({a}, {b}) == math.ceil({a + b}))" for a, b in pairs)], LIST.replace("[a + b]", "a + b")),  # noqa: E501
         "livecodebench, decoded": (case, ADD),
         "livecodebench, a function": ([c | {"metadata": {"func_name": "add"}} for c in functional], FUNCTION),
         "livecodebench, a row": ({"public_test_cases": json.dumps(case), "private_test_cases": "[]", "metadata": "{}"}, ADD),  # noqa: E501
@@ -62,7 +63,7 @@ def shaped(kind: str, pairs) -> tuple[object, str]:
 
 
 SHAPES = ["apps, stdin", "apps, a row", "taco, lists of lines", "apps, a function", "apps, a function of a list",
-          "apps, plain results", "prime and verl", "no function", "prime, assertions", "mbpp", "livecodebench, decoded",  # noqa: E501
+          "apps, plain results", "prime and verl", "no function", "prime, assertions", "mbpp", "mbpp, with imports", "livecodebench, decoded",  # noqa: E501
           "livecodebench, a function", "livecodebench, a row", "livecodebench, a row of a function", "archer",
           "livecodebench, metadata as text", "prime, calls", "humaneval", "leetcode"]  # fmt: skip
 

@@ -52,7 +52,7 @@ def test_a_pickle_of_anything_but_one_string_is_refused_and_runs_nothing(value, 
 
 
 def test_a_zip_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr(shapes, "MAX_DECODED_BYTES", 1000)
+    monkeypatch.setattr(shapes, "MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="more than 1,000 bytes"):
         decode_livecodebench("[]", packed(" " * 2000), "{}")
 

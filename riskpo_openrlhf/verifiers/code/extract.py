@@ -7,10 +7,15 @@ import textwrap
 
 from riskpo_openrlhf.verifiers.response import after_thinking
 
-MOST = 4  # candidates that are tried
+MOST = 6  # candidates that are tried
 
-_OPENING = re.compile(r"(?:(?<!`)(`{3,})(?!`)|^[ \t]*(~{3,})(?!~))([^`\n]*)\n", re.MULTILINE)
+# At the start of a line a fence may stand behind blanks and the marks of lists and quotations.
+_MARKS = r"^([ \t]*(?:>[ \t]*|(?:[-*+]|\d{1,9}[.)])[ \t]+)*)"
+_FENCE = r"(`{3,}(?!`)|~{3,}(?!~))([^`\n]*)\n"
+_AT_START = re.compile(_MARKS + _FENCE, re.MULTILINE)
+_ANYWHERE = re.compile(rf"(?:{_MARKS}|(?<!`)(?=`)){_FENCE}", re.MULTILINE)
 _PYTHON = re.compile(r"\{?\s*\.?(?:python|py|pypy)(?:3(?:\.\d+)?)?(?![\w.+#-])", re.IGNORECASE)
+_LANGUAGE = re.compile(rf"[A-Za-z][\w.+#-]*$|{_PYTHON.pattern}", re.IGNORECASE)
 # What of Python may hold a fence without being one: strings and comments. An unfinished string is none.
 _LITERAL = (
     r'"""(?:[^\\]|\\.)*?"""|' + r"'''(?:[^\\]|\\.)*?'''|" + r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'|#[^\n]*"
@@ -22,39 +27,53 @@ def extract_programs(response: str) -> list[str]:
 
     Only blocks after the last `</think>` count. If any is marked as Python, the last of these is taken. Otherwise the
     blocks without a language are, the last first, because an output may follow the program. A fence within a string
-    or a comment does not end a block of Python, unless the block would be no Python otherwise.
+    or a comment does not end a block of Python, unless the block would be no Python otherwise. A fence behind prose in
+    its line opens no block if the next one has a language, for it does not end that block: the prose speaks of fences.
     """
     answer = after_thinking(response)
     if answer is None:
         return []
     answer = answer.replace("\r\n", "\n")
-    aware, plain = (_programs(_blocks(answer, aware)) for aware in (True, False))
-    return list(dict.fromkeys([*aware[:1], *plain[:1], *aware[1:], *plain[1:]]))[:MOST]
+    aware, plain = (_programs(answer, aware) for aware in (True, False))
+    return list(dict.fromkeys([*aware, *plain]))[:MOST]
 
 
-def _programs(blocks: list[tuple[str, str]]) -> list[str]:
-    """Return the last block that is marked as Python; without one, those without a language, the last first."""
-    tagged = [code for tag, code in blocks if _PYTHON.match(tag)]
-    return tagged[-1:] or [code for tag, code in reversed(blocks) if not tag]
+def _programs(text: str, aware: bool) -> list[str]:
+    """Return the last block that is marked as Python; without one at a line's start, others that may be it as well."""
+    anywhere, at_start = (_blocks(text, opens, aware) for opens in (_ANYWHERE, _AT_START))
+    last, last_at_start = (
+        [(place, code) for place, tag, code in blocks if _PYTHON.match(tag)][-1:] for blocks in (anywhere, at_start)
+    )
+    marked = [code for _, code in sorted(last + last_at_start, reverse=True)]
+    if last_at_start:
+        return marked
+    return marked + [code for blocks in (anywhere, at_start) for _, tag, code in reversed(blocks) if not tag]
 
 
-def _blocks(text: str, aware: bool) -> list[tuple[str, str]]:
-    """Return the tag and content of every fenced block that is closed and not empty."""
+def _blocks(text: str, opens: re.Pattern, aware: bool) -> list[tuple[int, str, str]]:
+    """Return the place, the tag and the content of every fenced block that is closed and not empty."""
     found, place, unclosed = [], 0, set()
-    while opening := _OPENING.search(text, place):
-        fence, tag = opening[1] or opening[2], opening[3].strip()
+    while opening := opens.search(text, place):
+        before, fence, tag = opening[1] or "", opening[2], opening[3].strip()
         python = not tag or _PYTHON.match(tag)
-        end = _end(text, opening.end(), fence, aware and python, unclosed)
+        mentioned = opening[1] is None and (
+            not (python or _LANGUAGE.match(tag))
+            or ((following := opens.search(text, opening.end())) and _LANGUAGE.match(following[3].strip()))
+        )
+        end = None if mentioned else _end(text, opening.end(), fence, aware and python, unclosed)
         if end is None:
             place = opening.end()
             continue
-        before = text[text.rfind("\n", 0, opening.start()) + 1 : opening.start()]
         content = text[opening.end() : end[0]]
-        if before and not before.strip():
+        if quotes := before.count(">"):
+            content = re.sub(rf"(?m)^[ \t]*(?:>[ \t]?){{1,{quotes}}}", "", content)
+        elif before and not before.strip():
             content = re.sub(rf"(?m)^[ \t]{{1,{len(before)}}}", "", content)
         content = textwrap.dedent(content)
         if content.strip():
-            found.append((tag, content))
+            found.append((opening.end(), tag, content))
+        elif opening[1] is None:  # prose about a fence above a block
+            end = opening.span()
         place = end[1]
     return found
 
@@ -62,7 +81,7 @@ def _blocks(text: str, aware: bool) -> list[tuple[str, str]]:
 def _end(text: str, start: int, fence: str, aware: bool, unclosed: set[str]) -> tuple[int, int] | None:
     """Return where the block's content ends and where its closing fence ends. `unclosed`: patterns without a match."""
     closing = re.escape(fence[0]) + f"{{{len(fence)},}}"
-    lines, anywhere = rf"(?m)^[ \t]*({closing})[ \t]*$", f"({closing})"
+    lines, anywhere = rf"(?m)^[ \t>]*({closing})[ \t]*$", f"({closing})"
     for pattern in (rf"(?s:{_LITERAL})|({closing})",) if aware else (lines, anywhere):
         if pattern in unclosed:
             continue

@@ -1,7 +1,7 @@
 """Read public test sets: APPS, TACO, PRIME and verl, LiveCodeBench, MBPP, HumanEval and Archer.
 
     {"inputs": [...], "outputs": [...], "fn_name": ...}         APPS, TACO, PRIME, verl; also as text in `input_output`
-    {"assert_case": ["assert ..."]}, ["assert ..."]             PRIME; MBPP
+    {"assert_case": ["assert ..."]}, ["assert ..."]             PRIME; MBPP, with imports among the asserts or without
     {"public_test_cases", "private_test_cases", "metadata"}     a row of LiveCodeBench
     [{"input", "output", "testtype", "metadata"}]               its decoded tests
     {"functional": "source of a check"}                         Archer
@@ -15,9 +15,10 @@ from __future__ import annotations
 import base64
 import json
 import pickletools
+import re
 import zlib
 
-MAX_DECODED_BYTES = 1 << 29
+MAX_BYTES = 1 << 29  # of a test set, when unpacked
 
 # A pickled string and nothing else: these opcodes can neither load a global nor call anything.
 _STRING_OPCODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
@@ -25,13 +26,15 @@ _HARMLESS_OPCODES = _STRING_OPCODES | {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "L
 
 _LIVECODEBENCH = {"public_test_cases", "private_test_cases"}
 _HUMANEVAL = {"test", "entry_point"}
+_ASSERT, _STATEMENT = re.compile(r"(?m)^\s*assert\b"), re.compile(r"\s*(?:(?:assert|import|from)\b|$)")
 
 
 def is_test_set(value) -> bool:
     """Tell whether a JSON value is a test set, in our shape or in a public one."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return all(map(_STATEMENT.match, value)) and any(map(_ASSERT.search, value))
     if isinstance(value, list):
-        cases = all(isinstance(item, dict) and {"input", "output"} <= item.keys() for item in value)
-        return bool(value) and (cases or all(isinstance(i, str) and i.lstrip().startswith("assert ") for i in value))
+        return all(isinstance(item, dict) and {"input", "output"} <= item.keys() for item in value)
     if not isinstance(value, dict):
         return False
     known = ({"kind", "tests"}, {"kind", "check"}, {"inputs", "outputs"}, _LIVECODEBENCH, _HUMANEVAL)
@@ -134,14 +137,14 @@ def _from_cases(cases: list, function: str | None) -> dict:
 
 
 def _inflate(data: bytes) -> bytes:
-    """Unpack zlib data of at most `MAX_DECODED_BYTES`. Raises `ValueError`."""
+    """Unpack zlib data of at most `MAX_BYTES`. Raises `ValueError`."""
     unpacker = zlib.decompressobj()
     try:
-        unpacked = unpacker.decompress(data, MAX_DECODED_BYTES)
+        unpacked = unpacker.decompress(data, MAX_BYTES)
     except zlib.error as error:
         raise ValueError(f"private tests are not zlib data: {error}") from None
     if not unpacker.eof:
-        raise ValueError(f"private tests are cut off, or have more than {MAX_DECODED_BYTES:,} bytes when unpacked")
+        raise ValueError(f"private tests are cut off, or have more than {MAX_BYTES:,} bytes when unpacked")
     return unpacked
 
 

@@ -25,12 +25,11 @@ import stat
 from pathlib import Path
 
 from riskpo_openrlhf.verifiers.code.outputs import read_json
-from riskpo_openrlhf.verifiers.code.shapes import convert
+from riskpo_openrlhf.verifiers.code.shapes import MAX_BYTES, convert
 
 KINDS = ("stdin", "functional", "assert")
 FOLDERS_VARIABLE = "RISKPO_CODE_TESTS"
 _COMPARERS = {"is_same_list", "is_same_tree"}  # of LeetCodeDataset, which a user of its rows adds
-MAX_BYTES = 1 << 29  # of a file of tests, when unpacked
 MAX_KEPT = 1 << 24  # characters of a test set that is kept for the next response
 
 

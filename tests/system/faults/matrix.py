@@ -40,6 +40,8 @@ REWARDS = {
     "slow": SLOW.format(ONE),
     "hangs": "import time\ndef reward_func(queries, prompts, labels):\n    time.sleep(100000)\n",
     "raises": "def reward_func(queries, prompts, labels):\n    raise ValueError('the grader lost its key')\n",
+    "fails later": "calls = []\n\ndef reward_func(queries, prompts, labels):\n    calls.append(1)\n"
+    "    if len(calls) > 150:\n        raise ValueError('the grader lost its key')\n    return 1.0\n",
     "late": SLOW.format(ONE).replace(".3", "8"),
     "nan": SLOW.format(ONE).replace("float(len(q) % 2)", "float('nan')"),
     "inf": SLOW.format(ONE).replace("float(len(q) % 2)", "float('inf')"),
@@ -47,6 +49,7 @@ REWARDS = {
 }
 ASYNC = ("--train.async_enable",)
 TWO = ("--actor.num_gpus_per_node", 2)
+NO_SAVES = ("--ckpt.save_steps", -1)
 STALL = ("--riskpo.stall_timeout", 60)
 
 
@@ -121,6 +124,10 @@ ROWS = [
     Row("generator stopped, asynchronous", kill(GENERATOR, signal.SIGSTOP), (*ASYNC, *STALL)),
     Row("reward function hangs", None, ("--riskpo.reward_timeout", 10), "hangs", owner="guards", resumable=False),
     Row("reward function raises", None, (), "raises", owner="guards", resumable=False),
+    # The last good step is kept as a checkpoint.
+    Row("reward function fails later", None, NO_SAVES, "fails later", owner="guards", resumable=False),
+    Row("reward function fails later, asynchronous", None, (*ASYNC, *NO_SAVES), "fails later", owner="guards",
+        resumable=False),
     Row("reward function answers late", None, (*STALL, "--data.max_samples", 24), "late", code=0),
     Row("reward server down", None, STALL, owner="guards", server="down", resumable=False),
     Row("reward server slow", None, STALL, owner="guards", server="slow", resumable=False),
