@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -45,13 +46,15 @@ def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:
 def lock(folder: Path, wait: bool = False) -> IO:
     """Lock a folder, which is made if it is missing, until the returned file is closed or this process ends.
 
-    Raises `BlockingIOError` if another process has locked it, unless `wait`.
+    On a file system without locks this does nothing. Raises `BlockingIOError` if another process has locked the
+    folder, unless `wait`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".lock", "a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BaseException:
-        file.close()
-        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            file.close()
+            raise
     return file

@@ -8,6 +8,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -181,7 +182,11 @@ def decontaminate_folder(out: Path, say: Callable = print) -> None:
     """
     out = out.absolute()
     if read_manifests(out):
-        with lock(out, wait=True):
+        try:
+            held = lock(out, wait=True)
+        except OSError:  # a folder that can't be written to: there is nothing to do, or the writing says why
+            held = nullcontext()
+        with held:
             _decontaminate(out, say)
 
 
@@ -214,8 +219,7 @@ def _decontaminate(out: Path, say: Callable) -> None:
                 raise DataError(f"{train['name']}: every problem is in a test set of {out}")
             write_jsonl(path, rows)
         train["rows"]["kept"] = len(rows)
-        if not changed:  # else the set counts as unfinished
-            train["sha256"] = sha256(path)
+        train["sha256"] = sha256(path)
         write_manifest(out, train)
 
 

@@ -43,11 +43,12 @@ def compare(first: Path, second: Path, seed: int = 0) -> dict:
         `{"first", "second": models, "sources": {source: {"pass@k": {"first", "second", "difference", "low", "high"}}},
         "overall": likewise, "notes": [...]}`. `low` and `high` bound the 95 % interval of the difference. k = 1, 2,
         4 … and the number of samples. Pass@k is of the problems with k verdicts of both models; it is left out if
-        fewer than 2 have them. Overall is the mean over data sources; its interval draws problems within each source.
+        fewer than half of them, or than 2, have these. Overall is the mean over data sources; its interval draws
+        problems within each source.
 
     Raises:
         InputError: a folder holds no evaluation or an unfinished one, the two are of different problems, or
-            fewer than 2 problems have a verdict of both models.
+            fewer than half of the problems, or than 2, have a verdict of both models.
     """
     settings = [read_settings(folder) for folder in (first, second)]
     if settings[0]["problems"] != settings[1]["problems"]:
@@ -62,7 +63,7 @@ def compare(first: Path, second: Path, seed: int = 0) -> dict:
         sources[source], left_out = {}, {}
         for k in sorted({2**i for i in range(most.bit_length())} | {most}):
             enough = np.min(known, axis=0) >= k
-            if enough.sum() < 2:
+            if enough.sum() < max(2, len(enough) / 2):  # of fewer, it would be about the easy ones
                 break
             left_out[k] = int((~enough).sum())
             values = [pass_at_k(n[enough], c[enough], k) for n, c in zip(known, counts, strict=True)]
@@ -71,9 +72,9 @@ def compare(first: Path, second: Path, seed: int = 0) -> dict:
             draws[source, f"pass@{k}"] = means
         if not left_out:
             raise InputError(
-                f"{source}: a comparison needs 2 problems with a verdict of both models, and {enough.sum()} of "
-                f"{len(enough)} has one: if verdicts are missing (no verdict in the table of `evaluate`), repair the "
-                "verifier or raise its time limit and evaluate again; else evaluate more problems"
+                f"{source}: {enough.sum()} of {len(enough)} problems have a verdict of both models, and a comparison "
+                "needs half of them, and 2 at least: if verdicts are missing (no verdict in the table of `evaluate`), "
+                "repair the verifier or raise its time limit and evaluate again; else evaluate more problems"
             )
         if any(left_out.values()):
             numbers = ", ".join(f"{n} of pass@{k}" for k, n in left_out.items() if n)

@@ -112,7 +112,7 @@ def _problem(row, input_key: str | None, label_key: str, default_id: str, where:
                 + f". The row has: {', '.join(row)}"
             )
     there = {key: value for key, value in row.items() if value is not None}
-    images = there.get("images", ())
+    images = row.get("images") or ()
     return Problem(
         str(there.get("datasource", "default")),
         str(there.get("id", default_id)),

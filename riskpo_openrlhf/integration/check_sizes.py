@@ -165,7 +165,7 @@ def _batches(values: dict) -> Iterator[Problem]:
         model: data_ranks(values, model) * (1 if dynamic and model in ("actor", "critic") else micro)
         for model in models(values)
     }
-    take = _nearest(batch, math.lcm(*units.values()), responses)
+    take = _fitting(batch, math.lcm(*units.values()), prompts, group)
     if batch % units["actor"]:
         by = f"{ranks} ranks" if dynamic else f"--train.micro_batch_size {micro} x {ranks} ranks"
         yield Problem("--train.batch_size", f" {batch} is not a multiple of {by}: take {take}")
@@ -280,9 +280,12 @@ def _lengths(values: dict) -> Iterator[Problem]:
         )
 
 
-def _nearest(value: int, unit: int, whole: int) -> str:
-    """Name the multiples of `unit` next to `value` that divide `whole`; any multiples if none does."""
-    fits = [n for n in range(unit, whole + 1, unit) if whole % n == 0]
-    fits = fits or [value // unit * unit, (value // unit + 1) * unit]
-    near = [max((n for n in fits if 0 < n <= value), default=0), min((n for n in fits if n > value), default=0)]
+def _fitting(batch: int, unit: int, prompts: int, group: int) -> str:
+    """Name the multiples of `unit` next to a batch that divide the rollout; else those of the next larger rollout."""
+    fits = [n for n in range(unit, prompts * group + 1, unit) if prompts * group % n == 0]
+    if not fits:
+        step = unit // math.gcd(unit, group)
+        larger = -(-prompts // step) * step
+        return f"{_fitting(batch, unit, larger, group)} with --rollout.batch_size {larger}"
+    near = [max((n for n in fits if n <= batch), default=0), min((n for n in fits if n > batch), default=0)]
     return " or ".join(str(n) for n in near if n)

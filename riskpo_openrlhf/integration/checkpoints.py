@@ -97,7 +97,7 @@ def choose(root: Path, critic: bool) -> tuple[str | None, list[str]]:
     """
     actor, lines = root / ACTOR, []
     latest = read_latest(actor)
-    found = sorted(_tags(actor), key=lambda tag: (_step(tag), (actor / tag).stat().st_mtime), reverse=True)
+    found = sorted(tags(actor), key=lambda tag: (_step(tag), (actor / tag).stat().st_mtime), reverse=True)
     if latest and latest not in found:
         lines.append(f"checkpoint {actor / latest}, which `latest` names, does not exist")
     for tag in [latest] * (latest in found) + [tag for tag in found if tag != latest]:
@@ -114,7 +114,7 @@ def choose(root: Path, critic: bool) -> tuple[str | None, list[str]]:
 
 def recover(root: Path, critic: bool, max_num: int, max_mem: float) -> list[str]:
     """Finish or remove what an interrupted run has left. Return lines that say so. Call it before `choose`."""
-    lines = [f"checkpoint {tag} was complete but not yet moved: moved now" for tag in _complete(root, critic)]
+    lines = [f"checkpoint {tag} was complete but not yet moved: moved now" for tag in complete(root, critic)]
     finish(root, critic, max_num, max_mem)
     for part in (part for part in (root / CRITIC, root / ACTOR) if part.is_dir()):
         for path in list(part.iterdir()):
@@ -124,7 +124,7 @@ def recover(root: Path, critic: bool, max_num: int, max_mem: float) -> list[str]
             elif path.name.startswith((f".{LATEST}.", PROBE)):
                 path.unlink()
         if part.name == CRITIC:
-            for tag in set(_tags(part)) - set(_tags(root / ACTOR)):  # moved without the actor's, or left by a deletion
+            for tag in set(tags(part)) - set(tags(root / ACTOR)):  # moved without the actor's, or left by a deletion
                 lines.append(f"removed {part / tag}: the actor has none of that name")
                 _delete(part / tag)
     return lines
@@ -135,7 +135,7 @@ def finish(root: Path, critic: bool, max_num: int, max_mem: float) -> list[str]:
 
     `max_mem` in GiB. Returns the names that were moved. Repeats nothing that is done.
     """
-    moved = _complete(root, critic)
+    moved = complete(root, critic)
     for tag in moved:
         point_latest(root, critic, tag)
         for part in parts(root, critic):
@@ -162,7 +162,7 @@ def require_space(folder: Path, tag: str, guess: int) -> None:
 
     It needs as much as the newest whole one in `folder`, or `guess` bytes if there is none.
     """
-    sizes = [size for found in _tags(folder) if (size := _size(folder / found))]
+    sizes = [size for found in tags(folder) if (size := _size(folder / found))]
     needed = int(1.02 * max(sizes)) if sizes else guess
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -185,7 +185,7 @@ def convert(checkpoint: Path, universal: Path) -> None:
 
 def disk_full(folder: Path, tag: str, detail: str) -> RunFault:
     """Make the fault of a checkpoint that found no room."""
-    whole = [found for found in _tags(folder) if not damage(folder / found)]
+    whole = [found for found in tags(folder) if not damage(folder / found)]
     kept = f"kept: {', '.join(sorted(whole, key=_step))}" if whole else "there is no earlier checkpoint"
     return RunFault(
         f"{os.strerror(errno.ENOSPC)}: checkpoint {tag} can't be written to {folder}: {detail}; {kept}",
@@ -201,7 +201,7 @@ def is_disk_full(error: BaseException, folder: Path) -> bool:
     return "unexpected pos" in str(error) or "No space left" in str(error) or "file write failed" in str(error)
 
 
-def _complete(root: Path, critic: bool) -> list[str]:
+def complete(root: Path, critic: bool) -> list[str]:
     """Return names of checkpoints that are complete in every part and still to be moved, oldest first."""
     actor, names = root / ACTOR, []
     if not actor.is_dir():
@@ -230,17 +230,17 @@ def _rotate(root: Path, critic: bool, newest: str, max_num: int, max_mem: float)
     A best checkpoint is deleted by the next best one, and by nothing else.
     """
     actor = root / ACTOR
-    tags = [tag for tag in _tags(actor) if tag != newest]
+    others = [tag for tag in tags(actor) if tag != newest]
     if newest.startswith("best"):
-        for tag in [tag for tag in tags if tag.startswith("best")]:
+        for tag in [tag for tag in others if tag.startswith("best")]:
             _delete_everywhere(root, critic, tag)
-    regular = [tag for tag in tags if not tag.startswith("best")]
+    regular = [tag for tag in others if not tag.startswith("best")]
     for tag in [tag for tag in regular if damage(actor / tag)]:  # never counted
         _delete_everywhere(root, critic, tag)
         regular.remove(tag)
     regular.sort(key=lambda tag: (_metric(actor / tag) is not None, _metric(actor / tag) or 0.0, _age(actor / tag)))
     over = 0 if newest.startswith("best") else len(regular) + 1 - max(max_num, 1)
-    while regular and (over > 0 or sum(_size(actor / tag) for tag in _tags(actor)) > max_mem * 1024**3):
+    while regular and (over > 0 or sum(_size(actor / tag) for tag in tags(actor)) > max_mem * 1024**3):
         _delete_everywhere(root, critic, regular.pop(0))
         over -= 1
 
@@ -264,7 +264,8 @@ def _set_aside(folder: Path) -> Path:
     return target
 
 
-def _tags(part: Path) -> list[str]:
+def tags(part: Path) -> list[str]:
+    """Return the names of a part's checkpoints, whole or not."""
     if not part.is_dir():
         return []
     return [path.name for path in part.iterdir() if path.is_dir() and TAG.fullmatch(path.name)]

@@ -123,6 +123,8 @@ def _differences(own: dict, saved: dict) -> Iterator[tuple[str, object, object]]
     for group, values in own.items():
         for name, now in values.items():
             then = saved.get(group, {}).get(name, now)  # a flag that is new in this release differs in nothing
+            if name == "reward" and isinstance(then, str):
+                continue  # of an earlier release, which told files by their path
             if now != then:
                 yield name, now, then
 

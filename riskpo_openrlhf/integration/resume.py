@@ -12,6 +12,7 @@ import torch
 from riskpo_openrlhf.console import say
 
 KL_KEY = "riskpo_kl_coef"  # in the client state of OpenRLHF's checkpoints
+FAULT = "fault"  # and an error: an item of the queue. Ray's queue takes no bare error of Ray's
 _LOADER, _BUFFERED, _DRAWN = "loader", "buffered", "drawn"
 BEGINNING = {"episode": 0, "global_step": 0, "total_consumed_prompts": 0, "data_loader_state_dict": {}}
 
@@ -130,8 +131,8 @@ class PutBack:
 
     def get(self, **options):
         item = self._front.pop(0) if self._front else self._queue.get(**options)
-        if isinstance(item, Exception):
-            raise item
+        if _is_fault(item):
+            raise item[1]
         return item
 
     def get_new(self, **options):
@@ -166,5 +167,9 @@ def evaluation_before(driver, step: int) -> tuple | None:
             return None
 
 
+def _is_fault(item) -> bool:
+    return isinstance(item, tuple) and item[0] == FAULT
+
+
 def _is_the_end(item) -> bool:
-    return isinstance(item, (str, Exception))  # "done", or the generator's fault
+    return isinstance(item, str) or _is_fault(item)  # "done"

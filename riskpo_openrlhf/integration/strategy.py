@@ -157,8 +157,12 @@ class RiskPOStrategy(DeepspeedStrategy):
         A run that does not resume settles here what an interrupted one has left in the folder: else the first
         `finish_checkpoints` would take it for this run's.
         """
-        if self.args.ckpt.disable_ds or max(self.args.ckpt.save_steps, self.args.eval.steps) <= 0:
-            return  # no checkpoint will be written
+        if self.args.ckpt.disable_ds:
+            return
+        if not self.args.ckpt.load_enable:
+            self._on_rank_0(self._recover)
+        if max(self.args.ckpt.save_steps, self.args.eval.steps) <= 0:
+            return  # no checkpoint will be written, except at a fault
         part = Path(self.args.ckpt.path) / ACTOR
         probe = part / f"{PROBE}{os.urandom(4).hex()}"
         name = self._on_rank_0(lambda: (part.mkdir(parents=True, exist_ok=True), probe.touch(), probe.name)[-1])
@@ -167,8 +171,6 @@ class RiskPOStrategy(DeepspeedStrategy):
         self._on_rank_0(lambda: probe.unlink(missing_ok=True))
         if blind := sorted({host for host, sees in seen if not sees}):
             raise _not_shared(part, f"node {', '.join(blind)} does not see what node {seen[0][0]} writes")
-        if not self.args.ckpt.load_enable:
-            self._on_rank_0(self._recover)
 
     def _recover(self) -> None:
         for line in checkpoints.recover(*self._place()):

@@ -163,12 +163,12 @@ class Supervisor:
 
     def _checkpoints(self) -> dict[str, int]:
         """Return the checkpoints, also those still to be moved, and when each was changed by the disk's clock."""
-        folder, found = Path(self.flags["ckpt.path"]) / checkpoints.ACTOR, {}
-        for entry in folder.iterdir() if folder.is_dir() else ():
-            tag = entry.name.removeprefix(checkpoints.WRITING)
-            if checkpoints.TAG.fullmatch(tag) and (tag == entry.name or checkpoints.read_manifest(entry)):
-                found[tag] = entry.stat().st_mtime_ns
-        return found
+        root = Path(self.flags["ckpt.path"])
+        actor = root / checkpoints.ACTOR
+        found = {tag: actor / tag for tag in checkpoints.tags(actor)}
+        for tag in checkpoints.complete(root, (root / checkpoints.CRITIC).is_dir()):
+            found[tag] = actor / f"{checkpoints.WRITING}{tag}"
+        return {tag: folder.stat().st_mtime_ns for tag, folder in found.items()}
 
     def _has_checkpoint(self) -> bool:
         """Tell whether this run has a checkpoint. Without `--ckpt.load_enable`, one from before is another run's."""

@@ -82,7 +82,8 @@ class _RiskPODriver:
         super().restore_best_checkpoint_state(checkpoint_states)
         saved = self.best_eval_metric_key
         if flag and flag.removeprefix("eval/") != saved.removeprefix("eval/"):
-            say(f"{FLAG} {flag} (checkpoint {saved}): the best checkpoint is chosen anew")
+            if flag != "none":
+                say(f"{FLAG} {flag} (checkpoint {saved}): the best checkpoint is chosen anew")
             self.best_eval_metric_key, (self.best_eval_metric_value, self._latest_eval_metric_value) = flag, best
 
     def broadcast_to_vllm(self, *args, **kwargs):
@@ -233,7 +234,8 @@ class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesAc
         try:
             super().fit(episode, total_consumed_prompts, **more)
         except (RunFault, ValueError) as error:  # raised by the training driver, which keeps its last step first
-            self.rollout_queue.put(error, block=True)
+            self.rollout_queue.put((resume.FAULT, error), block=True)
+            return
         if fault := self.samples_generator.nothing_kept():
             raise fault
 

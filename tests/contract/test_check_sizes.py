@@ -1,6 +1,7 @@
 """Sizes that ranks can share out equally: the rule against OpenRLHF's own code that shares them out."""
 
 import random
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ray import launcher
 from openrlhf.utils.config import hierarchize
 
-from riskpo_openrlhf.integration.check_sizes import fault, size_notes, size_problems, whole_groups
+from riskpo_openrlhf.integration.check_sizes import _batches, fault, size_notes, size_problems, whole_groups
 
 BASE = {
     "actor.num_nodes": 1, "actor.num_gpus_per_node": 1, "ref.num_nodes": 1, "ref.num_gpus_per_node": 1,
@@ -129,6 +130,26 @@ def test_a_command_that_passes_makes_an_optimizer_step_in_every_full_rollout(see
     assert passed > 15
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_training_batch_that_a_message_offers_fits_ranks_and_rollout(seed):
+    rng, offered = random.Random(200 + seed), 0
+    for _ in range(300):
+        values = {
+            **BASE, "actor.num_gpus_per_node": rng.choice([1, 2, 3, 5, 8]),
+            "train.micro_batch_size": rng.choice([1, 2, 4]),
+            "train.batch_size": rng.randint(1, 300), "rollout.batch_size": rng.randint(1, 40),
+            "rollout.n_samples_per_prompt": rng.randint(1, 10), "train.dynamic_batch_enable": rng.random() < 0.3,
+        }  # fmt: skip
+        for problem in _batches(values):
+            if found := re.search(r"take ([\d or]+?)(?: with --rollout.batch_size (\d+))?$", str(problem)):
+                for batch in found[1].split(" or "):
+                    offered += 1
+                    prompts = int(found[2] or values["rollout.batch_size"])
+                    taken = {**values, "train.batch_size": int(batch), "rollout.batch_size": prompts}
+                    assert list(_batches(taken)) == [], (values, str(problem))
+    assert offered > 100
+
+
 WITH_REF = {"train.colocate_all": True, "algo.kl.init_coef": 0.01}
 TWO = {"actor.num_gpus_per_node": 2}
 
@@ -146,6 +167,7 @@ TWO = {"actor.num_gpus_per_node": 2}
         ({"actor.num_gpus_per_node": 8, "train.micro_batch_size": 1, "train.batch_size": 100,
           "rollout.batch_size": 32, "rollout.n_samples_per_prompt": 8}, None, "--train.batch_size 100",
          "take 64 or 128"),
+        ({"actor.num_gpus_per_node": 5}, None, "--train.batch_size 24", "take 20 or 60 with --rollout.batch_size 15"),
         ({"rollout.vllm_generate_batch_size": 3}, None, "--rollout.vllm_generate_batch_size 3", "take at least 12"),
         ({"data.max_samples": 0}, 30, "--data.max_samples 0", "1 or more"),
         ({}, 0, "--data.prompt_dataset", "no row"),

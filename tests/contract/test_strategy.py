@@ -36,7 +36,9 @@ def write(root, tag):
     return folder
 
 
-def test_what_an_interrupted_run_left_is_never_taken_for_a_new_runs_checkpoint(alone, tmp_path):
+@pytest.mark.parametrize("save_steps", [1, -1])  # never: but the last step is kept at a fault
+def test_what_an_interrupted_run_left_is_never_taken_for_a_new_runs_checkpoint(alone, tmp_path, save_steps):
+    alone.args.ckpt.save_steps = save_steps
     checkpoints.seal(write(tmp_path, "global_step100"), 1)
     write(tmp_path, "global_step101")  # half written
     time.sleep(0.01)

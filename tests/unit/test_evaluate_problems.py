@@ -169,7 +169,8 @@ def test_an_image_alone_may_be_given_without_a_list_as_openrlhf_takes_it(images,
     assert read_problems([path], None, "label")[0].images == ("/a/b.png",)
 
 
-def test_null_counts_as_absent(tmp_path):
-    rows = [{"prompt": p, "label": "1", "id": None, "datasource": None, "images": None} for p in "ab"]
+@pytest.mark.parametrize("images", [None, "", []])
+def test_null_counts_as_absent(images, tmp_path):
+    rows = [{"prompt": p, "label": "1", "id": None, "datasource": None, "images": images} for p in "ab"]
     found = read_problems([write(tmp_path / "a.jsonl", *rows)], None, "label")
     assert found == [Problem("default", f"a:{i}", p, "1") for i, p in enumerate("ab", 1)]

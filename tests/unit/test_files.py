@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import errno
 import json
 import math
 
@@ -28,6 +29,14 @@ def test_write_jsonl_leaves_the_old_file_alone_when_writing_fails(tmp_path):
 def test_a_number_that_is_not_known_is_null_in_json(tmp_path):
     write_json(tmp_path / "x.json", {"a": math.nan, "b": [1.5]})
     assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {"a": None, "b": [1.5]}
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    def flock(file, kind):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    lock(tmp_path).close()
 
 
 def test_a_locked_folder_is_free_again_when_the_lock_is_closed(tmp_path):

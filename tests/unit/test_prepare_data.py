@@ -661,6 +661,19 @@ def test_a_training_set_that_is_not_its_manifest_s_is_decontaminated_again(tmp_p
     assert read_manifests(tmp_path)["train"]["sha256"] == sha256(tmp_path / "train.jsonl")
 
 
+def test_a_folder_that_can_not_be_written_to_is_left_alone_if_nothing_is_to_do(tmp_path, monkeypatch):
+    def lock(folder, wait):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    put(tmp_path, "train", "train", ["Q one"])
+    put(tmp_path, "two", "test", ["Q two"])
+    preparation.decontaminate_folder(tmp_path)
+    monkeypatch.setattr(preparation, "lock", lock)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    preparation.decontaminate_folder(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize("gone", ["train", "one"])
 def test_a_set_whose_file_is_gone_is_named_beside_the_error_and_the_others_are_decontaminated(gone, tmp_path, capsys):
     put(tmp_path, "train", "train", ["Q one", "Q three"])

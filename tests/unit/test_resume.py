@@ -95,7 +95,7 @@ def test_an_evaluation_that_is_due_is_waited_for_and_rollouts_keep_their_order()
     assert [trainer.rollout_queue.get(block=True) for _ in range(3)] == [("rollout", k) for k in (5, 6, 7)]
 
 
-@pytest.mark.parametrize("end", ["done", ValueError("no verdict")])
+@pytest.mark.parametrize("end", ["done", (resume.FAULT, ValueError("no verdict"))])
 def test_a_generator_that_is_done_or_has_failed_is_not_waited_for_and_its_fault_comes_last(end):
     queue = Queue()
     queue.put(("rollout", 5))

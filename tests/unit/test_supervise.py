@@ -156,10 +156,20 @@ def test_a_fault_of_machines_restarts_from_the_checkpoint_with_the_same_name_of_
     assert "restart 1 of 2 in 1 s, from the last checkpoint in" in restarts[0] and "restart 2 of 2" in restarts[1]
 
 
+HALF = "(here / 'checkpoints/{}/.writing-global_step1').mkdir(parents=True, exist_ok=True)"
+SEALED = f"""
+from riskpo_openrlhf.integration import checkpoints
+{HALF.format("_actor")}
+{HALF.format("_critic")}
+(here / 'checkpoints/_actor/.writing-global_step1/metric.json').touch()
+checkpoints.seal(here / 'checkpoints/_actor/.writing-global_step1', 1)
+"""
+
+
 @pytest.mark.parametrize("another", [False, True], ids=["no checkpoint", "a checkpoint of another run"])
 @pytest.mark.parametrize(
-    "leaves", ["pass", "(here / 'checkpoints/_actor/.writing-global_step1').mkdir(parents=True, exist_ok=True)"],
-    ids=["nothing", "its first, half written"],
+    "leaves", ["pass", HALF.format("_actor"), SEALED],
+    ids=["nothing", "its first, half written", "its first, without the critic's part"],
 )  # fmt: skip
 def test_without_a_checkpoint_of_its_own_a_restart_begins_at_the_beginning_and_says_so(run, tmp_path, another, leaves):
     if another:
