@@ -120,6 +120,34 @@ def test_a_tag_counts_if_a_block_begins_there(response):
     assert verify(response, json.dumps(SAYS)).correct
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        "Code: ```python\nprint('right')\n```Explanation\nIt says it.",
+        "Code: ```python\nprint('right')\n``` Run: ```bash\npython a.py\n```",
+        "Code:```python\nprint('right')\n```Input:```text\n1 2\n```Output:```text\n3\n```",
+        "Draft: ```python\nprint('wrong')\n```Final: ```python\nprint('right')\n```Explanation\nSimple.",
+        'Code: ```python\n"""\nUsage:\n```bash\npython a.py\n```\n"""\nprint(\'right\')\n```',
+        'Code: ```python\n"""\nUsage:\n```python\nmain()\n```\n"""\nprint(\'right\')\n```',
+        "```python\nprint('wrong')\n\n```python\nprint('right')\n```",
+        "```python\nprint('wrong')\n\nWait, that is wrong.\n\n```python\nprint('right')\n```",
+        "```python\n\n```python\nprint('right')\n```",
+        "```\nSolution:\n```python\nprint('right')\n```",
+        "> ```python\n> print('wrong')\n>\n> ```python\n> print('right')\n> ```",
+    ],
+)
+def test_a_fence_that_says_python_opens_a_block_and_words_behind_a_closing_one_are_prose(response):
+    assert verify(response, json.dumps(SAYS)).correct
+
+
+def test_a_program_that_runs_can_not_pass_for_one_that_is_no_python():
+    leaves = "import os\nprint('wrong', flush=True)\nos._exit(65)"
+    call = {"kind": "functional", "function": "f", "tests": [{"input": "1", "output": "1"}]}
+    for gold in map(json.dumps, (SAYS, call)):
+        verdict = verify(f"```\nprint('right')\ndef f(x):\n    return x\n```\n```\n{leaves}\n```", gold)
+        assert (verdict.correct, verdict.status, verdict.extracted.strip()) == (False, "ok", leaves), gold
+
+
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_an_output_below_the_program_is_no_program(output):
     for tag in ("python", ""):

@@ -11,11 +11,11 @@ MOST = 6  # candidates that are tried
 
 # At the start of a line a fence may stand behind blanks and the marks of lists and quotations.
 _MARKS = r"^([ \t]*(?:>[ \t]*|(?:[-*+]|\d{1,9}[.)])[ \t]+)*)"
-_FENCE = r"(`{3,}(?!`)|~{3,}(?!~))([^`\n]*)\n"
+_FENCE = r"(`{3,9}(?!`)|~{3,9}(?!~))([^`\n]*)\n"
 _AT_START = re.compile(_MARKS + _FENCE, re.MULTILINE)
 _ANYWHERE = re.compile(rf"(?:{_MARKS}|(?<!`)(?=`)){_FENCE}", re.MULTILINE)
 _PYTHON = re.compile(r"\{?\s*\.?(?:python|py|pypy)(?:3(?:\.\d+)?)?(?![\w.+#-])", re.IGNORECASE)
-_LANGUAGE = re.compile(rf"[A-Za-z][\w.+#-]*$|{_PYTHON.pattern}", re.IGNORECASE)
+_LANGUAGE = re.compile(r"[A-Za-z][\w.+#-]*$")
 # What of Python may hold a fence without being one: strings and comments. An unfinished string is none.
 _LITERAL = (
     r'"""(?:[^\\]|\\.)*?"""|' + r"'''(?:[^\\]|\\.)*?'''|" + r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'|#[^\n]*"
@@ -51,15 +51,12 @@ def _programs(text: str, aware: bool) -> list[str]:
 
 
 def _blocks(text: str, opens: re.Pattern, aware: bool) -> list[tuple[int, str, str]]:
-    """Return the place, the tag and the content of every fenced block that is closed and not empty."""
+    """Return the end, the tag and the content of every fenced block that is closed and not empty."""
     found, place, unclosed = [], 0, set()
     while opening := opens.search(text, place):
         before, fence, tag = opening[1] or "", opening[2], opening[3].strip()
         python = not tag or _PYTHON.match(tag)
-        mentioned = opening[1] is None and (
-            not (python or _LANGUAGE.match(tag))
-            or ((following := opens.search(text, opening.end())) and _LANGUAGE.match(following[3].strip()))
-        )
+        mentioned = opening[1] is None and not (python or _LANGUAGE.match(tag))
         end = None if mentioned else _end(text, opening.end(), fence, aware and python, unclosed)
         if end is None:
             place = opening.end()
@@ -71,10 +68,11 @@ def _blocks(text: str, opens: re.Pattern, aware: bool) -> list[tuple[int, str, s
             content = re.sub(rf"(?m)^[ \t]{{1,{len(before)}}}", "", content)
         content = textwrap.dedent(content)
         if content.strip():
-            found.append((opening.end(), tag, content))
-        elif opening[1] is None:  # prose about a fence above a block
-            end = opening.span()
-        place = end[1]
+            found.append((end[1], tag, content))
+        line = text.rfind("\n", 0, end[0]) + 1
+        again = opens.match(text, line) or opens.match(text, end[0])
+        # A fence that says Python opens a block, even where it ends another.
+        place = again.start() if again and _PYTHON.match(again[3].strip()) else end[1]
     return found
 
 

@@ -329,7 +329,7 @@ class Supervisor:
                 pid, status = os.wait()
                 codes[pid] = os.waitstatus_to_exitcode(status)
         except ChildProcessError:
-            return tasks.UNPARSABLE if tasks.UNPARSABLE in map(codes.get, children) else code
+            return tasks.outcome(code, [codes.get(pid) for pid in children])
 
     def start(self, order: dict, task, files: list[int]) -> int:
         """Fork a child that runs the task with limits, the filter, and these files as 0, 1, 2, …"""

@@ -15,6 +15,7 @@ import fractions
 import gc
 import io
 import json
+import mmap
 import os
 import sys
 import threading
@@ -22,6 +23,7 @@ import types
 from _sitebuiltins import Quitter
 
 UNPARSABLE = 65  # exit code of a child whose program is not Python
+RUNS = mmap.mmap(-1, 1)  # shared with the children: 1 once one runs the program, whose exit codes mean nothing
 
 # LiveCodeBench's checker puts this in front of every program. Here these names are builtins, unless they are already.
 PRELUDE = """
@@ -76,11 +78,19 @@ def load(config: dict, name: str) -> types.ModuleType:
             END(UNPARSABLE)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         END(UNPARSABLE)
+    RUNS[0] = 1
+    RUNS.close()  # here only: the program can't take it back
     sys.argv = ["answer.py"]
     MODULE.__name__, MODULE.__file__ = name, "answer.py"
     sys.modules[name] = MODULE
     exec(code, vars(MODULE))
     return MODULE
+
+
+def outcome(code: int | None, codes: list[int | None]) -> int | None:
+    """Return the exit code of a run, of the last of its children: `UNPARSABLE` only if no program ran."""
+    runs, RUNS[0] = RUNS[0], 0
+    return (1 if runs else UNPARSABLE) if UNPARSABLE in codes else code
 
 
 def is_idle(source: str) -> bool:
