@@ -16,7 +16,7 @@ for argument in "$@"; do
 done
 
 # Several processes share the machine in the tests of real engines: half of the cores each.
-cores=$(nproc)
+cores=$(env -u OMP_NUM_THREADS nproc)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > 2 ? cores / 2 : 1))}
 # The tests need no network.
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} RAY_USAGE_STATS_ENABLED=0 VLLM_NO_USAGE_STATS=1

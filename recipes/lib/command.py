@@ -3,6 +3,7 @@
 `command.py finish [--without FLAG ...] [--smoke] [--need_data] -- COMMAND` prints the final words, each ended by NUL.
 `command.py check --machines NAMES [--submit ADDRESS] -- COMMAND` ends with exit code 2 if the command can't run here,
 or on the Ray cluster whose dashboard has that address.
+`command.py environment --` prints the `runtime_env` of a submitted job: the verifiers' settings of this environment.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ READ = (
     "--data.prompt_dataset", "--eval.dataset", "--reward.remote_url", "--train.agent_func_path",
 )  # fmt: skip
 WRITTEN = ("--ckpt.path", "--ckpt.output_dir", "--logger.tensorboard_dir")
+VERIFIERS = ("RISKPO_SANDBOX", "RISKPO_CODE_", "RISKPO_VERIFIER_")  # as in integration/cluster.py
 FILES = (".py", ".json", ".jsonl", ".parquet", ".csv", ".arrow")
 
 
@@ -35,11 +37,14 @@ def main() -> None:
     checking = commands.add_parser("check")
     checking.add_argument("--machines", required=True)
     checking.add_argument("--submit", metavar="ADDRESS")
+    commands.add_parser("environment")
     split = sys.argv.index("--")
     args, command = parser.parse_args(sys.argv[1:split]), sys.argv[split + 1 :]
     try:
         if args.action == "check":
             check(command, args.machines, args.submit)
+        elif args.action == "environment":
+            print(json.dumps({"env_vars": {n: value for n, value in os.environ.items() if n.startswith(VERIFIERS)}}))
         else:
             sys.stdout.write("".join(f"{word}\0" for word in finish(command, args)))
     except ValueError as error:

@@ -104,12 +104,10 @@ launch() {
         "${machine_flags[@]}"
     )
     [[ -z $resume ]] || command+=(--ckpt.load_enable)
-    # Each engine runs so many programs at once. By itself it would take all cores of its node, as would its neighbours.
+    # By itself an engine would take all cores of its node for programs, as would its neighbours.
     if [[ $task == code && $mode != smoke && " ${machine_flags[*]} " =~ " --vllm.num_engines "([0-9]+) ]]; then
-        local engines=${BASH_REMATCH[1]} cards=${GPUS_PER_NODE:-8} cores
-        cores=$(nproc)
-        engines=$((engines < cards ? engines : cards))
-        export RISKPO_CODE_SANDBOXES=${RISKPO_CODE_SANDBOXES:-$((cores > engines ? cores / engines : 1))}
+        local engines=${BASH_REMATCH[1]} cards=${GPUS_PER_NODE:-8}
+        export RISKPO_CODE_ENGINES=${RISKPO_CODE_ENGINES:-$((engines < cards ? engines : cards))}
     fi
     if [[ $mode == smoke ]]; then
         command+=("${smoke_flags[@]}")
@@ -129,7 +127,9 @@ launch() {
     job=("${command[@]}")
     if [[ -n $submit && $mode != smoke ]]; then
         id=$task-$method-seed$seed-$(date +%Y%m%d-%H%M%S)
-        job=(ray job submit --address "$submit" --submission-id "$id" -- "${command[@]}")
+        local settings
+        settings=$(python3 "$launch_root/recipes/lib/command.py" environment --)
+        job=(ray job submit --address "$submit" --submission-id "$id" --runtime-env-json "$settings" -- "${command[@]}")
     fi
 
     case $mode in
@@ -226,7 +226,8 @@ Environment:
   RISKPO_DATA             folder of prepare_data, if --data is not given
   RISKPO_REWARD           another reward file, or the address of a verifier service (default: riskpo, the built-in ones)
   NODES, GPUS_PER_NODE    size of the cluster for --machines nodes and nodes-async (default: 2, 8)
-  RISKPO_CODE_SANDBOXES   programs that an engine runs at once, for code.sh (default: cores over engines)
+  RISKPO_CODE_ENGINES     engines that share a node's cores for programs, for code.sh (default: as --machines has)
+  RISKPO_CODE_SANDBOXES   programs that an engine runs at once (default: the node's cores over these engines)
 END
 }
 

@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 
-from riskpo_openrlhf.integration import doctor
+from riskpo_openrlhf.integration import cluster, doctor
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         nodes = of_cluster() if os.environ.get("RAY_ADDRESS") else {platform.node(): doctor.facts()}
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, cluster.ClusterError) as error:
         print(f"doctor: no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}", file=sys.stderr)
         return 2
     found = {name: doctor.judge(facts) if isinstance(facts, dict) else [facts] for name, facts in nodes.items()}
@@ -47,7 +47,8 @@ def of_cluster() -> dict[str, dict | doctor.Finding]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
-    ray.init(log_to_driver=False, logging_level="ERROR")
+    with cluster.reaching(os.environ["RAY_ADDRESS"]) as address:
+        ray.init(address, log_to_driver=False, logging_level="ERROR")
     task = ray.remote(num_cpus=0, max_retries=0)(doctor.facts)
     asked = {
         f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})": task.options(

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"evaluate: {error}{hint}", file=sys.stderr)
         return 3
     except ModuleNotFoundError as error:
-        print(f"evaluate: {error.name} is missing: pip install 'riskpo-openrlhf[gpu]' (or [cpu])", file=sys.stderr)
+        print(f"evaluate: {error.name} is missing: install as in the README", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         kept = "" if args.compare else f" {args.out} keeps finished samples; the same command resumes."

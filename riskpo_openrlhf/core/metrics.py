@@ -48,7 +48,7 @@ def advantage_metrics(A: Tensor, valid: Tensor) -> dict[str, float]:
     """Compute mean, std, largest size and share of zeros of `A [P, G]`, over responses with a verdict."""
     n = max(torch.count_nonzero(valid).item(), 1)
     mean = A.sum(dtype=torch.float64) / n  # A is 0 without a verdict
-    squares = torch.where(valid, A - mean, 0).square()
+    squares = torch.where(valid, A.double() - mean, 0).square()
     return {
         "riskpo/advantage_mean": mean.item(),
         "riskpo/advantage_std": (squares.sum() / n).sqrt().item(),

@@ -47,9 +47,11 @@ def check(values: dict, call_reward: bool = False) -> Checked:
     problems += [Problem(f"--{found.flag}", f" {found.message}") for found in data.findings]
     problems += reward_problems(values, data.first if call_reward else None)
     needs, too_much = memory.too_large(values, config)
-    if too_much:
+    if too_much and memory.sees_card():
         ranks = values["actor.num_gpus_per_node"]
         problems.append(Problem("--actor.num_gpus_per_node", f" {ranks}: a card {too_much}"))
+    elif too_much:  # the job's cards may be larger
+        notes.append(f"a card {too_much}")
     problems += disk_problems(values, needs)
     return Checked(problems, [*notes, *flag_notes(values, data.evaluated)], needs)
 
@@ -72,6 +74,8 @@ def flag_problems(values: dict) -> Iterator[Problem]:
             f" {values['algo.kl.target']:g} adapts --algo.kl.init_coef, which is 0 (as in every preset) and stays 0: "
             "give a coefficient above 0, or leave the target out",
         )
+    if values["train.enable_ema"] and values["riskpo.runtime"] == "cpu":
+        yield Problem("--train.enable_ema", " needs a GPU: OpenRLHF copies the average to one. Leave it out")
     if values["algo.kl.target"] is not None and values["algo.kl.target"] <= 0:
         yield Problem("--algo.kl.target", f" {values['algo.kl.target']:g} divides the KL: above 0, or leave it out")
     if values["algo.kl.target"] and values["algo.kl.horizon"] <= 0:

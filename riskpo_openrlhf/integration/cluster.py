@@ -132,6 +132,13 @@ def _written_address() -> str | None:
 def _join(address: str, environment: dict) -> None:
     import ray
 
+    with reaching(address) as address:
+        ray.init(address=address, runtime_env=environment)
+
+
+@contextmanager
+def reaching(address: str) -> Iterator[str]:
+    """Join a cluster in the block, at the address that is yielded. Raises `ClusterError`, or ends with exit code 2."""
     where = f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if os.environ.get("RAY_ADDRESS") else address
     if address == "auto":
         if not (address := _written_address()):
@@ -143,16 +150,17 @@ def _join(address: str, environment: dict) -> None:
         )
     with _deadline(ANSWER_SECONDS, f"{where}: something listens there but does not answer as a Ray head (HEAD:6379)"):
         try:
-            ray.init(address=address, runtime_env=environment)
+            yield address
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ClusterError(f"can't join the Ray cluster at {where}: {error}") from error
 
 
 def _refusal(address: str, seconds: float) -> str | None:
-    """Return why nothing can be reached at "[ray://]host:port", or None."""
-    scheme, _, place = address.rpartition("://")
-    host, _, port = place.rpartition(":")
-    if scheme not in ("", "ray") or not host or not port.isdecimal():
+    """Return why nothing can be reached at "host:port", or None."""
+    if address.startswith("ray://"):
+        return "a job can't be watched through Ray's client: run it on a node of the cluster, or by `ray job submit`"
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdecimal():
         return "that is not HOST:PORT"
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds):

@@ -209,8 +209,9 @@ reward.stop_properly_penalty_coef
 rollout.batch_size rollout.max_new_tokens rollout.max_tokens_per_gpu rollout.micro_batch_size
 rollout.n_samples_per_prompt rollout.temperature rollout.top_p rollout.vllm_generate_batch_size
 train.agent_func_path train.async_enable train.async_queue_size train.batch_size train.colocate_actor_ref
-train.colocate_all train.colocate_critic_reward train.dynamic_batch_enable train.full_determinism_enable
-train.max_epochs train.max_tokens_per_gpu train.micro_batch_size train.num_episodes train.seed
+train.colocate_all train.colocate_critic_reward train.dynamic_batch_enable train.enable_ema
+train.full_determinism_enable train.max_epochs train.max_tokens_per_gpu train.micro_batch_size train.num_episodes
+train.seed
 vllm.enable_sleep vllm.enforce_eager vllm.gpu_memory_utilization vllm.num_engines vllm.sync_backend
 vllm.sync_with_ray vllm.tensor_parallel_size
 """

@@ -53,7 +53,7 @@ def facts() -> dict:
     query = "name,memory.total,memory.used,driver_version"
     for line in _output(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]).splitlines():
         name, total, used, driver = (part.strip() for part in line.split(","))
-        found["cards"].append({"name": name, "total": int(total) / 1024, "used": int(used) / 1024, "driver": driver})
+        found["cards"].append({"name": name, "total": _gib(total), "used": _gib(used), "driver": driver})
     try:
         import torch
 
@@ -66,6 +66,11 @@ def facts() -> dict:
         except Exception as error:  # built against another torch: an undefined symbol, an OSError
             found["flash_attn"] = f"{type(error).__name__}: {error}"[:200]
     return found
+
+
+def _gib(mib: str) -> float:
+    """Read what nvidia-smi prints; NaN for `[N/A]`."""
+    return int(mib) / 1024 if mib.isdecimal() else float("nan")
 
 
 def judge(facts: dict) -> list[Finding]:

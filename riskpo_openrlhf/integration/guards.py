@@ -27,6 +27,7 @@ _FULL_PRECISION = (
 )
 SKIPPED_AT_MOST = 25  # in a row; dynamic loss scaling in fp16 finds its scale in fewer
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_PART = 1 << 24  # elements of a tensor that are summed at once
 # Metrics of an update that are NaN or infinite only if the update is broken.
 _OF_AN_UPDATE = (
     "policy_loss", "entropy_loss", "entropy", "ppo_kl", "kl", "critic_loss", "critic_grad_norm", "return",
@@ -68,7 +69,8 @@ def fingerprint(weights: Sequence[torch.Tensor]) -> tuple[int, ...]:
     found = []
     for weight in weights:
         bits = weight.contiguous().view(-1).view(_INTEGERS[weight.element_size()])
-        found += [int(bits.sum(dtype=torch.int64)), int(bits[::2].sum(dtype=torch.int64))]
+        parts = bits.split(_PART)  # each is copied as int64
+        found += [sum(int(part[::step].sum(dtype=torch.int64)) for part in parts) for step in (1, 2)]
     return tuple(found)
 
 

@@ -65,7 +65,7 @@ def read_config(name: str) -> PretrainedConfig | None:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(name, local_files_only=not Path(name).is_dir())
+        return AutoConfig.from_pretrained(name, local_files_only=not Path(name).is_dir(), trust_remote_code=False)
     except (OSError, ValueError, KeyError):
         return None
 
@@ -86,6 +86,13 @@ def model_size(config: PretrainedConfig) -> ModelSize | None:
     return ModelSize(sum(parameter.numel() for parameter in model.parameters()), *sizes)
 
 
+def sees_card() -> bool:
+    """Tell whether this machine has a card. The submitter of a job may have none."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def too_large(values: dict, config: PretrainedConfig | None) -> tuple[Estimate | None, str]:
     """Estimate a job, and say what is wrong if a card of this machine, or of 80 GB, can't hold it.
 
@@ -103,7 +110,7 @@ def too_large(values: dict, config: PretrainedConfig | None) -> tuple[Estimate |
         return None, ""
     import torch
 
-    found = torch.cuda.is_available() and torch.cuda.get_device_properties(0).total_memory / GIB
+    found = sees_card() and torch.cuda.get_device_properties(0).total_memory / GIB
     needs, card = estimate(values, size), found or CARD
     engine = needs.parts.get("engine", 0.0)  # it may give way: OpenRLHF's own examples colocate it awake
     if max(needs.training, needs.forward) - engine <= card:
@@ -120,8 +127,9 @@ def estimate(values: dict, size: ModelSize) -> Estimate:
     ranks = values["actor.num_nodes"] * values["actor.num_gpus_per_node"]
     colocated = values["train.colocate_all"] and not values["train.async_enable"]
     dynamic, longest = values["train.dynamic_batch_enable"], values["data.max_len"]
-    trained = values["train.max_tokens_per_gpu"] if dynamic else values["train.micro_batch_size"] * longest
-    scored = values["rollout.max_tokens_per_gpu"] if dynamic else values["rollout.micro_batch_size"] * longest
+    ring = values["ds.ring_attn_size"]  # its ranks share a micro-batch; a number of tokens a GPU is that of each
+    trained = values["train.max_tokens_per_gpu"] if dynamic else values["train.micro_batch_size"] * longest / ring
+    scored = values["rollout.max_tokens_per_gpu"] if dynamic else values["rollout.micro_batch_size"] * longest / ring
     scored = scored or trained
     gradients = 4 if values["ds.grad_accum_dtype"] == "fp32" else 2
     # Offloaded Adam leaves weights and gradients on the card.

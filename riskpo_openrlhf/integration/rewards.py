@@ -20,7 +20,8 @@ SCORES, REWARDS = ("scores", "score"), ("rewards", "reward")
 TAKEN = frozenset(
     "reward score response_clip_ratio response_length total_length truncated return kl logprobs_diff group_reward_std "
     "policy_loss critic_loss entropy_loss entropy clip/low clip/high ppo_clip_ratio ppo_kl vllm_kl is_filter_ratio "
-    "actor_lr actor_grad_norm critic_lr critic_grad_norm values generated_samples dynamic_filtering_pass_rate".split()
+    "actor_lr actor_grad_norm critic_lr critic_grad_norm values generated_samples dynamic_filtering_pass_rate "
+    "_num_samples _num_action_tokens".split()
 )
 _told: set[tuple[str, str]] = set()
 

@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ SECONDS = 120  # to import the file and, in a dry run, to answer once
 
 
 def find_fault(path: str, kind: str, row: dict | None = None, seconds: float = SECONDS) -> str:
-    """Say what is wrong with a file; "" if it can be used.
+    """Say what is wrong with a file; "" if it can be used, or asks for the GPU that it does not get here.
 
     Args:
         kind: "reward" for `reward_func(queries, prompts, labels)`, "agent" for the class `AgentExecutor`.
@@ -34,7 +35,8 @@ def find_fault(path: str, kind: str, row: dict | None = None, seconds: float = S
     except subprocess.TimeoutExpired:
         return f"did not {'answer' if row else 'load'} within {seconds:g} s"
     try:
-        return json.loads(run.stdout.strip().splitlines()[-1])["error"] or ""
+        error = json.loads(run.stdout.strip().splitlines()[-1])["error"] or ""
+        return "" if re.search("CUDA|NVIDIA", error) else error
     except (IndexError, ValueError, KeyError, TypeError):
         last = (run.stderr.strip().splitlines() or ["nothing was printed"])[-1]
         return f"ended its process with exit code {run.returncode}: {last[:200]}"

@@ -177,6 +177,8 @@ TWO = {"actor.num_gpus_per_node": 2}
         ({"ckpt.save_steps": 0}, None, "--ckpt.save_steps 0", "-1 for never"),
         ({"train.num_episodes": 0}, None, "--train.num_episodes 0", "1 or more"),
         ({**WITH_REF, "ref.num_gpus_per_node": 8}, None, "--train.colocate_all", "make them equal"),
+        ({"train.colocate_all": True, "reward.remote_url": None, "reward.num_gpus_per_node": 8}, None,
+         "--reward.num_gpus_per_node 8", "take at most 1"),
         ({"actor.num_gpus_per_node": 3, "ds.ring_attn_size": 2}, None, "--actor.num_gpus_per_node 3", "groups of"),
     ],
 )  # fmt: skip

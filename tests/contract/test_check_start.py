@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,12 +74,15 @@ def test_a_model_whose_positions_the_engines_may_stretch_is_left_to_them(values,
     assert found(values(data__max_len=256)) == []
 
 
-def test_a_job_that_no_card_can_hold_is_refused_with_its_needs(values, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # an 80 GB card is assumed
+def test_a_job_that_the_card_here_can_not_hold_is_refused_and_without_one_80_gb_are_assumed(values, monkeypatch):
     large = values(riskpo__runtime="gpu")  # sizes that the config leaves out are those of 7.7 billion parameters
-    assert any(message.startswith("--actor.num_gpus_per_node 1: a card needs about 1") for message in found(large)), (
-        found(large)
-    )
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert any("and an 80 GB card has" in note for note in check_start.check(large).notes)
+    assert not any("a card needs" in message for message in found(large))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    card = SimpleNamespace(total_memory=100 * 2**30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda number: card)
+    assert any(message.startswith("--actor.num_gpus_per_node 1: a card needs about 1") for message in found(large))
     assert check_start.check(large).memory.training > 100 and check_start.check(values()).memory is None
 
 
@@ -169,6 +173,8 @@ def test_a_good_reward_file_passes_whatever_it_prints_and_starts_and_a_hanging_o
         f"threading.Thread(target=threading.Event().wait).start()\nasync {GOOD}print('{{}}')\n"
     )
     assert find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2" * 1_000_000}, seconds=60) == ""
+    file.write_text("raise RuntimeError('No CUDA GPUs are available')\n")  # none is given here, and one in an engine
+    assert find_fault(str(file), "reward") == ""
     file.write_text("import time\ntime.sleep(600)\n")
     assert "did not load within 3 s" in find_fault(str(file), "reward", seconds=3)
 

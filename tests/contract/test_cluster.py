@@ -32,7 +32,7 @@ def free_port() -> int:
     ("address", "reason"),
     [
         ("127.0.0.1:{port}", "refused"),
-        ("ray://127.0.0.1:{port}", "refused"),
+        ("ray://127.0.0.1:{port}", "a job can't be watched through Ray's client"),
         ("nowhere", "not HOST:PORT"),
         ("http://127.0.0.1:8265", "not HOST:PORT"),
     ],

@@ -13,6 +13,7 @@ FLAGS = {
     "train.async_enable": False, "train.colocate_actor_ref": False, "train.dynamic_batch_enable": True,
     "data.max_len": 4096, "train.max_tokens_per_gpu": 16_384, "rollout.max_tokens_per_gpu": 32_768,
     "train.micro_batch_size": 4, "rollout.micro_batch_size": 4, "ds.grad_accum_dtype": None, "algo.kl.init_coef": 0,
+    "ds.ring_attn_size": 1,
     "ds.enable_sleep": True, "ds.adam_offload": False, "vllm.enable_sleep": True, "vllm.gpu_memory_utilization": 0.5,
 }  # fmt: skip
 IMAGES = {"train.dynamic_batch_enable": False, "train.micro_batch_size": 2, "data.max_len": 5120}
@@ -71,6 +72,12 @@ def test_sizes_come_from_the_config_alone_and_a_model_that_is_not_there_is_not_e
     assert read_config("nobody/has-this-model") is None
     assert too_large(FLAGS, None) == (None, "")
     assert too_large({**FLAGS, "riskpo.runtime": "cpu"}, read_config(qwen)) == (None, "")
+
+
+def test_ranks_of_a_ring_share_a_micro_batch():
+    flags = {**FLAGS, "train.dynamic_batch_enable": False, "train.micro_batch_size": 1, "data.max_len": 32_768}
+    alone, shared = (estimate({**flags, "ds.ring_attn_size": ranks}, QWEN_1_5B).parts["logits"] for ranks in (1, 4))
+    assert shared == alone / 4
 
 
 def test_what_no_card_can_hold_is_refused_with_what_to_change(qwen):

@@ -45,8 +45,8 @@ def recipe(task: str, *options, **environment) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-def printed(task: str, *options) -> list[str]:
-    run = recipe(task, "--print", *options)
+def printed(task: str, *options, **environment) -> list[str]:
+    run = recipe(task, "--print", *options, **environment)
     assert run.returncode == 0, run.stderr
     return run.stdout.splitlines()
 
@@ -177,8 +177,8 @@ def test_a_submitted_job_has_absolute_paths_only(data):
 def test_printing_a_submission_shows_the_whole_line(data):
     words = printed("code", "--data", data, "--submit", "http://head:8265", "--seed", 7)
     assert words[:6] == ["ray", "job", "submit", "--address", "http://head:8265", "--submission-id"]
-    assert words[6].startswith("code-paper-seed7-") and words[7] == "--"
-    assert words[8:] == printed("code", "--data", data, "--seed", 7)
+    assert words[6].startswith("code-paper-seed7-") and words[7] == "--runtime-env-json" and words[9] == "--"
+    assert words[10:] == printed("code", "--data", data, "--seed", 7)
 
 
 def test_a_submission_to_a_wrong_address_ends_with_a_word_and_leaves_nothing(data, tmp_path):
@@ -263,7 +263,8 @@ def test_the_help_names_every_option_and_variable():
     shown = recipe("math_easy", "--help").stdout
     options = set(re.findall(r"^ {12}(--[a-z-]+)\)", (RECIPES / "lib/launch.sh").read_text(), re.M))
     assert len(options) >= 11 and not {name for name in options if f"  {name} " not in shown}
-    for name in ("RISKPO_DATA", "RISKPO_REWARD", "NODES, GPUS_PER_NODE", "RISKPO_CODE_SANDBOXES"):
+    variables = ("RISKPO_DATA", "RISKPO_REWARD", "RISKPO_CODE_SANDBOXES", "RISKPO_CODE_ENGINES")
+    for name in (*variables, "NODES, GPUS_PER_NODE"):
         assert f"  {name} " in shown
     rows = [line for line in (ROOT / "docs/recipes.md").read_text().splitlines() if line.startswith("| `--")]
     assert not {name for name in options if not any(re.search(f"`{name}[ `]", row) for row in rows)}
@@ -382,14 +383,18 @@ def test_a_dry_run_of_an_element_checks_each_training_and_shows_what_is_wrong(da
 )
 def test_the_engines_of_a_node_share_its_cores_for_their_programs(machines, engines, tmp_path):
     shown = tmp_path / "python3"  # the last thing that a recipe does before it prints is to call python3
-    shown.write_text('#!/bin/sh\necho "sandboxes $RISKPO_CODE_SANDBOXES" >&2\n')
-    (tmp_path / "nproc").write_text("#!/bin/sh\necho 64\n")
-    for script in (shown, tmp_path / "nproc"):
-        script.chmod(0o755)
+    shown.write_text('#!/bin/sh\necho "engines $RISKPO_CODE_ENGINES" >&2\n')
+    shown.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     words = ("code", "--machines", machines, "--print")
-    assert f"sandboxes {64 // engines}\n" in recipe(*words, PATH=path).stderr
-    assert "sandboxes 5\n" in recipe(*words, PATH=path, RISKPO_CODE_SANDBOXES="5").stderr
+    assert f"engines {engines}\n" in recipe(*words, PATH=path).stderr
+    assert "engines 5\n" in recipe(*words, PATH=path, RISKPO_CODE_ENGINES="5").stderr
+
+
+def test_a_submitted_job_gets_the_settings_of_the_verifiers():
+    words = printed("code", "--submit", "http://head:8265", RISKPO_VERIFIER_SECONDS="9")
+    variables = json.loads(words[words.index("--runtime-env-json") + 1])["env_vars"]
+    assert variables == {"RISKPO_CODE_ENGINES": "8", "RISKPO_VERIFIER_SECONDS": "9"}
 
 
 def test_every_script_stops_at_its_first_error():

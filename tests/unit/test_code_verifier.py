@@ -158,6 +158,15 @@ def test_an_environment_variable_that_makes_no_sense_is_named(variable, monkeypa
         graded("print(1)", ADD)
 
 
+@pytest.mark.parametrize(("engines", "programs"), [(None, 8), ("1", 8), ("3", 2), ("9", 1)])
+def test_the_engines_of_a_node_share_its_cores(engines, programs, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(8))
+    monkeypatch.delenv("RISKPO_CODE_SANDBOXES", raising=False)
+    if engines:
+        monkeypatch.setenv("RISKPO_CODE_ENGINES", engines)
+    assert sandbox._make_slots.__wrapped__()._initial_value == programs
+
+
 # --- cheating ----------------------------------------------------------------------------------------------------
 
 

@@ -64,6 +64,20 @@ def test_an_old_driver_and_a_card_in_use_are_named():
     assert (busy.subject, busy.status) == ("card 1", NOTE) and "30 of 80 GiB" in busy.found
 
 
+def test_a_card_that_does_not_tell_its_memory_is_listed(monkeypatch):
+    shown = "NVIDIA H100 MIG, [N/A], [N/A], 580.65.06\n"
+    monkeypatch.setattr("riskpo_openrlhf.integration.doctor._output", lambda words: shown if "smi" in words[0] else "")
+    (card,) = facts()["cards"]
+    assert card["name"] == "NVIDIA H100 MIG" and judge({**GOOD, "cards": [card]})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_does_not_answer_is_told_at_once(address, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert command.main([]) == 2
+    assert f"no Ray cluster answers at RAY_ADDRESS={address}" in capsys.readouterr().err
+
+
 def test_nodes_with_other_packages_are_named():
     other = {**GOOD, "packages": {**GOOD["packages"], "ray": "2.54.0", "vllm": None}}
     found = {finding.subject: finding.found for finding in differences({"a": GOOD, "b": other})}

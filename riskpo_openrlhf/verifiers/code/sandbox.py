@@ -11,7 +11,8 @@ program can read. The sandbox is no virtual machine: use one if attackers may wr
     python3 -m riskpo_openrlhf.verifiers.code.sandbox    # self-test: does the sandbox work on this machine?
 
 Environment variables: RISKPO_SANDBOX (auto, namespaces, weak), RISKPO_CODE_SANDBOXES (how many at once in this
-process; default: the number of cores), RISKPO_CODE_PACKAGES (a folder of packages that programs may import).
+process; default: cores over RISKPO_CODE_ENGINES, the processes of a node that grade), RISKPO_CODE_PACKAGES (a folder
+of packages that programs may import).
 """
 
 from __future__ import annotations
@@ -210,7 +211,8 @@ def holes() -> list[str]:
 
 @functools.cache
 def _make_slots() -> threading.BoundedSemaphore:
-    return threading.BoundedSemaphore(number_from("RISKPO_CODE_SANDBOXES", int, len(os.sched_getaffinity(0))))
+    share = len(os.sched_getaffinity(0)) // number_from("RISKPO_CODE_ENGINES", int, 1)
+    return threading.BoundedSemaphore(number_from("RISKPO_CODE_SANDBOXES", int, max(1, share)))
 
 
 os.register_at_fork(after_in_child=_make_slots.cache_clear)  # the parent's may be taken
