@@ -25,9 +25,10 @@ def main(argv: list[str] | None = None) -> int:
     from riskpo_openrlhf.tables import aligned, to_json
 
     try:
-        nodes = of_cluster() if os.environ.get("RAY_ADDRESS") else {platform.node(): doctor.facts()}
-    except (ConnectionError, cluster.ClusterError) as error:
-        print(f"doctor: no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}", file=sys.stderr)
+        alone = os.environ.get("RAY_ADDRESS", "") in ("", "local")
+        nodes = {platform.node(): doctor.facts()} if alone else of_cluster()
+    except cluster.ClusterError as error:
+        print(f"doctor: {error}", file=sys.stderr)
         return 2
     found = {name: doctor.judge(facts) if isinstance(facts, dict) else [facts] for name, facts in nodes.items()}
     if len(nodes) > 1:

@@ -69,7 +69,9 @@ def size_problems(values: dict, rows: int | None = None) -> Iterator[Problem]:
     """
     problems = list(_counts(values))
     if not problems:
-        problems = [*_groups(values), *_batches(values)]
+        problems = list(_groups(values))
+    if not problems:
+        problems = list(_batches(values))
     if not problems:
         problems = list(_rollouts(values, rows))
     yield from problems

@@ -92,7 +92,8 @@ def judge(facts: dict) -> list[Finding]:
         add(name, installed or "missing", good, cure)
     if facts["flash_attn"]:
         add("flash-attn imports", facts["flash_attn"], False, "compile it again against the installed torch: README")
-    names = ", ".join(f"{card['name']} {card['total']:.0f} GiB" for card in cards) or "none"
+    sizes = (f" {card['total']:.0f} GiB" if card["total"] == card["total"] else "" for card in cards)  # not NaN
+    names = ", ".join(card["name"] + size for card, size in zip(cards, sizes, strict=True)) or "none"
     add("cards", names, bool(cards), "nvidia-smi shows no card: install the driver, or give the container --gpus all")
     for driver in sorted({card["driver"] for card in cards}):
         add("driver", driver, int(driver.split(".")[0]) >= DRIVER, f"CUDA {CUDA} needs a driver of {DRIVER} or later")

@@ -157,12 +157,10 @@ class RiskPOStrategy(DeepspeedStrategy):
         A run that does not resume settles here what an interrupted one has left in the folder: else the first
         `finish_checkpoints` would take it for this run's.
         """
-        if self.args.ckpt.disable_ds:
-            return
+        if self.args.ckpt.disable_ds or max(self.args.ckpt.save_steps, self.args.eval.steps) <= 0:
+            return  # no checkpoint will be written, except at a fault
         if not self.args.ckpt.load_enable:
             self._on_rank_0(self._recover)
-        if max(self.args.ckpt.save_steps, self.args.eval.steps) <= 0:
-            return  # no checkpoint will be written, except at a fault
         part = Path(self.args.ckpt.path) / ACTOR
         probe = part / f"{PROBE}{os.urandom(4).hex()}"
         name = self._on_rank_0(lambda: (part.mkdir(parents=True, exist_ok=True), probe.touch(), probe.name)[-1])

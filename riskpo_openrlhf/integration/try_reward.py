@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 
+_NO_GPU = re.compile("No CUDA GPUs are available|Found no NVIDIA driver|no CUDA-capable device")  # torch's words
 SECONDS = 120  # to import the file and, in a dry run, to answer once
 
 
@@ -36,7 +37,7 @@ def find_fault(path: str, kind: str, row: dict | None = None, seconds: float = S
         return f"did not {'answer' if row else 'load'} within {seconds:g} s"
     try:
         error = json.loads(run.stdout.strip().splitlines()[-1])["error"] or ""
-        return "" if re.search("CUDA|NVIDIA", error) else error
+        return "" if _NO_GPU.search(error) else error
     except (IndexError, ValueError, KeyError, TypeError):
         last = (run.stderr.strip().splitlines() or ["nothing was printed"])[-1]
         return f"ended its process with exit code {run.returncode}: {last[:200]}"

@@ -36,9 +36,14 @@ def write(root, tag):
     return folder
 
 
-@pytest.mark.parametrize("save_steps", [1, -1])  # never: but the last step is kept at a fault
-def test_what_an_interrupted_run_left_is_never_taken_for_a_new_runs_checkpoint(alone, tmp_path, save_steps):
-    alone.args.ckpt.save_steps = save_steps
+def test_a_run_that_saves_nothing_leaves_the_folder_alone(alone, tmp_path):
+    alone.args.ckpt.save_steps = -1
+    write(tmp_path, "global_step7")  # by a job that goes on
+    alone.require_shared_folder()
+    assert (tmp_path / ACTOR / f"{WRITING}global_step7").exists()
+
+
+def test_what_an_interrupted_run_left_is_never_taken_for_a_new_runs_checkpoint(alone, tmp_path):
     checkpoints.seal(write(tmp_path, "global_step100"), 1)
     write(tmp_path, "global_step101")  # half written
     time.sleep(0.01)

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,20 @@ def test_a_program_that_runs_can_not_pass_for_one_that_is_no_python():
     for gold in map(json.dumps, (SAYS, call)):
         verdict = verify(f"```\nprint('right')\ndef f(x):\n    return x\n```\n```\n{leaves}\n```", gold)
         assert (verdict.correct, verdict.status, verdict.extracted.strip()) == (False, "ok", leaves), gold
+
+
+@pytest.mark.parametrize("prose", ["It prints right.", "Output:", "Explanation: it prints."])
+@pytest.mark.parametrize("tag", ["python", "Python"])
+def test_a_block_that_is_closed_by_a_fence_that_says_python_is_the_program_if_prose_follows(prose, tag):
+    response = f"```python\nprint('right')\n```{tag}\n{prose}\n```\nright\n```"
+    assert verify(response, json.dumps(SAYS)).correct
+
+
+def test_sandboxes_that_run_at_once_do_not_tell_each_other_that_a_program_runs():
+    response = "Program:\n```\nprint('right')\n```\nOutput:\n```\nit is right\n```"
+    with ThreadPoolExecutor(8) as threads:
+        verdicts = list(threads.map(lambda _: verify(response, json.dumps(SAYS)), range(64)))
+    assert [verdict for verdict in verdicts if not verdict.correct] == []
 
 
 @pytest.mark.parametrize("output", OUTPUTS)

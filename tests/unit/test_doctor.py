@@ -68,7 +68,8 @@ def test_a_card_that_does_not_tell_its_memory_is_listed(monkeypatch):
     shown = "NVIDIA H100 MIG, [N/A], [N/A], 580.65.06\n"
     monkeypatch.setattr("riskpo_openrlhf.integration.doctor._output", lambda words: shown if "smi" in words[0] else "")
     (card,) = facts()["cards"]
-    assert card["name"] == "NVIDIA H100 MIG" and judge({**GOOD, "cards": [card]})
+    (found,) = (finding.found for finding in judge({**GOOD, "cards": [card]}) if finding.subject == "cards")
+    assert found == "NVIDIA H100 MIG"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])

@@ -661,6 +661,16 @@ def test_a_training_set_that_is_not_its_manifest_s_is_decontaminated_again(tmp_p
     assert read_manifests(tmp_path)["train"]["sha256"] == sha256(tmp_path / "train.jsonl")
 
 
+def test_a_training_set_that_was_cut_stays_unfinished(tmp_path):
+    put(tmp_path, "train", "train", ["Q one", "Q three"])
+    whole = read_manifests(tmp_path)["train"]["sha256"]
+    lines = (tmp_path / "train.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text(lines[0])
+    put(tmp_path, "two", "test", ["Q two"])
+    preparation.decontaminate_folder(tmp_path)
+    assert read_manifests(tmp_path)["train"]["sha256"] == whole != sha256(tmp_path / "train.jsonl")
+
+
 def test_a_folder_that_can_not_be_written_to_is_left_alone_if_nothing_is_to_do(tmp_path, monkeypatch):
     def lock(folder, wait):
         raise PermissionError(13, "Permission denied", str(folder))

@@ -27,8 +27,8 @@ def extract_programs(response: str) -> list[str]:
 
     Only blocks after the last `</think>` count. If any is marked as Python, the last of these is taken. Otherwise the
     blocks without a language are, the last first, because an output may follow the program. A fence within a string
-    or a comment does not end a block of Python, unless the block would be no Python otherwise. A fence behind prose in
-    its line opens no block if the next one has a language, for it does not end that block: the prose speaks of fences.
+    or a comment does not end a block of Python, unless the block would be no Python otherwise. A fence that says
+    Python opens a block even where it ends another; if what follows is no Python, the block that it ended counts.
     """
     answer = after_thinking(response)
     if answer is None:
@@ -41,17 +41,21 @@ def extract_programs(response: str) -> list[str]:
 def _programs(text: str, aware: bool) -> list[str]:
     """Return the last block that is marked as Python; without one at a line's start, others that may be it as well."""
     anywhere, at_start = (_blocks(text, opens, aware) for opens in (_ANYWHERE, _AT_START))
-    last, last_at_start = (
-        [(place, code) for place, tag, code in blocks if _PYTHON.match(tag)][-1:] for blocks in (anywhere, at_start)
-    )
+    last, last_at_start = map(_last_python, (anywhere, at_start))
     marked = [code for _, code in sorted(last + last_at_start, reverse=True)]
     if last_at_start:
         return marked
-    return marked + [code for blocks in (anywhere, at_start) for _, tag, code in reversed(blocks) if not tag]
+    return marked + [code for blocks in (anywhere, at_start) for *_, tag, code in reversed(blocks) if not tag]
 
 
-def _blocks(text: str, opens: re.Pattern, aware: bool) -> list[tuple[int, str, str]]:
-    """Return the end, the tag and the content of every fenced block that is closed and not empty."""
+def _last_python(blocks: list[tuple[int, int, str, str]]) -> list[tuple[int, str]]:
+    """Return end and content of the last block that is marked as Python, and of such a one that its fence ended."""
+    python = [(start, end, code) for start, end, tag, code in blocks if _PYTHON.match(tag)]
+    return [(end, code) for _, end, code in python[-2:] if end > python[-1][0]]
+
+
+def _blocks(text: str, opens: re.Pattern, aware: bool) -> list[tuple[int, int, str, str]]:
+    """Return the start, the end, the tag and the content of every fenced block that is closed and not empty."""
     found, place, unclosed = [], 0, set()
     while opening := opens.search(text, place):
         before, fence, tag = opening[1] or "", opening[2], opening[3].strip()
@@ -68,7 +72,7 @@ def _blocks(text: str, opens: re.Pattern, aware: bool) -> list[tuple[int, str, s
             content = re.sub(rf"(?m)^[ \t]{{1,{len(before)}}}", "", content)
         content = textwrap.dedent(content)
         if content.strip():
-            found.append((end[1], tag, content))
+            found.append((opening.start(), end[1], tag, content))
         line = text.rfind("\n", 0, end[0]) + 1
         again = opens.match(text, line) or opens.match(text, end[0])
         # A fence that says Python opens a block, even where it ends another.

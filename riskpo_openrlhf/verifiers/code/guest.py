@@ -264,8 +264,8 @@ class Supervisor:
     """
 
     def __init__(self, config: dict):
-        self.config = config
-        self.filter = system_call_filter()
+        self.config, self.filter = config, system_call_filter()
+        tasks.make_flag()
         limits = {"CORE": 0, "NOFILE": 64, "STACK": 64 << 20, "MEMLOCK": 0, "MSGQUEUE": 0}
         limits["FSIZE"] = config["output_bytes"]
         if config["isolated"]:

@@ -23,7 +23,7 @@ import types
 from _sitebuiltins import Quitter
 
 UNPARSABLE = 65  # exit code of a child whose program is not Python
-RUNS = mmap.mmap(-1, 1)  # shared with the children: 1 once one runs the program, whose exit codes mean nothing
+RUNS: mmap.mmap  # a supervisor's and its children's: 1 once one runs the program, whose exit codes mean nothing
 
 # LiveCodeBench's checker puts this in front of every program. Here these names are builtins, unless they are already.
 PRELUDE = """
@@ -68,6 +68,12 @@ def leave(code: int) -> None:
 
 def is_file(value) -> bool:
     return issubclass(type(value), (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
+
+
+def make_flag() -> None:
+    """Make the flag of one sandbox. Whatever was made before the supervisor was forked, all sandboxes would share."""
+    global RUNS
+    RUNS = mmap.mmap(-1, 1)
 
 
 def load(config: dict, name: str) -> types.ModuleType:
