@@ -70,8 +70,8 @@ def size_problems(values: dict, rows: int | None = None) -> Iterator[Problem]:
     problems = list(_counts(values))
     if not problems:
         problems = list(_groups(values))
-    if not problems:
-        problems = list(_batches(values))
+        if all(data_ranks(values, model) for model in models(values)):
+            problems += _batches(values)
     if not problems:
         problems = list(_rollouts(values, rows))
     yield from problems

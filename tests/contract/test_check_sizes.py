@@ -180,6 +180,7 @@ TWO = {"actor.num_gpus_per_node": 2}
         ({"train.colocate_all": True, "reward.remote_url": None, "reward.num_gpus_per_node": 8}, None,
          "--reward.num_gpus_per_node 8", "take at most 1"),
         ({"actor.num_gpus_per_node": 3, "ds.ring_attn_size": 2}, None, "--actor.num_gpus_per_node 3", "groups of"),
+        ({"actor.num_gpus_per_node": 1, "ds.ring_attn_size": 2}, None, "--actor.num_gpus_per_node 1", "groups of"),
     ],
 )  # fmt: skip
 def test_each_kind_is_refused_for_every_estimator_with_sizes_that_work(changes, rows, flag, cure):

@@ -101,7 +101,7 @@ def test_an_evaluation_whose_engine_dies_and_that_is_killed_ends_with_every_samp
     assert metrics[f"pass@{N}"] == pytest.approx(len(right) / PROBLEMS)
 
     process, log = start("--n", 2)
-    assert process.wait(SECONDS) == 1
+    assert process.wait(SECONDS) == 2
     assert f"sampling.arithmetic.n: {N} there, 2 now" in log.read_text(errors="replace")
     assert lines_of(samples) == third
 

@@ -23,7 +23,8 @@ from riskpo_openrlhf.integration.strategy import RiskPOStrategy
 
 deepspeed.init_distributed("gloo")
 args = N(ds=N(param_dtype="bf16"), train=N(), critic=N(model_name_or_path=None), riskpo=N(_fingerprints={}),
-         ckpt=N(path=folder, max_num=1, max_mem=1.0, save_steps=1, disable_ds=False), eval=N(steps=-1))
+         ckpt=N(path=folder, max_num=1, max_mem=1.0, save_steps=1, disable_ds=False,
+                load_enable=False), eval=N(steps=-1))
 strategy = RiskPOStrategy(zero_stage=3, args=args)
 part = os.path.join(folder, "_actor")
 

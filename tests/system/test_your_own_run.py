@@ -49,6 +49,7 @@ def test_the_readmes_command_lacks_nothing_but_its_data(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^(python3 -m riskpo_openrlhf\.cli\.train (?:.*\\\n)+.*)$", readme, re.MULTILINE)
     problems = re.findall(r"\[riskpo\] dry run: (.*)", bash(f"{command} --riskpo.dry_run", tmp_path, code=2))
-    _, memory, no_data, _ = problems
+    preset, _, memory, no_data, _ = problems
+    assert preset.startswith("RiskPO preset recommended; differs from the paper in alpha=0.4")
     assert "/data/train.jsonl: no such file" in no_data
     assert re.match(r"about \d+ GiB a card in training .*\(computed, not measured\)$", memory)
