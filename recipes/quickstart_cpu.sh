@@ -51,7 +51,8 @@ case $model in
         ;;
     smollm2)
         : "${steps:=24}" && batch=10 group=8 train=80 micro=8 tokens=32 length=160
-        : "${heldout:=36}" && lr=3e-5 every=8 threads=$(env -u OMP_NUM_THREADS nproc) reward=$PWD/riskpo_openrlhf/lab/last_number.py
+        : "${heldout:=36}" && lr=3e-5 every=8 reward=$PWD/riskpo_openrlhf/lab/last_number.py
+        threads=$(env -u OMP_NUM_THREADS nproc)
         ;;
     *) echo "quickstart: --model $model is not known; one of: mixed, micro, smollm2" >&2 && exit 2 ;;
 esac

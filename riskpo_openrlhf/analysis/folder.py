@@ -49,7 +49,7 @@ def read_log(run: Path) -> Log:
                 step = message.data.get("step", 0)  # one behind the end is of a job that goes on
                 log.done = message.data.get("done", False) or (log.done and step <= log.step)
                 if step:
-                    log.step, log.steps = message.data["step"], message.data.get("steps")
+                    log.step, log.steps = step, message.data.get("steps")
                 elif message.text not in log.messages:
                     log.messages.append(message.text)
     log.tail = list(tail)

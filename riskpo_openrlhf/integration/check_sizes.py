@@ -123,8 +123,9 @@ def _groups(values: dict) -> Iterator[Problem]:
 
     present = set(models(values))
     apart = {"critic", "reward"} if "critic" in present and values["train.colocate_critic_reward"] else set()
-    for model in sorted(present & {"critic", "reward"} - apart) if values["train.colocate_all"] else ():
-        if (nodes := size(model)[0]) * (each := size(model)[1]) > gpus:
+    for model in sorted(present & {"critic", "reward"} - apart):
+        nodes, each = size(model)
+        if values["train.colocate_all"] and nodes * each > gpus:
             yield Problem(
                 f"--{model}.num_gpus_per_node",
                 f" {each}: {nodes * each} GPUs are more than the actor's {gpus}, which --train.colocate_all lets the "

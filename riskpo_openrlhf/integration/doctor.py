@@ -11,6 +11,7 @@ import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,7 +93,7 @@ def judge(facts: dict) -> list[Finding]:
         add(name, installed or "missing", good, cure)
     if facts["flash_attn"]:
         add("flash-attn imports", facts["flash_attn"], False, "compile it again against the installed torch: README")
-    sizes = (f" {card['total']:.0f} GiB" if card["total"] == card["total"] else "" for card in cards)  # not NaN
+    sizes = ("" if isnan(card["total"]) else f" {card['total']:.0f} GiB" for card in cards)
     names = ", ".join(card["name"] + size for card, size in zip(cards, sizes, strict=True)) or "none"
     add("cards", names, bool(cards), "nvidia-smi shows no card: install the driver, or give the container --gpus all")
     for driver in sorted({card["driver"] for card in cards}):

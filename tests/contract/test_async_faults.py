@@ -30,10 +30,8 @@ def test_the_training_driver_raises_the_generators_fault_after_the_rollouts_befo
     monkeypatch.setattr(trainers.RiskPOTrainingActor, "save_logs_and_checkpoints", lambda self, *more: None)
     monkeypatch.setattr(resume, "keep_last_step", lambda driver: done.append("kept"))
     generator = object.__new__(trainers.RiskPOGenerateSamplesActor)
-    generator.rollout_queue, generator.samples_generator = (
-        queue,
-        SimpleNamespace(nothing_kept=lambda: RunFault("x", "y")),
-    )
+    generator.rollout_queue = queue
+    generator.samples_generator = SimpleNamespace(nothing_kept=lambda: RunFault("x", "y"))
     generator.fit(0, 0)  # returns: an error here would end the run at once, and hide the first cause
     assert queue.queue[-1] == (resume.FAULT, fault)  # Ray's queue takes no bare error of Ray's
     trainer = object.__new__(trainers.RiskPOTrainingActor)

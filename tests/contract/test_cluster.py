@@ -2,10 +2,12 @@
 
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +151,13 @@ def test_paths_that_are_there_become_absolute_and_names_of_the_hub_stay(tmp_path
         "reward.model_name_or_path": None,
     }  # fmt: skip
     assert cluster.paths_read(values) == [f"{tmp_path}/model", f"{tmp_path}/a.jsonl"]
+
+
+def test_recipes_which_need_no_package_know_the_same_flags_of_paths_and_settings_of_verifiers():
+    recipes = runpy.run_path(str(Path(__file__).parents[2] / "recipes/lib/command.py"))
+    assert set(recipes["VERIFIERS"]) == set(cluster.VERIFIERS)
+    for name in ("READ", "WRITTEN"):
+        assert {flag.removeprefix("--") for flag in recipes[name]} == set(getattr(cluster, name))
 
 
 def test_a_port_that_is_chosen_is_given_to_nobody_else_and_a_rendezvous_can_bind_it():
