@@ -22,6 +22,8 @@ set -euo pipefail
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' recipes/quickstart_cpu.sh; }
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source recipes/lib/launch.sh
+launch_name=quickstart
 
 model=mixed method=recommended out="" seed=0 model_seed=0 steps="" heldout="" mode=train dry_run=()
 while (($#)); do
@@ -37,7 +39,7 @@ while (($#)); do
         --heldout) heldout=${2:?--heldout takes a number} && shift 2 ;;
         --) shift && break ;;
         -h | --help) usage && exit ;;
-        *) echo "quickstart: $1 is not known; see --help" >&2 && exit 2 ;;
+        *) _launch_stop "$1 is not known; see --help" ;;
     esac
 done
 
@@ -54,19 +56,14 @@ case $model in
         : "${heldout:=36}" && lr=3e-5 every=8 reward=$PWD/riskpo_openrlhf/lab/last_number.py
         threads=$(env -u OMP_NUM_THREADS nproc)
         ;;
-    *) echo "quickstart: --model $model is not known; one of: mixed, micro, smollm2" >&2 && exit 2 ;;
+    *) _launch_stop "--model $model is not known; one of: mixed, micro, smollm2" ;;
 esac
 if [[ ! $seed$model_seed =~ ^[0-9]+$ || ! $steps =~ ^[1-9][0-9]*$ || ! $heldout =~ ^[1-9][0-9]*$ ]]; then
-    echo "quickstart: --seed $seed, --model-seed $model_seed, --steps $steps, --heldout $heldout: whole numbers," \
-        "--heldout and --steps at least 1" >&2
-    exit 2
+    _launch_stop "--seed $seed, --model-seed $model_seed, --steps $steps, --heldout $heldout: whole numbers," \
+        "--heldout and --steps at least 1"
 fi
 ((every <= steps)) || every=$steps # the end is evaluated, too
-if [[ ! -f recipes/methods/$method.sh ]]; then
-    echo "quickstart: --method $method is not known; one of: $(basename -s .sh -a recipes/methods/*.sh | paste -sd ' ')" >&2
-    exit 2
-fi
-source "recipes/methods/$method.sh"
+_launch_source method "$method"
 if [[ " ${method_flags[*]} " == *" --reward.overlong_buffer_len "* ]]; then
     method_flags+=(--reward.overlong_buffer_len $((tokens / 4))) # responses are short here
 fi
@@ -79,8 +76,7 @@ fi
 out=$(realpath -m "$out")
 data=$(realpath -m "${RISKPO_CACHE:-.cache}/quickstart-$model-seed$seed")
 if [[ $mode == train && -e $out ]]; then
-    echo "quickstart: $out exists: move it away, or choose another folder with --out" >&2
-    exit 2
+    _launch_stop "$out exists: move it away, or choose another folder with --out"
 fi
 
 if [[ $mode != print ]]; then
@@ -127,8 +123,11 @@ python3 -m riskpo_openrlhf.cli.train "${flags[@]}" 2>&1 |
 ((${#dry_run[@]} == 0)) || exit 0
 
 python3 -m riskpo_openrlhf.cli.plot "$out/tensorboard" --out "$out/curves.png"
+echo "±: half of the 95 % interval over problems; the two evaluations count as independent."
 python3 -m riskpo_openrlhf.cli.report "$out" --out "$out/report.html"
 echo "Model: $out/model   Checkpoint: $out/checkpoints   Log: $out/train.log"
 echo "Measure the model: python3 -m riskpo_openrlhf.cli.evaluate --model $out/model --data $data/heldout.jsonl"
-python3 -m riskpo_openrlhf.lab.quickstart_result "$out" --method "$method"
+if [[ $method == recommended ]]; then
+    echo "The method recommended is this project's, not the paper's. --method paper trains by the paper's method."
+fi
 echo "Took $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s after installation."

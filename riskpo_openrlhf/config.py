@@ -7,7 +7,7 @@ This module imports nothing heavy, so flags can be parsed and checked before tor
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 FLAG_PREFIX = "--algo.riskpo."
@@ -142,18 +142,9 @@ class RiskPOConfig:
             _refuse_fixed(PRESETS[name]["released"], overrides)
         return cls(**{**PRESETS[name], **overrides})
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> RiskPOConfig:
-        """Restore `to_dict`. Raises `TypeError` for an unknown knob and `ValueError` for a value out of range."""
-        return cls(**values)
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, as a checkpoint holds them."""
         return asdict(self)
-
-    def replace(self, **changes: Any) -> RiskPOConfig:
-        """Copy the settings with some of them replaced."""
-        return replace(self, **changes)
 
     def differences(self, other: RiskPOConfig) -> dict[str, tuple[Any, Any]]:
         """Map the name of every setting that differs to (own value, the other's value)."""

@@ -43,6 +43,12 @@ def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+def existing(folder: str | os.PathLike) -> Path:
+    """Return the folder, or the nearest one above it that is there."""
+    folder = Path(folder).absolute()
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
 def lock(folder: Path, wait: bool = False) -> IO:
     """Lock a folder, which is made if it is missing, until the returned file is closed or this process ends.
 

@@ -29,7 +29,7 @@ class RunSettings:
     def config(self) -> RiskPOConfig | None:
         """Build RiskPO's settings. Raises `ValueError` if this version does not know a knob or its value."""
         try:
-            return None if self.knobs is None else RiskPOConfig.from_dict(self.knobs)
+            return None if self.knobs is None else RiskPOConfig(**self.knobs)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.path} is of another version of this package: {error}") from error
 

@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -76,6 +77,17 @@ def finish(command: list[str], args) -> list[str]:
     return command + whole_rollouts(command)
 
 
+def words(command: list[str]) -> Iterator[tuple[str, str, str | None]]:
+    """Yield (its flag, the text before its value, its value) for each word; the value is None without one."""
+    flag = ""
+    for word in command:
+        if word.startswith("--"):
+            flag, mark, value = word.partition("=")
+            yield flag, flag + mark, value if mark else None
+        else:
+            yield flag, "", word
+
+
 def absolute(command: list[str]) -> list[str]:
     """Make relative paths absolute: a submitted job, ranks and engines run in other folders.
 
@@ -86,37 +98,25 @@ def absolute(command: list[str]) -> list[str]:
         local = not read or os.path.exists(part) or part.startswith(("./", "../"))
         return os.path.abspath(part) if part and (local or ("://" not in part and part.endswith(FILES))) else part
 
-    found, flag = [], ""
-    for word in command:
-        name, mark, text = word.partition("=")
-        if word.startswith("--"):
-            flag = name
-        value = text if mark and word.startswith("--") else None if word.startswith("--") else word
-        if value is not None and flag in (*READ, *WRITTEN):
+    found = []
+    for flag, before, value in words(command):
+        if value and flag in (*READ, *WRITTEN):
             value = ",".join(path(part, flag in READ) for part in value.split(","))
-            word = f"{name}={value}" if word.startswith("--") else value
-        found.append(word)
+        found.append(before + (value or ""))
     return found
 
 
 def without(command: list[str], flag: str) -> list[str]:
     """Remove a flag and its values."""
-    kept, dropping = [], False
-    for word in command:
-        if word.startswith("--"):
-            dropping = word.partition("=")[0] == flag
-        if not dropping:
-            kept.append(word)
-    return kept
+    return [before + (value or "") for name, before, value in words(command) if name != flag]
 
 
 def value(command: list[str], flag: str) -> str:
     """Return the flag's last value, which is the one that counts; an empty string without the flag."""
     found = ""
-    for word, after in zip(command, [*command[1:], ""], strict=True):
-        name, mark, text = word.partition("=")
-        if name == flag:
-            found = text if mark else after
+    for name, _, given in words(command):
+        if name == flag and given is not None:
+            found = given
     return found
 
 

@@ -193,7 +193,7 @@ launch() {
 }
 
 _launch_stop() {
-    echo "recipe: $*" >&2
+    echo "${launch_name:-recipe}: $*" >&2
     exit 2
 }
 

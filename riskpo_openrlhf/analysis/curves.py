@@ -234,15 +234,11 @@ def gains(groups: Groups) -> list[dict]:
         for source in _sources({label: runs}):
             for k in _shown({label: runs}, source):
                 tag = eval_tag(source, k)
-                if not (stacked := stack(runs, tag)):
-                    continue
-                steps, values = stacked
                 having = [run for run in runs if tag in run.scalars]
-                if len(values) > 1:
-                    columns = np.stack([values[:, 0], values[:, -1], values[:, -1] - values[:, 0]], axis=1)
-                    means, halves = over_seeds(columns)
-                else:
-                    means = np.array([values[0, 0], values[0, -1], values[0, -1] - values[0, 0]])
+                steps, values = stack(having, tag)
+                first, last = values[:, 0], values[:, -1]
+                means, halves = over_seeds([first, last, last - first], axis=1)
+                if len(having) == 1:
                     both = having[0].halves(tag)[[0, -1]]
                     halves = np.array([*both, np.hypot(*both)])
                 some = f"{label} ({len(having)} of {len(runs)} seeds)"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from riskpo_openrlhf import console
 from riskpo_openrlhf.analysis.evaluations import read_summaries, right_and_wrong
+from riskpo_openrlhf.analysis.runs import read_events
 
 SHOWN = 2000  # characters of an answer
 TAIL = 15  # lines of the log
@@ -58,13 +59,9 @@ def read_log(run: Path) -> Log:
 
 def generated_samples(home: Path, number: int = 6) -> list[Sample]:
     """Pick answers of the rollouts, spread evenly over the run; OpenRLHF logs one a step."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(home), size_guidance={"tensors": 0})
-    events.Reload()
-    texts = (
-        {e.step: e.tensor_proto.string_val for e in events.Tensors(_TEXT)} if _TEXT in events.Tags()["tensors"] else {}
-    )
+    events = read_events(home)
+    logged = events.Tensors(_TEXT) if _TEXT in events.Tags()["tensors"] else []
+    texts = {event.step: event.tensor_proto.string_val for event in logged}
     steps = sorted(texts)
     places = {round(i * (len(steps) - 1) / max(number - 1, 1)) for i in range(min(number, len(steps)))}
     samples = []

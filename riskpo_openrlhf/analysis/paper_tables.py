@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import NamedTuple
 
-from riskpo_openrlhf.evaluation.intervals import over_seeds
+from riskpo_openrlhf.evaluation.intervals import Interval, interval
 from riskpo_openrlhf.tables import plus_minus
 
 # Measured values of a row: setting of the evaluation -> data source -> Pass@1 in per cent, one value a seed.
@@ -73,15 +73,7 @@ TABLES = {
 }  # fmt: skip
 
 
-class Cell(NamedTuple):
-    """A measured value in per cent; `half`: half of its 95 % interval over `seeds` (NaN with one seed)."""
-
-    value: float
-    half: float
-    seeds: int
-
-
-def measured_cell(sources: tuple[str, ...], values: Mapping[str, Sequence[float]]) -> Cell | None:
+def measured_cell(sources: tuple[str, ...], values: Mapping[str, Sequence[float]]) -> Interval | None:
     """Average data sources seed by seed, then over seeds. None if a source was not measured, or is NaN for a seed.
 
     Raises:
@@ -92,8 +84,8 @@ def measured_cell(sources: tuple[str, ...], values: Mapping[str, Sequence[float]
     per_source = [values[source] for source in sources]
     if len({len(seeds) for seeds in per_source}) > 1:
         raise ValueError(f"{', '.join(sources)} were measured with different numbers of seeds")
-    mean, half = over_seeds([sum(seed) / len(sources) for seed in zip(*per_source, strict=True)])
-    return None if isnan(mean) else Cell(float(mean), float(half), len(per_source[0]))
+    means = [sum(seed) / len(sources) for seed in zip(*per_source, strict=True)]
+    return None if any(map(isnan, means)) else interval(means)
 
 
 def as_markdown(table: Table, measured: Mapping[str, Measured]) -> str:
@@ -134,15 +126,15 @@ def as_csv(table: Table, measured: Mapping[str, Measured]) -> str:
             for column, sources in table.columns.items():
                 if cell := measured_cell(sources, values):
                     half = "" if isnan(cell.half) else round(cell.half, 4)
-                    write([label, column, "yours", setting, round(cell.value, 4), half, cell.seeds])
+                    write([label, column, "yours", setting, round(cell.mean, 4), half, cell.n])
     return text.getvalue()
 
 
-def _shown(cell: Cell | None, less: float | None = None) -> str:
+def _shown(cell: Interval | None, less: float | None = None) -> str:
     """Format a cell, or its difference to `less` with a sign."""
     if cell is None:
         return plus_minus(None)
-    return plus_minus(cell.value - (less or 0), cell.half, 1, "" if less is None else "+")
+    return plus_minus(cell.mean - (less or 0), cell.half, 1, "" if less is None else "+")
 
 
 def _row(cells: Sequence[str]) -> str:

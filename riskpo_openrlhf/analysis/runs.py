@@ -186,12 +186,15 @@ def _evaluated(top: Path) -> dict[str, Curve]:
     return {tag: Curve(*map(np.array, zip(*sorted(values.items()), strict=True))) for tag, values in points.items()}
 
 
-def _scalars(home: Path) -> dict[str, Curve]:
+def read_events(home: Path):
+    """Read the event files of a folder: TensorBoard's `EventAccumulator` of all scalars and texts."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(home), size_guidance={"scalars": 0})
-    events.Reload()
-    scalars = {}
+    return EventAccumulator(str(home), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+
+
+def _scalars(home: Path) -> dict[str, Curve]:
+    events, scalars = read_events(home), {}
     for tag in events.Tags()["scalars"]:
         latest = {event.step: event.value for event in sorted(events.Scalars(tag), key=lambda event: event.wall_time)}
         steps = sorted(latest)

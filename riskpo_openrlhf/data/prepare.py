@@ -92,7 +92,7 @@ def prepare(source: Source, out: Path, options: Options, *, force: bool = False,
     answers_of: dict[tuple, set[str]] = {}
     known: dict[str, tuple] = {}
     times: Counter[tuple] = Counter()
-    repeated = n_read = 0
+    n_read = 0
     for record in tqdm(records, desc=source.name, unit=" rows", total=total):
         n_read += 1
         try:
@@ -120,7 +120,6 @@ def prepare(source: Source, out: Path, options: Options, *, force: bool = False,
         elif source.role == "test":  # a benchmark keeps its repeated problems
             row = writer.row(problem)
             rows[(*key, str(times[key]))] = row | {"id": f"{row['id']}-{times[key]}"}
-            repeated += 1
     if source.role == "train":
         _leave_out_repeats(rows, answers_of, times, dropped)
     _check_counts(source, n_read, len(rows), dropped, options.accept_row_counts, warn)
@@ -145,7 +144,7 @@ def prepare(source: Source, out: Path, options: Options, *, force: bool = False,
         "file": path.name,
         "rows": {"read": n_read, "kept": len(rows)},
         "dropped": {reason: n for reason, n in sorted(dropped.items()) if n},
-        "repeated": repeated,
+        "repeated": times.total() - len(times) if source.role == "test" else 0,
         "over_long": len(over_long),
         "verifier": source.verifier,
         "licence": source.licence,

@@ -6,7 +6,8 @@ import ast
 import hashlib
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from riskpo_openrlhf.data.decontaminate import normalise
 from riskpo_openrlhf.verifiers.math.compare import EQUAL, compare
@@ -54,41 +55,63 @@ def problems(tasks: Sequence[str], count: int, seed: int, split: str) -> Iterato
     parsed = [parse_task(text) for text in tasks]
     if not parsed:
         raise ValueError("--tasks is empty: name at least one, e.g. chain_sum")
-    share, rest = divmod(count, len(parsed))
-    seen, made = set(), []
-    for place, (task, settings) in enumerate(parsed):
-        made += _of_task(task, settings, share + (place < rest), seed, split, seen)
-    random.Random(seed).shuffle(made)
-    yield from made
+    seen: set[str] = set()
+
+    def row(task: str, item: dict) -> dict[str, str] | None:
+        key = normalise(item["question"])
+        # By sorted characters: 3 + 5 and 5 + 3, or gcd(4, 6) and gcd(6, 4), are in one split.
+        if is_test("".join(sorted(key))) != (split == "test") or key in seen or not _is_right(task, item):
+            return None
+        seen.add(key)
+        return {"question": item["question"], "answer": str(item["answer"])}
+
+    yield from draw([(task, task, settings) for task, settings in parsed], count, seed, split, row)
 
 
-def _of_task(task: str, settings: dict, count: int, seed: int, split: str, seen: set[str]) -> list[dict[str, str]]:
+Row = Callable[[str, dict], dict[str, str] | None]  # (task, reasoning-gym's item) -> a row, None to pass over the item
+
+
+def draw(kinds: Sequence[tuple[str, str, dict]], count: int, seed: int, split: str, row: Row) -> list[dict[str, str]]:
+    """Draw `count` rows, an equal number of each kind, in an order drawn from `seed`.
+
+    Args:
+        kinds: (name, task, settings of the task). Equal names, seeds and splits give equal items on every machine.
+        row: makes a row from an item.
+
+    Raises:
+        ValueError: a bad setting, or a kind has too few rows.
+        ModuleNotFoundError: reasoning-gym is missing.
+    """
+    share, rest = divmod(count, len(kinds))
+    rows = []
+    for place, (name, task, settings) in enumerate(kinds):
+        rows += _first_rows(task, settings, share + (place < rest), f"{seed}/{split}/{name}", row)
+    random.Random(seed).shuffle(rows)
+    return rows
+
+
+def _first_rows(task: str, settings: dict, count: int, name: str, row: Row) -> list[dict[str, str]]:
     try:
         import reasoning_gym
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"reasoning_gym_{split} needs reasoning-gym: {INSTALL_HINT} ({error})") from error
+        raise ModuleNotFoundError(f"these problems need reasoning-gym: {INSTALL_HINT} ({error})") from error
     # The package draws item i from `seed + i`, so nearby seeds would give shifted copies of one another.
-    first = int.from_bytes(hashlib.sha256(f"{seed}/{split}/{task}".encode()).digest()[:6], "big")
-    most = 1000 + 100 * count
+    first, most = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big"), 1000 + 100 * count
     try:
         source = reasoning_gym.create_dataset(task, seed=first, size=most, **settings)
     except (TypeError, AssertionError) as error:
         raise ValueError(f"--tasks {task}: reasoning-gym does not take the settings {settings}: {error}") from error
-    found = []
-    for i in range(most):
-        if len(found) == count:
-            return found
-        item = source[i]
-        key = normalise(item["question"])
-        # By sorted characters: 3 + 5 and 5 + 3, or gcd(4, 6) and gcd(6, 4), are in one split.
-        digest = hashlib.sha256("".join(sorted(key)).encode()).digest()
-        is_test = int.from_bytes(digest[:4], "big") % TEST_ONE_IN == 0
-        if key not in seen and is_test == (split == "test") and _is_right(task, item):
-            seen.add(key)
-            found.append({"question": item["question"], "answer": str(item["answer"])})
-    raise ValueError(
-        f"--count: {task} has too few different problems in its split {split} ({len(found)}): ask for fewer, or larger"
-    )
+    found = list(islice(filter(None, (row(task, source[i]) for i in range(most))), count))
+    if len(found) < count:
+        raise ValueError(
+            f"--count: {task} has too few different problems ({len(found)} of {count}): ask for fewer, or larger"
+        )
+    return found
+
+
+def is_test(text: str) -> bool:
+    """Tell whether a text belongs to the test split; one in 4 does, with any seed."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % TEST_ONE_IN == 0
 
 
 def _is_right(task: str, item: dict) -> bool:

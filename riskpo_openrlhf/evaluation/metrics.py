@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from riskpo_openrlhf.evaluation.passk import pass_at_k_summary
@@ -36,6 +38,11 @@ def source_metrics(correct, tokens, truncated) -> dict[str, float]:
     metrics["truncated"] = float(truncated[there].mean())
     metrics["verifier_error"] = float(np.isnan(correct[there]).mean())
     return metrics
+
+
+def ks_of(metrics: Iterable[str]) -> list[int]:
+    """List the k of every Pass@k among names of metrics, in order."""
+    return sorted(int(name[5:]) for name in metrics if name.startswith("pass@") and name[5:].isdigit())
 
 
 def correctness(score: np.ndarray) -> np.ndarray:

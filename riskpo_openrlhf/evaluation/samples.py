@@ -10,8 +10,10 @@ A folder holds `evaluation.json`, `samples.jsonl` and, in the end, `summary.json
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from riskpo_openrlhf.evaluation.problems import EvaluationError, InputError
@@ -93,16 +95,12 @@ def write_parquet(folder: Path) -> Path:
     schema = pyarrow.schema([(name, types[name]) for name in FIELDS])
     last = {key: number for number, (key, _, _) in enumerate(read_samples(folder / SAMPLES))}
     path = folder / "samples.parquet"
+    numbered = enumerate(read_samples(folder / SAMPLES))
+    samples = (json.loads(line) for number, (key, _, line) in numbered if last[key] == number)
+    rows = ({**sample, "extra_logs": json.dumps(sample["extra_logs"])} for sample in samples)
     with in_one_step(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
-        batch = []
-        for number, (key, _, line) in enumerate(read_samples(folder / SAMPLES)):
-            if last[key] == number:
-                sample = json.loads(line)
-                batch.append({**sample, "extra_logs": json.dumps(sample["extra_logs"])})
-            if len(batch) == 4096:
-                writer.write_table(pyarrow.Table.from_pylist(batch, schema))
-                batch = []
-        writer.write_table(pyarrow.Table.from_pylist(batch, schema))
+        while batch := list(islice(rows, 4096)):
+            writer.write_table(pyarrow.Table.from_pylist(batch, schema))
     return path
 
 
@@ -140,16 +138,10 @@ def _flat(value, name: str = "") -> Iterator[tuple[str, object]]:
 
 def _whole_length(path: Path) -> int:
     """Count the bytes up to the end of the last complete line."""
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - 65536)
-            file.seek(start)
-            place = file.read(end - start).rfind(b"\n")
-            if place >= 0:
-                return start + place + 1
-            end = start
-    return 0
+    if not path.stat().st_size:
+        return 0
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.rfind(b"\n") + 1
 
 
 def _without_text(sample: dict) -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 
 from riskpo_openrlhf.evaluation.intervals import Z95
 from riskpo_openrlhf.evaluation.logprob import logprob_by_reward
-from riskpo_openrlhf.evaluation.metrics import SHOWN_KS, correctness, source_metrics
+from riskpo_openrlhf.evaluation.metrics import SHOWN_KS, correctness, ks_of, source_metrics
 from riskpo_openrlhf.tables import aligned, plus_minus
 from riskpo_openrlhf.verifiers import STATUSES
 
@@ -62,11 +62,7 @@ def summarise(rows: Iterable[dict]) -> dict:
         problems.append(pairs)
         counts = {"problems": len(arrays["ids"]), "n": there.shape[1], "samples": int(there.sum())}
         verdicts = np.isfinite(arrays["score"]).sum(axis=1)
-        at = {
-            name[5:]: int((verdicts >= int(name[5:])).sum())
-            for name in metrics
-            if name[:5] == "pass@" and name[5:].isdigit()
-        }
+        at = {str(k): int((verdicts >= k).sum()) for k in ks_of(metrics)}
         sources[source] = {**counts, **metrics, "problems_at": at, "logprob_by_reward": logprob_by_reward(*pairs.T)}
     by_reward = logprob_by_reward(*np.concatenate(problems).T)
     return {"sources": sources, "overall": _overall(sources), "logprob_by_reward": by_reward}
@@ -132,7 +128,7 @@ def as_table(summary: dict) -> str:
     A Pass@k that is of other problems than its neighbour is marked.
     """
     sources = summary["sources"]
-    ks = sorted({int(k) for m in sources.values() for k in (name[5:] for name in m if "pass@" in name) if k.isdigit()})
+    ks = sorted({k for metrics in sources.values() for k in ks_of(metrics)})
     ks = [k for k in ks if k in SHOWN_KS or k == ks[-1]]
     rows = [["", "problems", "n", *(f"pass@{k} %" for k in ks), "tokens", "truncated", "no answer", "no verdict"]]
     for source, metrics in sources.items():

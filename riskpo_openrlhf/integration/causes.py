@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from riskpo_openrlhf.files import existing
 from riskpo_openrlhf.integration.faults import RunFault
 
 # Class of a Ray actor -> the part of a run that it is. Ray may name OpenRLHF's class where ours adds no method.
@@ -40,9 +40,6 @@ class Fault:
     def lines(self) -> tuple[str, str]:
         """The last two lines of the run."""
         return f"failed: {self.cause}", f"cure: {self.cure}"
-
-    def to_dict(self) -> dict:
-        return asdict(self)
 
 
 class Row(NamedTuple):
@@ -170,17 +167,11 @@ def full_disks(folders: Sequence[str] = ()) -> str:
     free = {}
     for folder in [*folders, tempfile.gettempdir()]:
         try:
-            free[folder] = shutil.disk_usage(_existing(folder)).free
+            free[folder] = shutil.disk_usage(existing(folder)).free
         except OSError:
             continue
     full = {folder: size for folder, size in free.items() if size < FULL} or free
     return ", ".join(f"{folder} ({size / 2**20:,.0f} MiB free)" for folder, size in full.items())
-
-
-def _existing(folder: str) -> str:
-    while not os.path.exists(folder) and os.path.dirname(folder) != folder:
-        folder = os.path.dirname(os.path.abspath(folder))
-    return folder
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

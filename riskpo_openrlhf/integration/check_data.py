@@ -18,7 +18,9 @@ from typing import NamedTuple
 from riskpo_openrlhf.data.golds import first_line
 from riskpo_openrlhf.data.schema import read_manifests
 from riskpo_openrlhf.integration.check_rows import ERROR, LEVELS, NOTE, WARNING, RowCheck
+from riskpo_openrlhf.integration.final_flags import names
 
+KEYS = ("input_key", "label_key", "image_key", "apply_chat_template")
 EXTENSIONS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")
 
 
@@ -66,19 +68,18 @@ def read_files(values: Mapping) -> DataFiles:
     """
     found, counts, first = [], [], None
     for flag, split in (("data.prompt_dataset", "data.prompt_split"), ("eval.dataset", "eval.split")):
-        names = [name.strip() for name in (values[flag] or "").split(",") if name.strip()]
+        files = names(values[flag])
         training = flag == "data.prompt_dataset"
         most = max(1, values["data.max_samples"]) if training else 1e8
-        keys = [values[f"data.{key}"] for key in ("input_key", "label_key", "image_key", "apply_chat_template")]
-        reader = Reader(*keys, split=values[split], split_flag=split, flag=flag, most_rows=most)
+        reader = Reader({key: values[f"data.{key}"] for key in KEYS}, values[split], split, flag, most)
         with _quiet():
-            local = [Path(name) for name in names if is_local(name)]
+            local = [Path(name) for name in files if is_local(name)]
             tables = {path: table for path in local if (table := reader.read(path)) is not None}
             for path, table in tables.items():
                 reader.images(path, table, values["data.max_images_per_prompt"])
             joined = None
-            if len(tables) == len(names) and tables:
-                joined = reader.together(names, values["data.prompt_probs"] if training else None)
+            if len(tables) == len(files) and tables:
+                joined = reader.together(files, values["data.prompt_probs"] if training else None)
         counts.append(None if joined is None else len(joined))
         if training and joined:
             label = values["data.label_key"]
@@ -112,7 +113,7 @@ def check_paths(
 
     Raises `ModuleNotFoundError` without OpenRLHF.
     """
-    reader = Reader(input_key, label_key, image_key, apply_chat_template, split=split)
+    reader = Reader(dict(zip(KEYS, (input_key, label_key, image_key, apply_chat_template), strict=True)), split)
     if tokenizer:
         from transformers import AutoTokenizer
 
@@ -134,26 +135,13 @@ class Reader:
     """Load files by OpenRLHF's loader, and collect findings about files, columns and the shape of prompts."""
 
     def __init__(
-        self,
-        input_key: str,
-        label_key: str | None,
-        image_key: str,
-        apply_chat_template: bool,
-        *,
-        split: str,
-        split_flag: str = "data.prompt_split",
-        flag: str | None = None,
-        most_rows: float = 1e8,
+        self, keys: Mapping, split: str, split_flag: str = "data.prompt_split", flag: str | None = None, most_rows=1e8
     ):
-        self.input_key, self.label_key, self.image_key = input_key, label_key, image_key
-        self.chat, self.split, self.split_flag = apply_chat_template, split, split_flag
-        self.flag, self.most_rows = flag, most_rows
-        data = SimpleNamespace(
-            input_key=input_key, label_key=label_key, image_key=image_key, apply_chat_template=apply_chat_template
-        )
-        self.strategy = SimpleNamespace(
-            args=SimpleNamespace(use_ms=False, data=data), print=lambda *_: None, is_rank_0=lambda: False
-        )
+        """`keys`: the flags `--data.*` that `KEYS` names. `flag` goes into the findings."""
+        self.data = SimpleNamespace(**keys)
+        self.split, self.split_flag, self.flag, self.most_rows = split, split_flag, flag, most_rows
+        args = SimpleNamespace(use_ms=False, data=self.data)
+        self.strategy = SimpleNamespace(args=args, print=lambda *_: None, is_rank_0=lambda: False)
         self.findings: list[Finding] = []
 
     def add(self, level: int, where, what: str, cure: str) -> None:
@@ -181,7 +169,7 @@ class Reader:
 
     def images(self, path: Path, table, most: int) -> None:
         """Report prompts with more images than `--data.max_images_per_prompt` lets in."""
-        there = _most_images(table, self.image_key)
+        there = _most_images(table, self.data.image_key)
         if there > most:
             what = f"a prompt has {there} image{'s' * (there > 1)}, and --data.max_images_per_prompt is {most}"
             self.add(ERROR, path, what, f"Set --data.max_images_per_prompt {there}")
@@ -220,9 +208,9 @@ class Reader:
 
     def _columns(self, path: Path, table) -> bool:
         there = table.column_names
-        missing = [key for key in ("input_key", "label_key") if getattr(self, key) not in (None, *there)]
+        missing = [key for key in ("input_key", "label_key") if getattr(self.data, key) not in (None, *there)]
         for key in missing:
-            what = f"has no column {getattr(self, key)!r}, but {', '.join(there)}"
+            what = f"has no column {getattr(self.data, key)!r}, but {', '.join(there)}"
             self.add(ERROR, path, what, f"Set --data.{key} to one of them")
         if "datasource" not in there:
             verl = "; data_source is another framework's name for it" if "data_source" in there else ""
@@ -240,20 +228,20 @@ class Reader:
     def _shapes(self, path: Path, table) -> bool:
         """Report prompts that OpenRLHF can't turn into text with these flags."""
         kinds = set()
-        for place, prompt in enumerate(table[self.input_key]):
+        for place, prompt in enumerate(table[self.data.input_key]):
             kinds.add(type(prompt).__name__)
             problem = None
             if not isinstance(prompt, (str, list)):
                 problem = (
-                    f"{self.input_key!r} holds {', '.join(sorted(kinds))}",
+                    f"{self.data.input_key!r} holds {', '.join(sorted(kinds))}",
                     "A string, or a list of {role, content}",
                 )
             elif isinstance(prompt, list) and not (prompt and all(map(_is_turn, prompt))):
                 cure = "Each turn is {role, content}, both not empty"
-                problem = f"row {place}: {self.input_key!r} is {str(prompt)[:80]!r}", cure
-            elif isinstance(prompt, list) and not self.chat:
+                problem = f"row {place}: {self.data.input_key!r} is {str(prompt)[:80]!r}", cure
+            elif isinstance(prompt, list) and not self.data.apply_chat_template:
                 problem = "prompts are lists of chat turns", "Add --data.apply_chat_template to your command"
-            elif not self.chat and "<image>" in prompt:
+            elif not self.data.apply_chat_template and "<image>" in prompt:
                 problem = "prompts have <image>, which stays text", "Add --data.apply_chat_template"
             if problem:
                 self.add(ERROR, path, *problem)

@@ -45,12 +45,12 @@ class RowCheck:
             return False
         found: dict[tuple[int, str, str], list[int]] = defaultdict(list)
         for place, (prompt, label, images) in enumerate(zip(read.prompts, read.labels, read.images, strict=True)):
-            written = plain_text(table[place][reader.input_key])
+            written = plain_text(table[place][reader.data.input_key])
             problems = (
                 *prompt_problems(prompt, written, label),
                 *self._length(prompt),
                 *((LEVELS.index(level), what, cure) for level, what, cure in label_problems(label)),
-                *image_problems(written, images, reader.image_key),
+                *image_problems(written, images, reader.data.image_key),
             )
             for problem in problems:
                 found[problem].append(place)

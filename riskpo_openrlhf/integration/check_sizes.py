@@ -19,28 +19,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from riskpo_openrlhf.integration.problems import Problem
-
-
-def actor_gpus(values: dict) -> int:
-    return values["actor.num_nodes"] * values["actor.num_gpus_per_node"]
-
-
-def data_ranks(values: dict, group: str = "actor") -> int:
-    """Count the ranks of a model that see different data: its GPUs, but one for each ring and tensor group."""
-    gpus = values[f"{group}.num_nodes"] * values[f"{group}.num_gpus_per_node"]
-    return gpus // (values["ds.ring_attn_size"] * values["ds.tensor_parallel_size"])
-
-
-def models(values: dict) -> Iterator[str]:
-    """Name the models that every rollout goes through: the policy, and those that the flags add."""
-    yield "actor"
-    if values["algo.kl.init_coef"] > 0:
-        yield "ref"
-    if values["algo.advantage.estimator"] == "gae":
-        yield "critic"
-    if not values["reward.remote_url"] and not values["train.agent_func_path"]:
-        yield "reward"
+from riskpo_openrlhf.integration.faults import Problem
+from riskpo_openrlhf.integration.placement import data_ranks, engine_gpus, engines_share_gpus, model_gpus, models
 
 
 def fault(values: dict, responses: int) -> str:
@@ -75,7 +55,6 @@ def size_problems(values: dict, rows: int | None = None) -> Iterator[Problem]:
     if not problems:
         problems = list(_rollouts(values, rows))
     yield from problems
-    yield from _lengths(values)
 
 
 AT_LEAST_1 = (
@@ -101,49 +80,42 @@ def _counts(values: dict) -> Iterator[Problem]:
 
 def _groups(values: dict) -> Iterator[Problem]:
     """What OpenRLHF's `train` asserts once it runs, and the ranks of each model."""
-    gpus, engines = actor_gpus(values), values["vllm.num_engines"] * values["vllm.tensor_parallel_size"]
-    if values["train.colocate_all"] and not values["train.async_enable"] and gpus != engines:
+    gpus, engines = model_gpus(values), engine_gpus(values)
+    if engines_share_gpus(values) and gpus != engines:
         yield Problem(
             "--train.colocate_all",
             f" shares the actor's {gpus} GPUs with the engines, which need {engines} (--vllm.num_engines x "
             "--vllm.tensor_parallel_size): make them equal",
         )
 
-    def size(name: str) -> tuple[int, int]:
-        return values[f"{name}.num_nodes"], values[f"{name}.num_gpus_per_node"]
-
     def differ(flag: str, first: str, second: str) -> Iterator[Problem]:
-        if values[flag] and size(first) != size(second):
-            (a, b), (c, d) = size(first), size(second)
+        (a, b), (c, d) = ((values[f"{one}.num_nodes"], values[f"{one}.num_gpus_per_node"]) for one in (first, second))
+        if values[flag] and (a, b) != (c, d):
             yield Problem(
                 f"--{flag}",
                 f" shares the GPUs of {first}, {a} x {b}, with {second}, {c} x {d} (--{second}.num_nodes x "
                 f"--{second}.num_gpus_per_node): make them equal",
             )
 
-    present = set(models(values))
-    apart = {"critic", "reward"} if "critic" in present and values["train.colocate_critic_reward"] else set()
-    for model in sorted(present & {"critic", "reward"} - apart):
-        nodes, each = size(model)
-        if values["train.colocate_all"] and nodes * each > gpus:
-            yield Problem(
-                f"--{model}.num_gpus_per_node",
-                f" {each}: {nodes * each} GPUs are more than the actor's {gpus}, which --train.colocate_all lets the "
-                f"{model} model share: take at most {gpus} (--{model}.num_nodes x --{model}.num_gpus_per_node)",
-            )
+    present, everything_shared = set(models(values)), values["train.colocate_all"]
     if "ref" in present:
-        yield from differ(
-            "train.colocate_all" if values["train.colocate_all"] else "train.colocate_actor_ref", "actor", "ref"
-        )
+        yield from differ("train.colocate_all" if everything_shared else "train.colocate_actor_ref", "actor", "ref")
     if "critic" in present:
         yield from differ("train.colocate_critic_reward", "critic", "reward")
+    pair_apart = "critic" in present and values["train.colocate_critic_reward"]
     shared = values["ds.ring_attn_size"] * values["ds.tensor_parallel_size"]
     for model in models(values):
-        nodes, each = size(model)
-        if nodes * each % shared or nodes * each < shared:
+        own, each = model_gpus(values, model), values[f"{model}.num_gpus_per_node"]
+        if everything_shared and model in ("critic", "reward") and not pair_apart and own > gpus:
             yield Problem(
                 f"--{model}.num_gpus_per_node",
-                f" {each}: {nodes * each} GPUs can't be shared out among groups of --ds.ring_attn_size "
+                f" {each}: {own} GPUs are more than the actor's {gpus}, which --train.colocate_all lets the {model} "
+                f"model share: take at most {gpus} (--{model}.num_nodes x --{model}.num_gpus_per_node)",
+            )
+        if own % shared or own < shared:
+            yield Problem(
+                f"--{model}.num_gpus_per_node",
+                f" {each}: {own} GPUs can't be shared out among groups of --ds.ring_attn_size "
                 f"{values['ds.ring_attn_size']} x --ds.tensor_parallel_size {values['ds.tensor_parallel_size']}",
             )
     if values["train.dynamic_batch_enable"] and values["ds.zero_stage"] in (1, 2):
@@ -274,20 +246,6 @@ def size_notes(values: dict, rows: int | None) -> Iterator[str]:
         yield (
             f"the last rollout of an episode has {rows % prompts} prompts: {last % batch} of its {last} responses "
             f"fill no --train.batch_size {batch} and {fate}; --data.max_samples {rows - rows % prompts} drops them"
-        )
-
-
-def _lengths(values: dict) -> Iterator[Problem]:
-    zone, longest = values["reward.overlong_buffer_len"], values["rollout.max_new_tokens"]
-    if zone and longest and zone > longest:
-        yield Problem(
-            "--reward.overlong_buffer_len", f" {zone:g} is longer than a response, --rollout.max_new_tokens {longest}"
-        )
-    if longest and longest >= values["data.max_len"]:
-        yield Problem(
-            "--rollout.max_new_tokens",
-            f" {longest} leaves no room for a prompt in --data.max_len {values['data.max_len']}: OpenRLHF would cut "
-            "prompts from the left",
         )
 
 

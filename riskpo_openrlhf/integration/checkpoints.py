@@ -116,7 +116,7 @@ def recover(root: Path, critic: bool, max_num: int, max_mem: float) -> list[str]
     """Finish or remove what an interrupted run has left. Return lines that say so. Call it before `choose`."""
     lines = [f"checkpoint {tag} was complete but not yet moved: moved now" for tag in complete(root, critic)]
     finish(root, critic, max_num, max_mem)
-    for part in (part for part in (root / CRITIC, root / ACTOR) if part.is_dir()):
+    for part in filter(Path.is_dir, parts(root, True)):
         for path in list(part.iterdir()):
             if path.name.startswith((WRITING, DELETING)):
                 lines += [f"removed {path}: its writing was interrupted"] * path.name.startswith(WRITING)
@@ -203,25 +203,15 @@ def is_disk_full(error: BaseException, folder: Path) -> bool:
 
 def complete(root: Path, critic: bool) -> list[str]:
     """Return names of checkpoints that are complete in every part and still to be moved, oldest first."""
-    actor, names = root / ACTOR, []
-    if not actor.is_dir():
-        return []
-    for folder in actor.iterdir():
-        tag = folder.name.removeprefix(WRITING)
-        if tag == folder.name or damage(folder) or not read_manifest(folder):
-            continue
-        others = parts(root, critic)[:-1]  # the critic's may have been moved already
-        if all(_whole(part / f"{WRITING}{tag}") or _moved(part, tag) for part in others):
-            names.append(tag)
-    return sorted(names, key=_step)
+    names = [path.name for path in (root / ACTOR).glob(f"{WRITING}*") if _whole(path)]
+    if critic:  # its part may have been moved already
+        parts_of = ((name, root / CRITIC / name, root / CRITIC / name.removeprefix(WRITING)) for name in names)
+        names = [name for name, part, moved in parts_of if _whole(part if part.exists() else moved)]
+    return sorted((name.removeprefix(WRITING) for name in names), key=_step)
 
 
 def _whole(folder: Path) -> bool:
     return read_manifest(folder) is not None and damage(folder) is None
-
-
-def _moved(part: Path, tag: str) -> bool:
-    return not (part / f"{WRITING}{tag}").exists() and _whole(part / tag)
 
 
 def _rotate(root: Path, critic: bool, newest: str, max_num: int, max_mem: float) -> None:

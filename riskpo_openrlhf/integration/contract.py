@@ -295,9 +295,9 @@ def check(modules: Iterable[str] | None = None) -> list[str]:
             missing.append(f"{module_name} is gone")
             continue
         for name, parameters in SEAMS[module_name].items():
-            more, less = _check_seam(module, name, parameters)
+            difference, more = _check_seam(module, name, parameters)
             notes += more
-            missing += less
+            missing += [difference] if difference else []
     for owner, attributes in ATTRIBUTES.items():
         module_name, _, name = owner.rpartition(".")
         if module_name in names and (cls := getattr(_import(module_name), name, None)) is not None:
@@ -327,29 +327,28 @@ def _import(name: str):
         ) from error
 
 
-def _check_seam(module, name: str, parameters: str | None) -> tuple[list[str], list[str]]:
-    """Compare one name with what we rely on. Returns notes, and differences that break us."""
+def _check_seam(module, name: str, parameters: str | None) -> tuple[str | None, list[str]]:
+    """Compare one name with what we rely on. Returns the first difference that breaks us, if any, and notes."""
     where, found = f"{module.__name__}.{name}", module
     for part in name.split("."):
         found = plain_class(getattr(found, part, None))
     if found is None:
-        return [], [f"{where} is gone"]
+        return f"{where} is gone", []
     if parameters is None:
-        return [], []
+        return None, []
     signature = {n: p for n, p in inspect.signature(found).parameters.items() if n != "_ray_trace_ctx"}  # Ray adds it
-    notes, differences, expected = [], [], parameters.split()
+    notes, expected, takes = [], parameters.split(), ", ".join(signature)
     if lost := [parameter for parameter in expected if parameter not in signature]:
-        differences.append(f"{where} takes no {', '.join(lost)}; it takes {', '.join(signature)}")
-        return notes, differences
+        return f"{where} takes no {', '.join(lost)}; it takes {takes}", []
     for position, (parameter, kind) in enumerate(signature.items()):
         if parameter in expected:
             if kind.kind is kind.POSITIONAL_OR_KEYWORD and position != expected.index(parameter):
-                differences.append(f"{where} takes {parameter} at another place: {', '.join(signature)}")
+                return f"{where} takes {parameter} at another place: {takes}", notes
         elif kind.default is kind.empty and kind.kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD):
-            differences.append(f"{where} needs another parameter, {parameter}")
+            return f"{where} needs another parameter, {parameter}", notes
         else:
             notes.append(f"{where} has another optional parameter, {parameter}")
-    return notes, differences[:1]
+    return None, notes
 
 
 @functools.cache

@@ -10,12 +10,12 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
 from riskpo_openrlhf.integration.contract import OPENRLHF_VERSION
+from riskpo_openrlhf.integration.final_flags import versions
 
 GIB = 2**30
 OK, NOTE, BAD = "ok", "note", "bad"
@@ -39,7 +39,7 @@ def facts() -> dict:
         "system": platform.system(),
         "machine": platform.machine(),
         "python": sys.version_info[:2],
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {**dict.fromkeys(PACKAGES), **versions(PACKAGES)},
         "cards": [],
         "nvcc": _nvcc(),
         "torch_cuda": None,
@@ -143,13 +143,6 @@ def differences(nodes: dict[str, dict]) -> list[Finding]:
             found = ", ".join(f"{name} {text}" for name, text in versions.items())
             findings.append(Finding(f"{package} on all nodes", found, BAD, "install the same version on every node"))
     return findings
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _output(command: list[str]) -> str:

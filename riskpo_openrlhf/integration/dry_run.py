@@ -11,10 +11,9 @@ from types import SimpleNamespace
 from riskpo_openrlhf.console import say
 from riskpo_openrlhf.integration.arguments import config_from_args, method_flags, uses_riskpo
 from riskpo_openrlhf.integration.check_start import check, resume_problems
+from riskpo_openrlhf.integration.faults import as_json
 from riskpo_openrlhf.integration.final_flags import flat
-from riskpo_openrlhf.integration.memory import Estimate
-from riskpo_openrlhf.integration.placement import gpus_needed
-from riskpo_openrlhf.tables import to_json
+from riskpo_openrlhf.integration.placement import engines_share_gpus, gpus_needed
 
 
 def report(args: SimpleNamespace) -> int:
@@ -23,7 +22,8 @@ def report(args: SimpleNamespace) -> int:
     problems, notes, needs = check(values, call_reward=True)
     problems = [*problems, *resume_problems(args)]
     if args.riskpo.dry_run == "json":
-        print(as_json(problems, values, needs, notes), flush=True)
+        known = {"gpus": gpus_needed(values), "rollout": rollout(values), "flags": values, "notes": notes}
+        print(as_json(problems, **known, memory=needs and needs._asdict()), flush=True)
         return 2 if problems else 0
     for name, value in sorted(values.items()):
         if not name.startswith("critic.") or values["algo.advantage.estimator"] == "gae":
@@ -44,17 +44,6 @@ def report(args: SimpleNamespace) -> int:
     return 2 if problems else 0
 
 
-def as_json(problems: list, values: dict | None = None, needs: Estimate | None = None, notes: list[str] = ()) -> str:
-    """Return a dry run as one line of JSON. `values`: None if the flags were refused before they were final."""
-    found = [{"flag": getattr(problem, "flag", None), "message": str(problem)} for problem in problems]
-    result = {"ok": not problems, "problems": found}
-    if values is not None:
-        result |= {"gpus": gpus_needed(values), "rollout": rollout(values), "flags": values}
-        result["notes"] = list(notes)
-        result["memory"] = needs and needs._asdict()
-    return to_json(result)
-
-
 def rollout(values: dict) -> dict[str, int]:
     """Return what a rollout is made of, and how many optimizer steps follow it. `values`: flags by dotted name."""
     prompts, group = values["rollout.batch_size"], values["rollout.n_samples_per_prompt"]
@@ -71,7 +60,7 @@ def rollout(values: dict) -> dict[str, int]:
 def summary(values: dict) -> str:
     """Say in one line what a rollout is made of and which GPUs the job asks for."""
     get, of = values.get, rollout(values)
-    together = ", colocated" if get("train.colocate_all") and not get("train.async_enable") else ""
+    together = ", colocated" if engines_share_gpus(values) else ""
     return (
         f"{of['prompts']} prompts x {of['group']} responses = {of['responses']} a rollout, {of['optimizer_steps']} "
         f"optimizer steps of {of['batch']}; {gpus_needed(values)} GPUs: {get('actor.num_nodes')} x "

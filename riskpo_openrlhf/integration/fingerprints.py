@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ from riskpo_openrlhf.integration import checkpoints
 from riskpo_openrlhf.integration.arguments import uses_riskpo
 from riskpo_openrlhf.integration.check_data import is_local
 from riskpo_openrlhf.integration.faults import RunFault
-from riskpo_openrlhf.integration.final_flags import flat, versions
+from riskpo_openrlhf.integration.final_flags import flat, names, versions
+from riskpo_openrlhf.tables import to_json
 
 _OF_QUANTILES = {f"{FLAG_PREFIX}{name}".removeprefix("--") for name in SETTINGS_OF_QUANTILES}
 # What a run can't be resumed with when it differs, and why.
@@ -57,13 +59,13 @@ def of(args: SimpleNamespace) -> dict[str, dict]:
 
 
 def _compute(values: dict) -> dict[str, dict]:
-    reward = values.get("train.agent_func_path") or values["reward.remote_url"] or []
-    rewards = reward.split(",") if isinstance(reward, str) else reward  # OpenRLHF makes a list of --reward.remote_url
+    rewards = names(values["train.agent_func_path"] or values["reward.remote_url"])
+    flags = {name: value for name, value in values.items() if not name.startswith(SILENT)}
     return {
         "data": {"data": _data(values["data.prompt_dataset"])},
         "model": {"model": _model(values["actor.model_name_or_path"])},
         "reward": {"reward": [_digest([Path(name)]) if Path(name).is_file() else name for name in rewards]},
-        "flags": {name: _plain(value) for name, value in values.items() if not name.startswith(SILENT)},
+        "flags": json.loads(to_json(flags)),  # as a manifest gives them back
         "versions": {"riskpo_openrlhf": __version__, **versions()},
     }
 
@@ -123,18 +125,16 @@ def _differences(own: dict, saved: dict) -> Iterator[tuple[str, object, object]]
     for group, values in own.items():
         for name, now in values.items():
             then = saved.get(group, {}).get(name, now)  # a flag that is new in this release differs in nothing
-            if name == "reward" and isinstance(then, str):
-                continue  # of an earlier release, which told files by their path
             if now != then:
                 yield name, now, then
 
 
-def _data(names: str | None) -> list[str]:
+def _data(datasets: str) -> list[str]:
     found = []
-    for name in (names or "").split(","):
-        path = Path(name.strip())
-        if not is_local(name.strip()) or not path.exists():
-            found.append(name.strip())
+    for name in names(datasets):
+        path = Path(name)
+        if not is_local(name) or not path.exists():
+            found.append(name)
         elif path.is_dir():
             found.append(_digest(sorted(file for file in path.rglob("*") if file.is_file())))
         else:
@@ -154,12 +154,3 @@ def _digest(files: list[Path]) -> str:
         with open(file, "rb") as content:
             total.update(hashlib.file_digest(content, "sha256").digest())
     return f"sha256:{total.hexdigest()[:32]}"
-
-
-def _plain(value):
-    """Return the value as JSON gives it back."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
-        return str(value)
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -137,14 +137,8 @@ def check_log_probs(experiences, step: int) -> None:
         ("base_action_log_probs", "log-probabilities of the reference model"),
         ("values", "values of the critic"),
     ):
-        bad = total = 0
-        for experience in experiences:
-            found = getattr(experience, name, None)
-            if isinstance(found, torch.Tensor):
-                broken = ~found.isfinite() & experience.action_mask.bool()
-                bad, total = bad + int(broken.any(-1).sum()), total + len(found)
-        if bad:
-            raise RunFault(f"the {what} of {bad} of {total} responses in step {step} are NaN or infinite", _GO_BACK)
+        tensors = [(getattr(e, name), e.action_mask) for e in experiences if getattr(e, name, None) is not None]
+        _require_finite([torch.where(mask.bool(), values, 0) for values, mask in tensors], what, step, _GO_BACK)
 
 
 def check_advantages(experiences, step: int) -> None:
@@ -153,11 +147,15 @@ def check_advantages(experiences, step: int) -> None:
         ("rewards", "Mend the reward model or the reward function: every reward must be a finite number"),
         ("advantages", "Look at the rewards, the KL (--algo.kl.init_coef) and the estimator's divisor"),
     ):
-        found = [getattr(experience, name) for experience in experiences]
-        bad = sum(int((~one.isfinite()).view(len(one), -1).any(-1).sum()) for one in found)
-        if bad:
-            total = sum(map(len, found))
-            raise RunFault(f"the {name} of {bad} of {total} responses in step {step} are NaN or infinite", cure)
+        _require_finite([getattr(experience, name) for experience in experiences], name, step, cure)
+
+
+def _require_finite(tensors: Sequence[torch.Tensor], what: str, step: int, cure: str) -> None:
+    """Raise `RunFault` that counts the responses with a value that is not finite. `tensors`: [responses, ...]."""
+    bad = sum(int((~one.isfinite()).view(len(one), -1).any(-1).sum()) for one in tensors)
+    if bad:
+        found = f"{bad} of {sum(map(len, tensors))} responses in step {step} are NaN or infinite"
+        raise RunFault(f"the {what} of {found}", cure)
 
 
 def uniform_log_prob(experiences) -> float | None:
@@ -205,7 +203,8 @@ class TrainingGuard:
                 step that DeepSpeed skipped for its gradients is no fault, but `SKIPPED_AT_MOST` of them in a row are.
         """
         self._rollouts += 1
-        before, self._report = self._report or NO_UPDATE, _merged(reports)
+        before = self._report or NO_UPDATE
+        self._report = reports[0]._replace(changed=any(report.changed for report in reports))
         made, skipped = self._report.steps - before.steps, self._report.skipped - before.skipped
         norm = max((report.gradient_norm for report in reports), key=lambda x: (not isfinite(x), x))
         if broken := [name for name in _OF_AN_UPDATE if name in status and not isfinite(status[name])]:
@@ -281,7 +280,3 @@ class TrainingGuard:
                 "With gradient norm 0 no response had an advantage: look at signal/grpo_zero_share, and take other "
                 "data or another reward. Else raise the learning rate (--actor.adam.lr)",
             )
-
-
-def _merged(reports: Sequence[Report]) -> Report:
-    return reports[0]._replace(changed=any(report.changed for report in reports))

@@ -19,9 +19,10 @@ from importlib import import_module
 from typing import NamedTuple
 
 from riskpo_openrlhf.console import MARK, lines_not_bars, say
-from riskpo_openrlhf.integration import arguments, cluster, contract, ending, extensions
+from riskpo_openrlhf.integration import arguments, cluster, contract, ending, extensions, memory
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
-from riskpo_openrlhf.integration.parser import errors_as_json, is_openrlhfs, look_ahead
+from riskpo_openrlhf.integration.faults import as_json
+from riskpo_openrlhf.integration.parser import early_flags, errors_as_json, is_openrlhfs
 from riskpo_openrlhf.integration.placement import gpus_needed
 
 OURS = "riskpo_openrlhf.integration"
@@ -140,8 +141,9 @@ def install() -> None:
     if OPENRLHF_MODULE in sys.modules:
         raise RuntimeError(f"call riskpo_openrlhf.install() before importing {OPENRLHF_MODULE}")
     contract.check_version()
-    runtime, dry_run = look_ahead(sys.argv[1:])
-    if runtime == "cpu" or (dry_run and not _has_gpu()):
+    flags = early_flags(sys.argv[1:])
+    dry_run = flags["riskpo.dry_run"]
+    if flags["riskpo.runtime"] == "cpu" or (dry_run and not memory.sees_card()):
         from riskpo_openrlhf.runtime import cpu
 
         cpu.prepare_driver()
@@ -168,8 +170,6 @@ def run() -> None:
         if problem is None:
             raise
         if _job.get("riskpo.dry_run") == "json":
-            from riskpo_openrlhf.integration.dry_run import as_json
-
             print(as_json([problem]), flush=True)
         else:
             say(f"error: {problem}")
@@ -199,14 +199,11 @@ def parse_args(self, args=None, namespace=None):
     arguments.add_arguments(self)
     errors_as_json(self)
     flat = _parse_args(self, args, namespace)
-    dry_run = vars(flat)["riskpo.dry_run"]
     try:
         arguments.resolve(flat)
     except ValueError as error:
-        if dry_run == "json":
-            from riskpo_openrlhf.integration.dry_run import as_json
-
-            print(as_json([error]), flush=True)
+        if vars(flat)["riskpo.dry_run"] == "json":
+            self.error(str(error))  # as JSON
         self.exit(2, f"{self.prog}: error: {error}\n")
     cluster.absolute_paths(vars(flat))
     _job.clear()
@@ -233,9 +230,11 @@ def get_strategy(args):
     from riskpo_openrlhf.integration.engine_restarts import replaceable
     from riskpo_openrlhf.integration.final_flags import flat, write_settings
 
-    found = check_start.check(flat(args))
+    values = flat(args)
+    found = check_start.check(values)
     _refuse_or_note([*found.problems, *check_start.resume_problems(args)], found.notes)
-    _start_ray()
+    _job.clear()
+    _start_ray(values)
     if replaceable(args):
         _let_ray_restart_engines(args.riskpo.max_restarts)
     write_settings(args)
@@ -255,10 +254,8 @@ def _refuse_or_note(problems: list, notes: list[str]) -> None:
         say(f"note: {note}")
 
 
-def _start_ray() -> None:
-    """Start Ray for the parsed job. Exit code 2 if the cluster does not answer or lacks what the job needs."""
-    values = dict(_job)
-    _job.clear()
+def _start_ray(values: dict) -> None:
+    """Start Ray for a job. Exit code 2 if the cluster does not answer or lacks what the job needs."""
     try:
         cluster.start_ray(values["riskpo.runtime"], gpus_needed(values))
         cluster.check(gpus_needed(values), cluster.paths_read(values), values["riskpo.wait_for_gpus"])
@@ -277,9 +274,3 @@ def ray_is_initialized() -> bool:
     from ray._private.worker import is_initialized
 
     return is_initialized()
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

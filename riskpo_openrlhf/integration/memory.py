@@ -13,6 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from riskpo_openrlhf.integration.placement import engines_share_gpus, model_gpus
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
@@ -124,8 +126,7 @@ def too_large(values: dict, config: PretrainedConfig | None) -> tuple[Estimate |
 
 def estimate(values: dict, size: ModelSize) -> Estimate:
     """Estimate the policy's memory. `values`: the final flags by dotted name. Leaves out critic and reward models."""
-    ranks = values["actor.num_nodes"] * values["actor.num_gpus_per_node"]
-    colocated = values["train.colocate_all"] and not values["train.async_enable"]
+    ranks, colocated = model_gpus(values), engines_share_gpus(values)
     dynamic, longest = values["train.dynamic_batch_enable"], values["data.max_len"]
     ring = values["ds.ring_attn_size"]  # its ranks share a micro-batch; a number of tokens a GPU is that of each
     trained = values["train.max_tokens_per_gpu"] if dynamic else values["train.micro_batch_size"] * longest / ring
@@ -141,7 +142,7 @@ def estimate(values: dict, size: ModelSize) -> Estimate:
         "activations": trained * (2 * size.layers * size.hidden + 8 * size.intermediate) / GIB,
         "contexts": CONTEXTS,
     }
-    if values["algo.kl.init_coef"] > 0 and (colocated or values["train.colocate_actor_ref"]):
+    if values["algo.kl.init_coef"] > 0 and (values["train.colocate_all"] or values["train.colocate_actor_ref"]):
         parts["reference"] = 2 * size.parameters / ranks / GIB
     if colocated and not values["vllm.enable_sleep"]:
         parts["engine"] = values["vllm.gpu_memory_utilization"] * CARD

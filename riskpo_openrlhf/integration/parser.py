@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 from riskpo_openrlhf.integration.arguments import add_arguments
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE, ContractError
-from riskpo_openrlhf.tables import to_json
+from riskpo_openrlhf.integration.faults import Problem, as_json
 
 
 def openrlhf_parser() -> argparse.ArgumentParser:
@@ -64,17 +64,14 @@ def _main_block() -> tuple[list[ast.stmt], list[ast.stmt], str]:
 
 
 def early_flags(argv: Sequence[str]) -> dict:
-    """Read the flags by dotted name, as they stand before they are checked. `--help` ends here."""
+    """Read the flags by dotted name, as they stand before they are checked. `--help` ends here.
+
+    Some decide what can be imported: `--riskpo.runtime`, `--riskpo.dry_run`.
+    """
     parser = openrlhf_parser()
     add_arguments(parser)
     errors_as_json(parser)
     return vars(parser.parse_known_args(argv)[0])
-
-
-def look_ahead(argv: Sequence[str]) -> tuple[str, str | None]:
-    """Read `--riskpo.runtime` and `--riskpo.dry_run`, which decide what can be imported. `--help` ends here."""
-    flat = early_flags(argv)
-    return flat["riskpo.runtime"], flat["riskpo.dry_run"]
 
 
 def errors_as_json(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +82,7 @@ def errors_as_json(parser: argparse.ArgumentParser) -> None:
         return
 
     def error(message: str) -> None:
-        print(to_json({"ok": False, "problems": [{"flag": None, "message": message}]}), flush=True)
+        print(as_json([Problem(None, message)]), flush=True)
         parser.exit(2, f"{parser.prog}: error: {message}\n")
 
     parser.error = error

@@ -124,26 +124,16 @@ def start_logging_after(driver, step: int) -> None:
 
 
 class PutBack:
-    """A queue whose reader can put items back in front. A fault of the writer is raised when its turn comes."""
+    """A queue whose reader can put items back in `front`. A fault of the writer is raised when its turn comes."""
 
     def __init__(self, queue):
-        self._queue, self._front = queue, []
+        self.queue, self.front = queue, []
 
     def get(self, **options):
-        item = self._front.pop(0) if self._front else self._queue.get(**options)
+        item = self.front.pop(0) if self.front else self.queue.get(**options)
         if _is_fault(item):
             raise item[1]
         return item
-
-    def get_new(self, **options):
-        """Read past what was put back."""
-        return self._queue.get(**options)
-
-    def put_back(self, item) -> None:
-        self._front.append(item)
-
-    def waiting(self) -> list:
-        return self._front
 
 
 def evaluation_before(driver, step: int) -> tuple | None:
@@ -155,14 +145,14 @@ def evaluation_before(driver, step: int) -> tuple | None:
     steps = driver.args.eval.steps
     if not driver.args.eval.dataset or steps in (-1, float("inf")) or not step or step % steps:
         return None
-    queue = driver.rollout_queue
-    if any(map(_is_the_end, queue.waiting())):
+    rollouts = driver.rollout_queue
+    if any(map(_is_the_end, rollouts.front)):
         return None
     while True:
-        item = queue.get_new(block=True)
+        item = rollouts.queue.get(block=True)
         if isinstance(item, tuple) and item[0] == "eval":
             return item
-        queue.put_back(item)
+        rollouts.front.append(item)
         if _is_the_end(item):
             return None
 

@@ -58,8 +58,7 @@ class RiskPOStrategy(DeepspeedStrategy):
                 shutil.rmtree(writing, ignore_errors=True)
                 raise checkpoints.disk_full(part, tag, str(error).splitlines()[0]) from error
             raise
-        names = [None] * dist.get_world_size()
-        dist.all_gather_object(names, sorted(path.name for path in writing.iterdir()))
+        names = _of_all_ranks(sorted(path.name for path in writing.iterdir()))
 
         def seal() -> None:
             seen = {path.name for path in writing.iterdir()}
@@ -86,9 +85,7 @@ class RiskPOStrategy(DeepspeedStrategy):
         if tag is None:
             return None, {}
         folder = part / tag
-        problems = [None] * dist.get_world_size()
-        dist.all_gather_object(problems, checkpoints.damage(folder))
-        for rank, problem in enumerate(problems):
+        for rank, problem in enumerate(_of_all_ranks(checkpoints.damage(folder))):
             if problem:
                 raise _not_shared(part, f"rank {rank} can't read checkpoint {tag}: {problem}")
         ranks = (checkpoints.read_manifest(folder) or {}).get("ranks", dist.get_world_size())
@@ -164,8 +161,7 @@ class RiskPOStrategy(DeepspeedStrategy):
         part = Path(self.args.ckpt.path) / ACTOR
         probe = part / f"{PROBE}{os.urandom(4).hex()}"
         name = self._on_rank_0(lambda: (part.mkdir(parents=True, exist_ok=True), probe.touch(), probe.name)[-1])
-        seen = [None] * dist.get_world_size()
-        dist.all_gather_object(seen, (socket.gethostname(), (part / name).exists()))
+        seen = _of_all_ranks((socket.gethostname(), (part / name).exists()))
         self._on_rank_0(lambda: probe.unlink(missing_ok=True))
         if blind := sorted({host for host, sees in seen if not sees}):
             raise _not_shared(part, f"node {', '.join(blind)} does not see what node {seen[0][0]} writes")
@@ -205,6 +201,13 @@ class RiskPOStrategy(DeepspeedStrategy):
         if answer[1] is not None:
             raise answer[1]
         return answer[0]
+
+
+def _of_all_ranks(value) -> list:
+    """Return every rank's value."""
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def _not_shared(part: Path, what: str) -> RunFault:

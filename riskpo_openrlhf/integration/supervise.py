@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -195,49 +196,23 @@ def _say(message: str, **data) -> None:
 
 def _same(one: Fault, other: Fault) -> bool:
     """Tell whether two faults are one and the same: process numbers and times may differ."""
-    plain = ["".join(char for char in fault.cause if not char.isdigit()) for fault in (one, other)]
-    return plain[0] == plain[1]
+    return re.sub(r"\d", "", one.cause) == re.sub(r"\d", "", other.cause)
 
 
-def end_descendants() -> list[int]:
-    """End every process that descends from this one: SIGTERM, then SIGKILL. Return those that had to be killed."""
+def end_descendants() -> None:
+    """End every process that descends from this one: SIGTERM, then SIGKILL."""
     import psutil
 
-    this, killed = psutil.Process(), []
     for number, seconds in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
-        until, told = time.monotonic() + seconds, set()
-        while time.monotonic() < until:
-            _bury()
-            left = [process for process in this.children(recursive=True) if _lives(process)]
-            if not left:
-                return killed
-            for process in left:
-                if process.pid in told:
-                    continue
-                told.add(process.pid)
-                killed += [process.pid] if number == signal.SIGKILL else []
-                try:
+        until = time.monotonic() + seconds
+        # Again and again: a process may have started another meanwhile, and orphans come to this process.
+        left, told = psutil.Process().children(recursive=True), set()
+        while left and time.monotonic() < until:
+            for process in set(left) - told:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(number)
-                except psutil.NoSuchProcess:
-                    continue
-            time.sleep(0.1)
-    _say(f"note: processes {', '.join(str(process.pid) for process in left)} of this run do not end; see `ps`")
-    return killed
-
-
-def _lives(process) -> bool:
-    import psutil
-
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _bury() -> None:
-    """Take the exit codes of ended orphans, so that they are gone."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return
+            told.update(left)
+            psutil.wait_procs(left, timeout=0.1)
+            left = psutil.Process().children(recursive=True)
+    if left:
+        _say(f"note: processes {', '.join(str(process.pid) for process in left)} of this run do not end; see `ps`")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 
 import openrlhf.trainer.ppo_trainer as ppo_trainer
 import openrlhf.trainer.ppo_trainer_async as ppo_trainer_async
@@ -17,29 +18,54 @@ from riskpo_openrlhf.console import say
 from riskpo_openrlhf.evaluation.in_training import evaluation_metrics
 from riskpo_openrlhf.integration import resume
 from riskpo_openrlhf.integration.arguments import method_flags, uses_riskpo
-from riskpo_openrlhf.integration.best_metric import FLAG, require_known_metric, unknown_metric, without_eval_prefix
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.engine_restarts import Engines, replaceable
 from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.guards import TrainingGuard
 from riskpo_openrlhf.integration.launch import DRIVER, GENERATOR, LAUNCHER, replace_names
-from riskpo_openrlhf.integration.logs import SafeLogger
-from riskpo_openrlhf.integration.step_limit import STEP, total_steps
+from riskpo_openrlhf.integration.samples import STEP, total_steps
 from riskpo_openrlhf.integration.watch import beat, join
 
+BEST_METRIC = "--ckpt.best_metric_key"
 STATE_KEY = "riskpo"  # in the client state of OpenRLHF's checkpoints
+
+
+class SafeLogger:
+    """OpenRLHF's `TensorboardLogger`: an error of its disk is told once, and training goes on without the logs."""
+
+    def __init__(self, logger):
+        self._logger, self._failed = logger, False
+
+    def log_train(self, global_step, logs_dict) -> None:
+        self._try(self._logger.log_train, global_step, logs_dict)
+
+    def log_eval(self, global_step, logs_dict) -> None:
+        self._try(self._logger.log_eval, global_step, logs_dict)
+
+    def close(self) -> None:
+        self._try(self._logger.close)
+
+    def _try(self, method, *args) -> None:
+        if self._failed:
+            return
+        try:
+            method(*args)
+        except OSError as error:
+            self._failed = True
+            say(f"TensorBoard logs end here, training goes on: {error}; mend --logger.tensorboard_dir and resume")
 
 
 class _RiskPODriver:
     """What the synchronous and the asynchronous driver share. Comes before OpenRLHF's class in the bases."""
 
     part = "driver"
+    total_steps: int | None = None  # where it is known
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, pretrain, strategy, *args, **kwargs):
         join(self.part)
         replace_names(DRIVER)  # OpenRLHF's constructors look up the experience maker and the generator
-        resume.seed_driver(_strategy(args, kwargs).args)
-        super().__init__(*args, **kwargs)
+        resume.seed_driver(strategy.args)
+        super().__init__(pretrain, strategy, *args, **kwargs)
         self.unsaved: tuple[int, dict] | None = None  # the last step with its state, while the weights are those
         self._guard = TrainingGuard(self.args)
         if self.tensorboard_logger:
@@ -74,7 +100,7 @@ class _RiskPODriver:
         self.best_eval_metric_key = without_eval_prefix(self.best_eval_metric_key, eval_metrics)
         key = super()._detect_eval_metric_key(eval_metrics)
         if key is None and self.best_eval_metric_key != "none":
-            say(f"warning: no best checkpoint: {unknown_metric(self.best_eval_metric_key, eval_metrics)}")
+            say(f"warning: no best checkpoint: {_unknown_metric(self.best_eval_metric_key, eval_metrics)}")
         return key
 
     def restore_best_checkpoint_state(self, checkpoint_states) -> None:
@@ -83,7 +109,7 @@ class _RiskPODriver:
         saved = self.best_eval_metric_key
         if flag and flag.removeprefix("eval/") != saved.removeprefix("eval/"):
             if flag != "none":
-                say(f"{FLAG} {flag} (checkpoint {saved}): the best checkpoint is chosen anew")
+                say(f"{BEST_METRIC} {flag} (checkpoint {saved}): the best checkpoint is chosen anew")
             self.best_eval_metric_key, (self.best_eval_metric_value, self._latest_eval_metric_value) = flag, best
 
     def broadcast_to_vllm(self, *args, **kwargs):
@@ -99,8 +125,7 @@ class _RiskPODriver:
         return {**client_states, STATE_KEY: {**state, "package_version": __version__}}
 
     def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None, **more):
-        steps = getattr(self, "total_steps", None)
-        say(_step_text(logs_dict or {}, global_step, steps), step=global_step, steps=steps)
+        say(_step_text(logs_dict or {}, global_step, self.total_steps), step=global_step, steps=self.total_steps)
         beat("end of the step", step=global_step)
         states = self._with_state(client_states)
         super().save_logs_and_checkpoints(global_step, logs_dict, states, **more)
@@ -158,12 +183,9 @@ class RiskPOTrainer(_RiskPODriver, plain_class(ppo_trainer.PPOTrainer)):
         states = super().init_checkpoint_states(**more)
         self.samples_generator.step_limit.steps = states["global_step"]
         if self.args.riskpo.eval_at_start and self.eval_dataloader and not states["global_step"]:
-            eval_kwargs = {
-                **self.generate_kwargs,
-                "temperature": self.args.eval.temperature,
-                "n_samples_per_prompt": self.args.eval.n_samples_per_prompt,
-            }
-            metrics = self.evaluate(0, **eval_kwargs)
+            settings = self.args.eval
+            own = {"temperature": settings.temperature, "n_samples_per_prompt": settings.n_samples_per_prompt}
+            metrics = self.evaluate(0, **self.generate_kwargs | own)
             require_known_metric(self.args.ckpt.best_metric_key, metrics)
         return states
 
@@ -218,11 +240,11 @@ class RiskPOTrainingActor(_RiskPODriver, plain_class(ppo_trainer_async.TrainingA
 class RiskPOGenerateSamplesActor(plain_class(ppo_trainer_async.GenerateSamplesActor)):
     """The asynchronous generator, with our handling of missing verdicts and our evaluation metrics."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, pretrain, strategy, *args, **kwargs):
         join("generator")
         replace_names(GENERATOR)
-        resume.seed_driver(_strategy(args, kwargs).args)
-        super().__init__(*args, **kwargs)
+        resume.seed_driver(strategy.args)
+        super().__init__(pretrain, strategy, *args, **kwargs)
         self.prompts_dataloader.generator = self.samples_generator
 
     def load_state_dict(self, state_dict, **more):
@@ -255,8 +277,21 @@ class RiskPOTrainerAsync(plain_class(ppo_trainer_async.PPOTrainerAsync)):
         super().__init__(*args, **kwargs)
 
 
-def _strategy(args: tuple, kwargs: dict):
-    return kwargs["strategy"] if "strategy" in kwargs else args[1]  # after `pretrain`
+def without_eval_prefix(key: str, metrics: Mapping[str, float]) -> str:
+    """Return the name by which OpenRLHF knows a metric: TensorBoard and docs/metrics.md put `eval/` before it."""
+    plain = key.removeprefix("eval/")
+    return plain if key not in metrics and plain in metrics else key
+
+
+def _unknown_metric(key: str, metrics: Mapping[str, float]) -> str:
+    return f"{BEST_METRIC} {key or '(not given)'} is none of the evaluation's metrics: {', '.join(sorted(metrics))}"
+
+
+def require_known_metric(key: str | None, metrics: Mapping[str, float]) -> None:
+    """Raise `RunFault` if the evaluation at the start has no metric of the given name."""
+    if key and key != "none" and without_eval_prefix(key, metrics) not in metrics:
+        cure = f"Give {BEST_METRIC} one of these names, or none, or leave it out"
+        raise RunFault(_unknown_metric(key, metrics), cure)
 
 
 def _pass_at_k(owner, n: int) -> dict[str, float]:

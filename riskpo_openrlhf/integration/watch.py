@@ -24,7 +24,6 @@ SECONDS = 1.0  # between two looks
 GRACE = 8.0  # for Ray to raise the death of a part where the run waits for it, with all that it knows
 STACKS = 10.0  # for the parts to answer with their stacks
 FRAMES = 14  # of each thread
-DEFAULT_STALL = 3600
 _NAMESPACE = "riskpo"
 _IDLE = ("threading.py", "queue.py", "selectors.py", "concurrent/futures/thread.py", "_monitor.py", "socket.py",
          "tqdm/", "integration/watch.py", "multiprocessing/", "ray/_private", "grpc/", "logging/handlers.py",
@@ -38,12 +37,6 @@ class _Part:
         self.name = ""
         self.fault: Callable[[], str] = str
         self.latest = {"what": "start", "count": 0, "step": None}
-
-    def beat(self, what: str, step: int | None) -> None:
-        latest = self.latest
-        self.latest = {
-            "what": what, "count": latest["count"] + 1, "step": latest["step"] if step is None else step,
-        }  # fmt: skip
 
     def run(self, key: str, store: _Store) -> None:
         written = answered = told = None
@@ -117,7 +110,9 @@ def join(name: str, fault: Callable[[], str] = str) -> None:
 
 def beat(what: str, step: int | None = None) -> None:
     """Note progress: `what` is being done. `step`: the number of the last whole step, where it is known."""
-    _part.beat(what, step)
+    latest = _part.latest
+    step = latest["step"] if step is None else step
+    _part.latest = {"what": what, "count": latest["count"] + 1, "step": step}
 
 
 def stacks() -> str:

@@ -21,7 +21,6 @@ import sys
 import time
 from pathlib import Path
 from statistics import mean
-from typing import IO
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from riskpo_openrlhf.analysis.runs import Curve, load_runs
 from riskpo_openrlhf.config import FLAG_PREFIX
 from riskpo_openrlhf.files import lock, write_jsonl
 from riskpo_openrlhf.lab.methods_table import (
+    CAPTION,
     Record,
     append_record,
     best_rate,
@@ -60,7 +60,6 @@ RATES = ("1e-4", "2e-4", "4e-4")
 SAMPLED, EXACT = "eval/arithmetic", "heldout/arithmetic"
 EXACT_KS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EXACT_PROBLEMS, EXACT_EVERY = 1000, 5  # steps
-ENTROPY_SAMPLES = 4  # responses a problem
 # Seconds a step, with evaluations: the estimate until the first run has finished.
 GUESS = {"mixed": 1.5, "micro": 1.5, "smollm2": 60.0}
 
@@ -105,34 +104,25 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for method in args.methods:
             split_method(method)
-        plans = (_first_seed, _other_seeds) if len(args.rates) > 1 else (_all_seeds,)
+        # With several rates, seed 0 comes first: it chooses the rate of the others.
+        rounds = (range(1), range(1, args.seeds)) if len(args.rates) > 1 else (range(args.seeds),)
         if not args.report:
-            with _lock(args.out):
-                if not all(_run(plan, args) for plan in plans):
+            with lock(args.out):  # a second process would take the run that goes on for one that was cut off
+                if not all(_run(seeds, args) for seeds in rounds):
                     return 1
         records = read_records(args.out / "runs.jsonl")
         chosen = {method: _chosen(records, method, args) for method in args.methods}
         if args.picture:
-            draw(
-                pictures(chosen, _source(args), _entropy(args)),
-                args.picture,
-                "Means over seeds; bands are 95 % intervals.",
-            )
+            draw(pictures(chosen, _source(args), _entropy(args)), args.picture, CAPTION)
+    except BlockingIOError:
+        parser.error(
+            f"--out {args.out} is in use by another compare_methods: wait for its end, or name another folder; "
+            "--report prints the tables of the runs that are finished"
+        )
     except ValueError as error:
         parser.error(str(error))
     print(tables(chosen, args.baseline, _columns(args), f"{_source(args)}/pass@1", args.levels))
     return 0
-
-
-def _lock(out: Path) -> IO:
-    """Lock the folder against a second process, which would take the run that goes on for one that was cut off."""
-    try:
-        return lock(out)
-    except BlockingIOError:
-        raise ValueError(
-            f"--out {out} is in use by another compare_methods: wait for its end, or name another folder; --report "
-            "prints the tables of the runs that are finished"
-        ) from None
 
 
 def _exact(args) -> bool:
@@ -174,17 +164,11 @@ def split_method(text: str) -> tuple[str, list[str]]:
     return name, flags
 
 
-def _first_seed(args, records) -> list[tuple[str, str, int]]:
-    return [(method, rate, 0) for rate in args.rates for method in args.methods]
-
-
-def _all_seeds(args, records) -> list[tuple[str, str, int]]:
-    return [(method, args.rates[0], seed) for seed in range(args.seeds) for method in args.methods]
-
-
-def _other_seeds(args, records) -> list[tuple[str, str, int]]:
-    best = {method: _best_rate(records, method, args) for method in args.methods}
-    return [(method, best[method], seed) for seed in range(1, args.seeds) for method in args.methods]
+def _jobs(seeds: range, args, records) -> list[tuple[str, str, int]]:
+    """List (method, rate, seed): every rate with seed 0, the best rate of each method with the others."""
+    best = {method: _best_rate(records, method, args) or args.rates[0] for method in args.methods}
+    first = [(method, rate, 0) for rate in args.rates for method in args.methods if 0 in seeds]
+    return first + [(method, best[method], seed) for seed in seeds if seed > 0 for method in args.methods]
 
 
 def _best_rate(records, method: str, args) -> str | None:
@@ -207,19 +191,15 @@ def _chosen(records, method: str, args) -> list[Record]:
     return [record for record in _of(records, method, args, range(args.seeds)) if record.rate == rate]
 
 
-def _run(plan, args) -> bool:
-    """Run the jobs of the plan that are not finished. Return whether all are finished in the end."""
+def _run(seeds: range, args) -> bool:
+    """Run what is not finished of some seeds. Return whether all is finished in the end."""
     records = read_records(args.out / "runs.jsonl")
-    wanted = plan(args, records)
+    wanted = _jobs(seeds, args, records)
     jobs = [job for job in wanted if (*job, args.steps, args.model) not in records]
     if not jobs:
         return True
     threads = str(os.cpu_count()) if args.model == "smollm2" else "1"
-    environment = {
-        **os.environ,
-        "RISKPO_CACHE": str(args.out / "data"),
-        "OMP_NUM_THREADS": threads,
-    }
+    environment = {**os.environ, "RISKPO_CACHE": str(args.out / "data"), "OMP_NUM_THREADS": threads}
     for seed in sorted({seed for _, _, seed in jobs}):
         print(f"compare: model and problems of seed {seed}", flush=True)
         _recipe(args, environment, "--prepare", *_seeds(seed))
@@ -262,31 +242,21 @@ def _record(args, job, seconds: float) -> Record:
 
 
 def _exact_curves(name: str, start: Path, checkpoints: Path) -> dict[str, Curve]:
-    """Measure Pass@k, entropy and length of the folder `start` and of every checkpoint, on held-out problems.
-
-    A short answer has one spelling, so its probability p is one forward pass, and Pass@k = 1 - (1 - p)^k has no
-    sampling error. Other spellings that the verifier accepts (05 for 5) are not counted.
-    """
+    """Measure Pass@k, entropy and length of the folder `start` and of every checkpoint, on held-out problems."""
     from transformers.utils.logging import disable_progress_bar
 
     from riskpo_openrlhf.lab.arithmetic import problems
     from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED
-    from riskpo_openrlhf.lab.tiny_model import MODELS, answer_probabilities, entropy_and_length, load
+    from riskpo_openrlhf.lab.tiny_model import MODELS, exact_metrics, load
 
     disable_progress_bar()  # one a checkpoint
     kinds = MODELS[name].kinds
     rows = problems(kinds, EXACT_PROBLEMS, HELDOUT_SEED, split="heldout", unique=True)
     folders = {int(re.search(r"\d+", folder.name)[0]): folder for folder in checkpoints.glob("global_step*_hf")}
     folders[0] = start
-    steps, wrong, sampled = np.array(sorted(folders)), [], []
-    for step in steps:
-        model, tokenizer = load(folders[step])
-        wrong.append(1 - answer_probabilities(model, tokenizer, rows))
-        sampled.append(entropy_and_length(model, tokenizer, [row["input"] for row in rows], ENTROPY_SAMPLES))
-    entropy, length = np.transpose(sampled)
-    curves = {f"pass@{k}": 1 - (np.stack(wrong) ** k).mean(axis=1) for k in EXACT_KS}
-    curves |= {"entropy": entropy, "response_length": length}
-    return {f"{EXACT}/{name}": Curve(steps, values) for name, values in curves.items()}
+    steps = np.array(sorted(folders))
+    found = [exact_metrics(*load(folders[step]), rows, EXACT_KS) for step in steps]
+    return {f"{EXACT}/{name}": Curve(steps, np.array([each[name] for each in found])) for name in found[0]}
 
 
 def _seeds(seed: int) -> list[str]:

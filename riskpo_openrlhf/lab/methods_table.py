@@ -17,12 +17,15 @@ import numpy as np
 
 from riskpo_openrlhf.analysis.curves import Panel, Series, default_window, legend, panel
 from riskpo_openrlhf.analysis.runs import Curve, Run, combine
-from riskpo_openrlhf.lab.paired import at_end, common_level, differences, interval
+from riskpo_openrlhf.evaluation.intervals import Interval, interval
+from riskpo_openrlhf.lab.paired import at_end, common_level, differences
+from riskpo_openrlhf.tables import plus_minus
 
 # Logged at every training step, with noise. Only their means between two evaluations are kept.
 KEPT_TRAIN = ("entropy", "rollout/response_length_mean", "risk/rvar_lower", "risk/mvar", "signal/prompts_all_wrong",
               "riskpo/q_alpha", "riskpo/q_beta", "actor_grad_norm", "ppo_clip_ratio", "rollout/num_samples",
               "riskpo/advantage_mean")  # fmt: skip
+CAPTION = "Means over seeds; bands are 95 % intervals."  # of `pictures`
 LABEL = 36  # characters of a method's name in a picture
 KEPT_EVAL = re.compile(r"(eval|heldout)/[^/]+/(pass@\d+|entropy|response_length|truncated|no_answer)$")
 
@@ -98,6 +101,11 @@ def best_rate(records: Iterable[Record], tag: str) -> str | None:
     return max(finals, key=lambda rate: mean(finals[rate]), default=None)
 
 
+def text(found: Interval, digits: int = 3, sign: str = "+") -> str:
+    """Format an interval over seeds; nothing for one of no seed."""
+    return plus_minus(found.mean, found.half, digits, sign) + " (one seed)" * (found.n == 1) if found.n else ""
+
+
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Format rows as a Markdown table; the first row is its head."""
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
@@ -128,7 +136,7 @@ def tables(
     for label, by_seed in runs.items():
         curves = [[run.scalars[tag] for run in by_seed.values() if tag in run.scalars] for tag in columns.values()]
         ends = [interval([at_end(curve) for curve in each]) for each in curves]
-        cells = [rates[label], str(len(by_seed)), *(str(end).removeprefix("+") for end in ends)] if by_seed else []
+        cells = [rates[label], str(len(by_seed)), *(text(end, sign="") for end in ends)] if by_seed else []
         rows.append([label, *(cells or ["no finished run"])])
     lines = ["At the end:", "", markdown(rows)]
     at_levels = [(f"at Pass@1 = {level:g}", True, level) for level in levels]
@@ -142,8 +150,8 @@ def tables(
             found, cells = differences(pairs, list(told.values()), match if matched else None, level), []
             if matched:
                 mean_level = level or mean(common_level(pair, match) for pair in pairs)
-                cells = [f"{mean_level:.3f}", str(found["steps"].n), found["steps"].text(0)]
-            rows.append([label, *cells, *(str(found.get(tag, "")) for tag in told.values())])
+                cells = [f"{mean_level:.3f}", str(found["steps"].n), text(found["steps"], 0)]
+            rows.append([label, *cells, *(text(found[tag]) if tag in found else "" for tag in told.values())])
         lines += ["", f"Versus {baseline}, {title}:", "", markdown(rows)]
     return "\n".join(lines)
 

@@ -7,34 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import nan
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import isotonic_regression
 
 from riskpo_openrlhf.analysis.runs import Curve, Run
-from riskpo_openrlhf.evaluation.intervals import over_seeds
-
-
-class Interval(NamedTuple):
-    """A mean over `n` seeds and half the width of its 95 % interval, which is NaN with one seed."""
-
-    mean: float
-    half: float
-    n: int
-
-    def __str__(self) -> str:
-        return self.text(3)
-
-    def text(self, digits: int) -> str:
-        half = f" ± {self.half:.{digits}f}" if self.n > 1 else " (one seed)"
-        return f"{self.mean:+.{digits}f}{half}" if self.n else ""
-
-
-def interval(values: Sequence[float]) -> Interval:
-    """Compute Student's interval of the finite values; all NaN if there is none."""
-    finite = [value for value in values if np.isfinite(value)]
-    return Interval(*map(float, over_seeds(finite)), len(finite)) if finite else Interval(nan, nan, 0)
+from riskpo_openrlhf.evaluation.intervals import Interval, interval
 
 
 def rising(values: np.ndarray) -> np.ndarray:

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
-from transformers import Qwen2Config, Qwen2ForCausalLM, set_seed
+from transformers import Qwen2ForCausalLM, set_seed
 
 from riskpo_openrlhf.files import write_jsonl
 from riskpo_openrlhf.lab.build_once import build_once
 from riskpo_openrlhf.lab.character_tokenizer import build_tokenizer
 from riskpo_openrlhf.lab.save_model import save_model
+from riskpo_openrlhf.lab.tiny_model import answer_labels, qwen2_config
 from riskpo_openrlhf.verifiers.labels import write_label
 
 # task -> the data sets of its recipes, and for recipes/paper.sh those of the tables and figures
@@ -96,19 +97,7 @@ def response(task: str, digit: int) -> str:
 def _language_model() -> tuple:
     set_seed(0)
     tokenizer = build_tokenizer(4096, chat=True)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,  # heads of 32: what vLLM's attention takes on a CPU
-        num_key_value_heads=4,
-        max_position_embeddings=4096,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    return Qwen2ForCausalLM(config), tokenizer
+    return Qwen2ForCausalLM(qwen2_config(tokenizer, 128, 256, layers=2, heads=4, positions=4096)), tokenizer
 
 
 def _vision_language_model() -> tuple:
@@ -133,12 +122,8 @@ def _warm_up(model, encode, task: str, rows: list[dict], pictures: Path) -> None
             dict(images=[Image.open(pictures / f"{row['id']}.png") for row in chosen]) if task == "geometry" else {}
         )
         batch = encode(text=texts, **images, return_tensors="pt", padding=True, add_special_tokens=False)
-        labels = torch.full_like(batch.input_ids, -100)
-        for i, answer in enumerate(answers):
-            end = int(batch.attention_mask[i].sum())
-            start = end - len(tokenizer(answer, add_special_tokens=False).input_ids)
-            labels[i, start:end] = batch.input_ids[i, start:end]
-        loss = model(**batch, labels=labels).loss
+        lengths = [len(ids) for ids in tokenizer(answers, add_special_tokens=False).input_ids]
+        loss = model(**batch, labels=answer_labels(batch, lengths)).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

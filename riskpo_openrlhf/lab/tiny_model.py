@@ -34,6 +34,7 @@ from riskpo_openrlhf.lab.slips import with_slips
 
 CHARACTERS, WORDS = "0123456789+-*=", (r"\boxed{", "}")
 MAX_LENGTH = 64
+ENTROPY_SAMPLES = 4  # responses a problem, to measure the entropy
 START = "warm_start.json"  # in the model's folder: the settings of its warm start
 
 
@@ -94,24 +95,29 @@ def boxed(answer: str) -> str:
     return WORDS[0] + answer + WORDS[1]
 
 
+def qwen2_config(
+    tokenizer: PreTrainedTokenizerFast,
+    hidden_size: int,
+    intermediate_size: int,
+    layers: int,
+    heads: int,
+    positions: int,
+    **more,
+) -> Qwen2Config:
+    """Configure a small Qwen2. On a CPU, vLLM's attention takes heads of 32, 64, 80 or more."""
+    return Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=hidden_size, intermediate_size=intermediate_size,
+        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads,
+        max_position_embeddings=positions, tie_word_embeddings=False, pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id, bos_token_id=None, **more,
+    )  # fmt: skip
+
+
 def build_model(settings: TinySettings, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     """Build the untrained model in float32, with weights drawn from `settings.seed`."""
     set_seed(settings.seed)
-    return Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=settings.hidden_size,
-            intermediate_size=settings.intermediate_size,
-            num_hidden_layers=settings.layers,
-            num_attention_heads=settings.heads,
-            num_key_value_heads=settings.heads,
-            max_position_embeddings=MAX_LENGTH,
-            tie_word_embeddings=False,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=None,
-        )
-    )
+    s = settings
+    return Qwen2ForCausalLM(qwen2_config(tokenizer, s.hidden_size, s.intermediate_size, s.layers, s.heads, MAX_LENGTH))
 
 
 def warm_start(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, settings: TinySettings) -> float:
@@ -150,10 +156,14 @@ def _encode(rows: Sequence[dict[str, str]], tokenizer) -> tuple[torch.Tensor, to
     """Encode rows as ids and labels `[rows, longest]`, right-padded; labels are -100 on prompt and padding."""
     tokenizer.padding_side = "right"
     batch = tokenizer([row["input"] + boxed(row["answer"]) + EOS for row in rows], return_tensors="pt", padding=True)
-    labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
-    prompt_lengths = torch.tensor([len(row["input"]) for row in rows])
-    labels[torch.arange(labels.shape[1]) < prompt_lengths[:, None]] = -100
-    return batch.input_ids, labels
+    return batch.input_ids, answer_labels(batch, [len(row["answer"]) + len(WORDS) + 1 for row in rows])
+
+
+def answer_labels(batch, lengths: Sequence[int]) -> torch.Tensor:
+    """Return labels `[rows, longest]` of a right-padded batch: the last `lengths` ids of each row, -100 elsewhere."""
+    ends, place = batch.attention_mask.sum(1, keepdim=True), torch.arange(batch.input_ids.shape[1])
+    inside = (place < ends) & (place >= ends - torch.tensor(lengths)[:, None])
+    return batch.input_ids.where(inside, -100)
 
 
 @torch.no_grad()
@@ -201,6 +211,17 @@ def answer_probabilities(model, tokenizer, rows: Sequence[dict[str, str]]) -> np
     logits = model(input_ids=inputs).logits[:, :-1].double()
     loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
     return (-loss.sum(1)).exp().numpy()
+
+
+def exact_metrics(model, tokenizer, rows: Sequence[dict[str, str]], ks: Sequence[int]) -> dict[str, float]:
+    """Measure Pass@k without sampling error, and entropy and length of some responses.
+
+    A short answer has one spelling, so its probability p is one forward pass, and Pass@k = 1 - (1 - p)^k. Other
+    spellings that the verifier accepts (05 for 5) are not counted.
+    """
+    wrong = 1 - answer_probabilities(model, tokenizer, rows)
+    entropy, length = entropy_and_length(model, tokenizer, [row["input"] for row in rows], ENTROPY_SAMPLES)
+    return {**{f"pass@{k}": 1 - float((wrong**k).mean()) for k in ks}, "entropy": entropy, "response_length": length}
 
 
 def save_tiny_model(folder: str | os.PathLike, settings: TinySettings) -> None:

@@ -12,7 +12,6 @@ from transformers import (
     CLIPVisionConfig,
     LlavaProcessor,
     PreTrainedTokenizerFast,
-    Qwen2Config,
     VipLlavaConfig,
     VipLlavaForConditionalGeneration,
     set_seed,
@@ -20,6 +19,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from riskpo_openrlhf.lab.character_tokenizer import CHAT_TEMPLATE, CHAT_TOKENS, IMAGE, PAD
+from riskpo_openrlhf.lab.tiny_model import qwen2_config
 
 IMAGE_SIZE, PATCH_SIZE = 56, 14
 _SPREAD = 0.1  # std of the initial weights; with the usual 0.02, an image would hardly change the output
@@ -53,20 +53,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> VipLlavaForConditionalGen
                 image_size=IMAGE_SIZE,
                 patch_size=PATCH_SIZE,
             ),
-            text_config=Qwen2Config(
-                vocab_size=len(tokenizer),
-                hidden_size=128,
-                intermediate_size=256,
-                num_hidden_layers=2,
-                num_attention_heads=4,  # heads of 32: what vLLM's attention takes on a CPU
-                num_key_value_heads=4,
-                max_position_embeddings=512,
-                initializer_range=_SPREAD,
-                tie_word_embeddings=False,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                bos_token_id=None,
-            ),
+            text_config=qwen2_config(tokenizer, 128, 256, layers=2, heads=4, positions=512, initializer_range=_SPREAD),
             vision_feature_layers=[-2, -1],
             image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
             image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,

@@ -136,12 +136,9 @@ class WorkerPool:
         return "error", f"two workers died of this request, with exit status {deaths[0]} and {deaths[1]}"
 
     def start(self) -> None:
-        """Start all workers that are not running, in the background."""
-        for worker in self._idle():
-            if worker:
-                self._places.put(worker)
-            else:
-                self._replace(None)
+        """Start the workers of a pool that is not used yet, in the background."""
+        for _ in self._idle():
+            self._replace(None)
 
     def pids(self) -> list[int]:
         """Return the process ids of the workers."""

@@ -29,14 +29,11 @@ from types import SimpleNamespace
 import torch
 
 sys.path.insert(0, os.path.dirname(__file__))
-from bench_experience_maker import GROUP, experiences, strategy
-from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
-from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
+from bench_experience_maker import GROUP, experiences, maker, strategy
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from riskpo_openrlhf.config import RiskPOConfig
 from riskpo_openrlhf.core.estimator import RiskPOEstimator
-from riskpo_openrlhf.integration.experience_maker import RiskPOExperienceMaker
 from riskpo_openrlhf.integration.samples import RiskPOSamplesGenerator
 
 PRESETS = ("paper", "recommended")
@@ -70,19 +67,14 @@ def measure(responses: int, tokens: int, micro_batch: int) -> dict:
         experience.attention_mask = torch.ones_like(experience.sequences)
         experience.action_log_probs = torch.zeros(len(experience.index), tokens)
     for name in ("group_norm", *PRESETS):
-        copied = copy.deepcopy(given)
-        common = (None, None, None, object(), FixedKLController(0.05))
-        if name == "group_norm":
-            maker = RemoteExperienceMaker(*common, strategy(name), None)
-        else:
-            maker = RiskPOExperienceMaker(*common, strategy("riskpo", name), None)
+        copied, ready = copy.deepcopy(given), maker(name)
         with Measured() as cost:
-            maker.compute_advantages_and_returns(copied)
+            ready.compute_advantages_and_returns(copied)
         found[name], found[f"{name}_mb"] = cost.seconds, cost.mb
         found[f"{name}_bytes"], send = pickled(copied)
         if name == "group_norm":
             found["send"] = send
-        del copied, maker
+        del copied, ready
     rewards = torch.cat([e.rewards for e in given]).view(-1, GROUP)
     keys = [f"{i}\x1f\x1fNone" for i in range(len(rewards))]
     for preset in PRESETS:
@@ -121,10 +113,10 @@ def samples(responses: int, tokens: int) -> dict:
         of.args.rollout.batch_size = responses // GROUP
         of.args.algo.dynamic_filtering_enable, of.args.train.agent_func_path = False, None
         of.args.riskpo = SimpleNamespace(max_steps=None, eval_max_new_tokens=None)
-        maker = generator(of, None, None, None, [])
+        made = generator(of, None, None, None, [])
         with Measured() as cost:
             for answer in answers:
-                maker._process_response_into_experience(answer)
+                made._process_response_into_experience(answer)
         found[f"sample_{name}"] = cost.seconds / responses
     return found
 

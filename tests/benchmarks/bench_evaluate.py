@@ -121,17 +121,13 @@ def main() -> None:
 
 
 def _untrained_model(folder: Path) -> str:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2ForCausalLM
 
-    from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
+    from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer, qwen2_config
 
     tokenizer = build_tiny_tokenizer()
     tokenizer.save_pretrained(folder)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,
-        num_key_value_heads=4, max_position_embeddings=4096, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
-    )  # fmt: skip
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    Qwen2ForCausalLM(qwen2_config(tokenizer, 512, 1344, layers=8, heads=8, positions=4096)).save_pretrained(folder)
     return str(folder)
 
 

@@ -91,14 +91,18 @@ def main() -> None:
         print(f"{tokens:>7}  {theirs * 1e3:>8.0f} ms  {cells[0]:>16}  {cells[1]:>16}")
 
 
-def run(name: str, given: list[Experience]) -> float:
+def maker(name: str) -> RemoteExperienceMaker:
+    """Return OpenRLHF's experience maker for `group_norm`, ours for a preset."""
     common = (None, None, None, object(), FixedKLController(0.05))
     if name == "group_norm":
-        maker = RemoteExperienceMaker(*common, strategy(name), None)
-    else:
-        maker = RiskPOExperienceMaker(*common, strategy("riskpo", name), None)
+        return RemoteExperienceMaker(*common, strategy(name), None)
+    return RiskPOExperienceMaker(*common, strategy("riskpo", name), None)
+
+
+def run(name: str, given: list[Experience]) -> float:
+    ready = maker(name)
     start = time.perf_counter()
-    maker.compute_advantages_and_returns(given)
+    ready.compute_advantages_and_returns(given)
     return time.perf_counter() - start
 
 

@@ -44,10 +44,9 @@ from riskpo_openrlhf.core.losses import sequence_clipped_loss
 from riskpo_openrlhf.core.metrics import score_metrics
 from riskpo_openrlhf.lab import tiny_model
 from riskpo_openrlhf.lab.arithmetic import problems
-from riskpo_openrlhf.lab.methods_table import Record, append_record, curves_of, pictures, read_records, tables
+from riskpo_openrlhf.lab.methods_table import CAPTION, Record, append_record, curves_of, pictures, read_records, tables
 from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED
 
-NOTE = "Means over seeds; bands are 95 % intervals."
 RISK = RiskPOConfig.preset("paper")  # the levels of the measures of risk that are logged
 
 
@@ -82,9 +81,7 @@ class Mixed:
         return padded_log_probs(self.model, asked, tokens, written(tokens, self.tokenizer), of)
 
     def measured(self) -> dict[str, float]:
-        wrong = 1 - tiny_model.answer_probabilities(self.model, self.tokenizer, self.heldout)
-        entropy, _ = tiny_model.entropy_and_length(self.model, self.tokenizer, [r["input"] for r in self.heldout], 4)
-        return {**{f"pass@{k}": 1 - float((wrong**k).mean()) for k in (1, 8, 16, 32, 256)}, "entropy": entropy}
+        return tiny_model.exact_metrics(self.model, self.tokenizer, self.heldout, (1, 8, 16, 32, 256))
 
 
 STARTS: dict[tuple[Path, int], dict[str, float]] = {}
@@ -302,7 +299,7 @@ def main() -> int:
         }  # fmt: skip
         if all(of.values()):
             if args.picture:
-                draw(pictures(of, "eval/arithmetic", "train/entropy"), args.picture, NOTE)
+                draw(pictures(of, "eval/arithmetic", "train/entropy"), args.picture, CAPTION)
             if args.model == "smollm2":  # means between evaluations
                 of = {m: [replace(r, curves=curves_of(r.run())) for r in runs] for m, runs in of.items()}
             print(f"\nLearning rate {rate}\n\n{tables(of, args.baseline, task.columns, task.match, args.levels)}")

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from riskpo_openrlhf import RiskPOConfig, RiskPOEstimator
-from riskpo_openrlhf.lab.paired import interval
+from riskpo_openrlhf.evaluation.intervals import interval
 
 QUESTIONS, ANSWERS = 300, 24  # questions to train on; answer 0 is the right one
 P, G, LIMIT = 60, 10, 130  # questions a step, responses a question, steps at most

@@ -94,3 +94,15 @@ def test_the_evaluation_at_the_start_refuses_a_metric_that_it_does_not_give(key,
     trainer.args.ckpt.best_metric_key = "aime/pass@8"
     with pytest.raises(RunFault, match="--ckpt.best_metric_key aime/pass@8"):
         trainer.init_checkpoint_states()
+
+
+def test_a_best_metric_may_have_tensorboards_prefix_and_an_unknown_one_is_told_with_those_that_exist():
+    metrics = {"aime/pass@4": 0.5, "eval_aime_pass1": 0.2, "eval/odd": 1.0, "odd": 0.0}
+    assert trainers.without_eval_prefix("eval/aime/pass@4", metrics) == "aime/pass@4"
+    assert trainers.without_eval_prefix("eval/eval_aime_pass1", metrics) == "eval_aime_pass1"
+    assert trainers.without_eval_prefix("eval/odd", metrics) == "eval/odd"
+    assert trainers.without_eval_prefix("eval/aime/pass@8", metrics) == "eval/aime/pass@8"
+    for known in ("", None, "none", *metrics, "eval/aime/pass@4"):
+        trainers.require_known_metric(known, metrics)
+    with pytest.raises(RunFault, match=r"key aime/pass@8 is none .*: aime/pass@4, eval/odd, eval_aime_pass1, odd"):
+        trainers.require_known_metric("aime/pass@8", metrics)

@@ -103,9 +103,6 @@ def test_a_reward_function_is_known_by_its_content_not_by_its_place(files, tmp_p
     before = saved(flags(files))
     files["reward"] = files["reward"].rename(tmp_path / "moved.py")
     assert fingerprints.compare(before, flags(files), Path("there")) == []
-    for of_an_earlier_release in (f"['{files['reward']}']", "sha256:0"):
-        old = {**before, "reward": {"reward": of_an_earlier_release}}
-        assert fingerprints.compare(old, flags(files), Path("there")) == []
     files["reward"] = "http://host:1/a,http://host:1/b"
     before = saved(flags(files))
     files["reward"] = "http://host:1/a,http://host:1/c"

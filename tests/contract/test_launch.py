@@ -172,13 +172,17 @@ def test_openrlhfs_driver_makes_our_experience_maker_from_its_own_arguments(esti
     from riskpo_openrlhf.integration.experience_maker import RiskPOExperienceMaker
     from riskpo_openrlhf.integration.trainers import _RiskPODriver
 
-    class Driver(_RiskPODriver, BasePPOTrainer):
+    class Base(BasePPOTrainer):
+        def __init__(self, pretrain, strategy, **groups):  # as OpenRLHF's drivers begin
+            super().__init__(strategy, **groups)
+
+    class Driver(_RiskPODriver, Base):
         pass
 
     flags = ("--algo.advantage.estimator", estimator, "--rollout.n_samples_per_prompt", "8", "--train.seed", "7")
     actor, critic, reward, reference = (object() for _ in range(4))
     driver = Driver(
-        strategy=SimpleNamespace(args=final(*flags)), actor_model_group=actor, critic_model_group=critic,
+        "model", SimpleNamespace(args=final(*flags)), actor_model_group=actor, critic_model_group=critic,
         reward_model_group=reward, reference_model_group=reference, vllm_engines=[], tokenizer="tokenizer",
     )  # fmt: skip
     maker = driver.experience_maker

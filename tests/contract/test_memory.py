@@ -43,6 +43,7 @@ def test_the_parts_add_up_as_by_hand(size, flags, ranks, states, logits, peak):
         ({"ds.grad_accum_dtype": "fp32"}, 2 * 1.777),  # bytes a parameter x billions
         ({"ds.adam_offload": True}, -12 * 1.777),
         ({"algo.kl.init_coef": 0.1}, 2 * 1.777),  # the reference model shares the card
+        ({"algo.kl.init_coef": 0.1, "train.async_enable": True}, 2 * 1.777),  # in asynchronous jobs, too
         ({"vllm.enable_sleep": False}, 0.5 * CARD * 2**30 / 1e9),  # and so does an engine that doesn't sleep
         ({"train.colocate_all": False, "vllm.enable_sleep": False}, 0),
     ],

@@ -10,8 +10,7 @@ from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 from riskpo_openrlhf.config import RiskPOConfig
 from riskpo_openrlhf.integration import trainers
 from riskpo_openrlhf.integration.contract import plain_class
-from riskpo_openrlhf.integration.samples import RiskPOSamplesGenerator
-from riskpo_openrlhf.integration.step_limit import StepLimit, total_steps
+from riskpo_openrlhf.integration.samples import RiskPOSamplesGenerator, StepLimit, total_steps
 
 EPISODE = 3  # rollouts
 

@@ -12,10 +12,14 @@ from riskpo_openrlhf.verifiers.labels import read_label
 from riskpo_openrlhf.verifiers.reward_func import reward_func
 
 pytest.importorskip("reasoning_gym")
-from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, Kind, as_data, check_disjoint, problems
+from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, Kind, as_data, problems
 from riskpo_openrlhf.lab.prepare_quickstart import HELDOUT_SEED, chat_problems
 
 TWO_ONES = Kind("chain_sum", 2, 1)
+
+
+def prompts(rows):
+    return {row["input"] for row in rows}
 
 
 def test_every_label_is_the_value_of_its_expression():
@@ -44,9 +48,7 @@ def test_the_same_seed_gives_the_same_problems_and_another_seed_gives_others():
 def test_no_heldout_problem_is_ever_in_a_training_set_whatever_the_seeds():
     heldout = problems(CHARACTER_KINDS, 160, seed=1, split="heldout", unique=True)
     for seed in (0, 1, 2):
-        check_disjoint(problems(CHARACTER_KINDS, 3000, seed), heldout)
-    with pytest.raises(ValueError, match="1 held-out prompts are in the training set"):
-        check_disjoint(heldout[:1], heldout)
+        assert not prompts(problems(CHARACTER_KINDS, 3000, seed)) & prompts(heldout)
 
 
 def test_kinds_take_equal_shares_and_unique_problems_do_not_repeat():
@@ -58,7 +60,7 @@ def test_kinds_take_equal_shares_and_unique_problems_do_not_repeat():
 
 def test_smollm2s_problems_are_a_mix_whose_splits_share_no_problem():
     train, heldout = chat_problems(100, 0, "train"), chat_problems(240, HELDOUT_SEED, "test")
-    check_disjoint(train, heldout)
+    assert not prompts(train) & prompts(heldout)
     assert Counter(row["input"].split()[0] for row in heldout) == {"Calculate": 160, "Find": 80}
     assert all(row["input"].endswith(" Answer:") for row in heldout)
     assert all(verifier.verify(row["answer"], row["answer"]).correct for row in heldout)
@@ -71,10 +73,7 @@ def test_smollm2s_problems_are_a_mix_whose_splits_share_no_problem():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"kinds": []}, "kinds is empty"),
         ({"count": 0}, "count 0"),
-        ({"split": "test"}, "train, heldout"),
-        ({"kinds": [Kind("calculus", 2, 1)]}, "chain_sum, products"),
         ({"count": 500, "unique": True}, "too few different"),
     ],
 )

@@ -229,6 +229,13 @@ def test_a_statement_that_calls_python_sees_the_names_around_it():
     ).correct
 
 
+def test_a_class_of_a_check_may_have_private_methods_and_attributes():
+    check = "class T:\n    __seen = []\n    def __test(self, x):\n        self.__seen.append(f(x))\n"
+    check += "        assert self.__seen[-1] == x + 1\n    def test(self):\n        self.__test(1)\nT().test()"
+    assert graded(RIGHT, check).correct
+    assert not graded(WRONG["another number"], check).correct
+
+
 # A check, a program that passes it in one interpreter, and one that does not.
 OBJECTS = {
     "an attribute": (
@@ -405,6 +412,11 @@ OBJECTS = {
     "a type": ("assert f(1) is int and g(['a', 1], str) == [1]",
                "def f(x): return type(x)\ndef g(a, t): return [x for x in a if not isinstance(x, t)]",
                "def f(x): return type(x)\ndef g(a, t): return a"),
+    "a class of a class": (
+        "assert issubclass(B, A) and not issubclass(A, B) and not issubclass(int, A)",
+        "class A: pass\nclass B(A): pass",
+        "class A: pass\nclass B: pass",
+    ),
     "a helper in a function": (
         "def check(g):\n    assert isclose(g(3), 3.0)\ncheck(product)",
         "def product(x): return x",

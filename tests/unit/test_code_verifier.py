@@ -68,6 +68,9 @@ RIGHT, WRONG = (True, "ok"), (False, "ok")
          "if __name__ == '__main__':\n    main()", ADD),
         ("print(sum(map(int, input().split())) + 0.0)\nexit(1)", ADD),
         ("import threading\nthreading.Thread(target=lambda: print(sum(map(int, input().split())))).start()", ADD),
+        ("__builtins__.print(sum(map(int, getattr(__builtins__, 'input')().split())))", ADD),
+        ("class Solution:\n  def __init__(self):\n    self.pair = lambda xs, s: [[x, s] for x in sorted(xs)]", PAIR),
+        ("class Solution: pass\ndef pair(xs, s):\n    return [[x, s] for x in sorted(xs)]", PAIR),
         ("class Solution:\n  def pair(self, xs: List[int], s: str):\n    return [(x, s) for x in sorted(xs)]", PAIR),
         ("def pair(xs, s):\n    print('debugging')\n    return [[x, s] for x in sorted(xs)]", PAIR),
         ("class Solution:\n  def pick(self, a: List[int], k: int) -> int:\n    return nlargest(k, a)[-1]", LARGEST),
@@ -105,6 +108,14 @@ def test_all_tests_must_pass_and_the_first_failure_ends_the_run():
         outcome("print(input())", {"kind": "stdin", "tests": [{"input": str(i), "output": "1"} for i in (1, 2)]})
         == WRONG
     )
+
+
+@pytest.mark.parametrize("kind", ["stdin", "functional"])
+def test_a_test_may_have_another_right_output(kind):
+    tests = {"kind": kind, "tests": [{"input": "", "output": "1", "or": "2"}]}
+    tests |= {"function": "f"} if kind == "functional" else {}
+    for value, expected in ((1, RIGHT), (2, RIGHT), (3, WRONG)):
+        assert outcome(f"def f(): return {value}\nprint({value})", tests) == expected
 
 
 def test_the_program_is_in_the_verdict():
@@ -389,18 +400,18 @@ def test_outputs_are_compared_line_by_line_and_numbers_as_decimals(output, expec
 @pytest.mark.parametrize(
     ("result", "expected", "same"),
     [
-        (b"[1, 2]", "[1,2]", True),
-        (b"1.0", "1", True),
-        (b"true", "1", True),
-        (b"0.30000000000000004", "0.3", True),
-        (b"0.3001", "0.3", False),
-        (b'{"a": [1]}', '{"a": [1]}', True),
-        (b"null", "null", True),
-        (b"NaN", "NaN", False),
-        (b"", "null", False),
-        (b"\xff", "null", False),
-        (b"[" * 1000, "[]", False),
-        (b"1" + b"0" * 5000, "1", False),
+        ("[1, 2]", "[1,2]", True),
+        ("1.0", "1", True),
+        ("true", "1", True),
+        ("0.30000000000000004", "0.3", True),
+        ("0.3001", "0.3", False),
+        ('{"a": [1]}', '{"a": [1]}', True),
+        ("null", "null", True),
+        ("NaN", "NaN", False),
+        ("", "null", False),
+        ("\ufffd", "null", False),
+        ("[" * 1000, "[]", False),
+        ("1" + "0" * 5000, "1", False),
     ],
 )
 def test_results_are_compared_as_values(result, expected, same):

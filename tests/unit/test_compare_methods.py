@@ -15,11 +15,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from riskpo_openrlhf.analysis.runs import Curve, Run
 from riskpo_openrlhf.config import RiskPOConfig
+from riskpo_openrlhf.evaluation.intervals import interval
 from riskpo_openrlhf.files import lock
 from riskpo_openrlhf.lab import compare_methods as compare
 from riskpo_openrlhf.lab import methods_table as comparison
 from riskpo_openrlhf.lab import train_series
-from riskpo_openrlhf.lab.paired import at_end, common_level, differences, interval, reached, rising, value_at
+from riskpo_openrlhf.lab.paired import at_end, common_level, differences, reached, rising, value_at
 
 PASS = "heldout/arithmetic/pass@1"
 SOURCE = "heldout/arithmetic", "train/entropy"
@@ -32,7 +33,8 @@ def curve(*values, every=10):
 def test_students_interval_by_hand():
     assert interval([1, 2, 3]) == pytest.approx((2, 4.30265 / 3**0.5, 3), rel=1e-5)
     assert interval([1, nan, 3])[2] == 2
-    assert str(interval([1, 2, 3])) == "+2.000 ± 2.484" and str(interval([5])) == "+5.000 (one seed)"
+    assert comparison.text(interval([1, 2, 3])) == "+2.000 ± 2.484"
+    assert comparison.text(interval([5])) == "+5.000 (one seed)" and comparison.text(interval([nan])) == ""
     assert interval([5])[0] == 5 and isnan(interval([5]).half) and isnan(interval([]).mean)
 
 

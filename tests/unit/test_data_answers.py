@@ -260,5 +260,15 @@ def test_a_task_with_too_few_problems_says_so():
         list(reasoning.problems(["chain_sum:max_terms=2,max_digits=1,min_digits=1"], 250, 0, "test"))
 
 
+def test_a_problem_found_at_the_last_try_counts():
+    tries = []
+
+    def row(task, item):
+        tries.append(item)
+        return {"question": "?"} if len(tries) == 1100 else None
+
+    assert reasoning.draw([("kind", "chain_sum", {})], 1, 0, "train", row) == [{"question": "?"}]
+
+
 def test_data_errors_are_value_errors():
     assert issubclass(DataError, ValueError)

@@ -345,7 +345,7 @@ CHANGES = [("alpha", 0.3), ("beta", 0.7), ("bundle_size", 4), ("bundling", "stra
 @pytest.mark.parametrize(("name", "value"), CHANGES)
 def test_resuming_with_another_meaning_of_quantiles_is_refused_by_name(name, value):
     state = RiskPOEstimator(RiskPOConfig()).state_dict()
-    config = RiskPOConfig().replace(**{name: value})
+    config = RiskPOConfig(**{name: value})
     with pytest.raises(ValueError) as error:
         RiskPOEstimator(config).load_state_dict(state)
     for text in (f"--algo.riskpo.{name}", str(value), str(state["config"][name]), "--algo.riskpo.resume_changed"):
@@ -356,7 +356,7 @@ def test_resuming_with_another_meaning_of_quantiles_is_refused_by_name(name, val
 def test_resume_changed_restarts_the_tracker_and_says_so(name, value, caplog):
     old = RiskPOEstimator(RiskPOConfig())
     old.step(draw(10, 4)[0], 0)
-    estimator = RiskPOEstimator(RiskPOConfig(resume_changed=True).replace(**{name: value}))
+    estimator = RiskPOEstimator(RiskPOConfig(resume_changed=True, **{name: value}))
     with caplog.at_level(logging.WARNING, logger="riskpo_openrlhf"):
         estimator.load_state_dict(old.state_dict())
     assert not estimator.tracker.started

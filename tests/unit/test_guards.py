@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from riskpo_openrlhf.integration.best_metric import require_known_metric, without_eval_prefix
 from riskpo_openrlhf.integration.faults import RunFault
 from riskpo_openrlhf.integration.filtering import FilterWatch
 from riskpo_openrlhf.integration.guards import (
@@ -290,15 +289,3 @@ def test_every_rollout_s_worth_of_dropped_groups_in_a_row_is_told(capsys):
     filtered([0] * 8 * 3)
     told = [line for line in capsys.readouterr().out.splitlines() if "in a row" in line]
     assert ["4 groups" in told[0], "8 groups" in told[1], "12 groups" in told[2]] == [True] * 3
-
-
-def test_a_best_metric_may_have_tensorboards_prefix_and_an_unknown_one_is_told_with_those_that_exist():
-    metrics = {"aime/pass@4": 0.5, "eval_aime_pass1": 0.2, "eval/odd": 1.0, "odd": 0.0}
-    assert without_eval_prefix("eval/aime/pass@4", metrics) == "aime/pass@4"
-    assert without_eval_prefix("eval/eval_aime_pass1", metrics) == "eval_aime_pass1"
-    assert without_eval_prefix("eval/odd", metrics) == "eval/odd"
-    assert without_eval_prefix("eval/aime/pass@8", metrics) == "eval/aime/pass@8"
-    for known in ("", None, "none", *metrics, "eval/aime/pass@4"):
-        require_known_metric(known, metrics)
-    with pytest.raises(RunFault, match=r"key aime/pass@8 is none .*: aime/pass@4, eval/odd, eval_aime_pass1, odd"):
-        require_known_metric("aime/pass@8", metrics)

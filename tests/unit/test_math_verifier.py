@@ -182,6 +182,13 @@ SAME = pairs(r"""
 \frac13 ~ 0.\overline3 || \frac13 ~ 0.\bar3 || \frac16 ~ 0.1(6) || \frac13 ~ 0.3\text{ repeating} || 90^\circ ~ 90º
 \frac43\pi r^3 ~ 4/3 \pi r^3 || \frac65 ~ {(3)(4) \over 2\sqrt{4+3(7)}} || A^{\top}B ~ A^TB || \overline{z} ~ \bar z
 x^{(2)}+1 ~ 1+x^{(2)} || 2^{(3)} ~ 8 || e^{(x)} ~ e^x || -x-1 ~ -(x+1)
+\tanh x ~ \frac{e^x-e^{-x}}{e^x+e^{-x}} || \tanh^2 x ~ 1-\frac{1}{\cosh^2 x} || \coth 2 ~ \frac{1}{\tanh 2}
+\{(1,2),3\}\cup\{(3,4)\} ~ \{(1,2),3,(3,4)\} || \binom{1/2}{2} ~ -\frac18 || 7!! ~ 105
+14285714285714285714285714285714285714285714285714285714285714285714285714285714 ~ \lfloor 10^{80}/7\rfloor
+1 ~ \binom{300}{150} \bmod 7 || 0 ~ 99!! \bmod 13 || 20^\circ\text{C} ~ 20\text{ degrees Celsius}
+2v_0^2 ~ 2v^2_0 || 2|\max(|a|,b)| ~ 2|\max(b,|a|)| || \$5 ~ \text{\$}5
+# units in Chinese
+3\text{ m/s} ~ 3\text{米/秒} || 3\text{ cm}^2 ~ 3平方厘米 || 3 ~ 3个
 # words and choices
 \text{Evelyn} ~ evelyn || \text{(C)} ~ C || C ~ \textbf{(C)}\ 42 || b ~ (B)
 \text{no solution} ~ No solution. || \text{July 5} ~ July 5
@@ -306,16 +313,22 @@ def test_every_rewriting_rule_is_needed_for_a_verdict(monkeypatch):
         parse.readings.cache_clear()
         return compare(*pair) == EQUAL
 
-    rules = [(Watched(pattern), replacement) for pattern, replacement in notation._REWRITES]
-    monkeypatch.setattr(notation, "_REWRITES", rules)
+    tables = {
+        name: [(Watched(pattern), replacement) for pattern, replacement in getattr(notation, name)]
+        for name in ("_REWRITES", "_REWRITES_OF_NUMBERS")
+    }
+    for name, rules in tables.items():
+        monkeypatch.setattr(notation, name, rules)
     verdicts = {}
     for pair in pairs:
         Watched.pair = pair
         verdicts[pair] = verdict(pair)
-    for k, (watched, _) in enumerate(rules):
-        monkeypatch.setattr(notation, "_REWRITES", rules[:k] + rules[k + 1 :])
-        if all(verdict(pair) == verdicts[pair] for pair in watched.pairs):
-            pytest.fail(f"no verdict needs the rule {watched.pattern.pattern}")
+    for name, rules in tables.items():
+        for k, (watched, _) in enumerate(rules):
+            monkeypatch.setattr(notation, name, rules[:k] + rules[k + 1 :])
+            if all(verdict(pair) == verdicts[pair] for pair in watched.pairs):
+                pytest.fail(f"no verdict needs the rule {watched.pattern.pattern}")
+        monkeypatch.setattr(notation, name, rules)
 
 
 @settings(max_examples=100, deadline=None)

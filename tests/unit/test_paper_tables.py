@@ -27,7 +27,7 @@ def test_the_papers_averages_are_the_means_of_its_columns(name):
 def test_an_average_is_taken_seed_by_seed_and_its_interval_is_students():
     cell = measured_cell(("math_test", "gsm8k_test"), {"math_test": [50, 52, 54], "gsm8k_test": [70, 74, 78]})
     # means of the seeds: 60, 63, 66; their standard error is 3 / sqrt 3; t of 2 degrees of freedom is 4.303
-    assert (cell.value, cell.seeds) == (63, 3)
+    assert (cell.mean, cell.n) == (63, 3)
     assert cell.half == pytest.approx(4.3027 * 3 / 3**0.5, abs=1e-3)
     assert measured_cell(("math_test", "gsm8k_test"), {"math_test": [50]}) is None
     with pytest.raises(ValueError, match="different numbers of seeds"):

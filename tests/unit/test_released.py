@@ -165,7 +165,7 @@ def test_a_knob_that_the_authors_code_decides_is_refused_even_with_its_default(n
 def test_the_choice_survives_a_checkpoint():
     for name in RELEASED:
         config = RiskPOConfig.preset(name)
-        assert RiskPOConfig.from_dict(config.to_dict()) == config
+        assert RiskPOConfig(**config.to_dict()) == config
 
 
 def test_an_unknown_script_is_refused_with_the_known_ones():

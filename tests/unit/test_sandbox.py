@@ -12,14 +12,8 @@ from pathlib import Path
 import pytest
 
 from riskpo_openrlhf.verifiers.code import boxes, sandbox
-from riskpo_openrlhf.verifiers.code.sandbox import (
-    DISK_BYTES,
-    OUTPUT_BYTES,
-    PROCESSES,
-    SandboxError,
-    holes,
-    open_sandbox,
-)
+from riskpo_openrlhf.verifiers.code.guest_tasks import DISK_BYTES, OUTPUT_BYTES, THREADS
+from riskpo_openrlhf.verifiers.code.sandbox import SandboxError, holes, open_sandbox
 
 # `attempt` prints what an action gives, or the name of the error.
 ATTEMPT = """
@@ -81,10 +75,11 @@ def test_every_run_begins_with_an_empty_folder_and_nothing_of_the_run_before():
 
 
 def test_the_standard_library_is_there_and_threads_work():
-    code = "import concurrent.futures, decimal, fractions, numbers, sqlite3, asyncio\n"
+    code = "import concurrent.futures, decimal, fractions, numbers, sqlite3, asyncio, multiprocessing.pool\n"
     code += "with concurrent.futures.ThreadPoolExecutor(4) as pool: print(sum(pool.map(abs, range(-9, 0))))\n"
-    code += "async def f(): return 7\nprint(asyncio.run(f()))"
-    assert printed(code) == ["45", "7"]
+    code += "async def f(): return 7\nprint(asyncio.run(f()))\n"
+    code += "with multiprocessing.pool.ThreadPool(2) as pool: print(sum(pool.map(abs, range(-9, 0))))"
+    assert printed(code) == ["45", "7", "45"]
 
 
 def test_packages_of_a_folder_can_be_imported(monkeypatch, tmp_path):
@@ -208,7 +203,7 @@ def test_a_fork_bomb_makes_no_process():
 def test_without_the_filter_a_fork_bomb_stays_below_the_limit_of_processes_and_is_gone_with_the_run():
     started = time.monotonic()
     made = printed(BOMB, filtered=False, times=2, memory_mb=64)
-    assert 0 < int(made[0]) < PROCESSES
+    assert 0 < int(made[0]) < THREADS
     assert time.monotonic() - started < 5
 
 
@@ -294,12 +289,13 @@ def test_nothing_of_the_host_can_be_read(monkeypatch, tmp_path, filtered):
     secret.write_text("hidden")
     monkeypatch.setenv("HIDDEN_KEY", "hidden")
     paths = [secret, Path.home(), "/home", "/etc/passwd", "/proc/1/environ", "/proc/self/environ", "/proc", "/sys"]
-    paths += [Path(sandbox.__file__), Path.cwd(), "/dev/shm", "/run", "/var", "/mnt"]
+    paths += [Path(sandbox.__file__), Path.cwd(), "/run", "/var", "/mnt"]
     code = "\n".join(
         f"attempt(lambda: os.listdir({str(p)!r}) if os.path.isdir({str(p)!r}) else open({str(p)!r}).read())"
         for p in paths
     )
-    lines = printed(code + "\nprint(sorted(os.environ))", filtered=filtered)
+    shared, *lines = printed(f"print(os.listdir('/dev/shm'))\n{code}\nprint(sorted(os.environ))", filtered=filtered)
+    assert shared == "[]"
     hidden = [i for i, line in enumerate(lines[:-1]) if line != "FileNotFoundError"]
     # Python may lie below the home folder; then its path is there, and nothing beside it.
     assert [paths[i] for i in hidden] in ([], [Path.home()])
@@ -408,6 +404,16 @@ def test_a_program_finds_nothing_of_the_one_before_it_in_the_same_sandbox(fresh)
     assert printed(LOOK) == before and boxes._idle == [box]
 
 
+def test_flags_and_locks_of_open_files_do_not_reach_the_next_program(fresh):
+    look = "import fcntl\nprint([fcntl.fcntl(n, fcntl.F_GETFL) for n in range(3)])\n"
+    look += "attempt(lambda: fcntl.flock(open('/dev/null'), fcntl.LOCK_EX | fcntl.LOCK_NB))"
+    before = printed(look)
+    box = fresh("import fcntl\nfor n in range(3):\n    fcntl.fcntl(n, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)\n"
+                "    fcntl.flock(n, fcntl.LOCK_EX)")  # fmt: skip
+    assert boxes._idle == [box]
+    assert printed(look) == before and before[1] == "None" and boxes._idle == [box]
+
+
 OF_OTHERS = {
     "a limit of the supervisor": "resource.prlimit(1, resource.RLIMIT_FSIZE, (0, 0))",
     "its own limit by its number": "resource.prlimit(os.getpid(), resource.RLIMIT_FSIZE, (0, 0))",
@@ -420,6 +426,7 @@ OF_OTHERS = {
     "another signal of a file": "fcntl.fcntl(a, 10, 9)",  # F_SETSIG
     "signals of a file to a thread": "fcntl.fcntl(a, 15, bytes(8))",  # F_SETOWN_EX
     "signals of a socket": "fcntl.ioctl(a, 0x8901, bytes(4))",  # FIOSETOWN
+    "a hint that stays with the folder": "fcntl.fcntl(os.open('.', 0), 1036, bytes([3, *bytes(7)]))",  # F_SET_RW_HINT
     "an attribute of the output, which no limit counts": "os.setxattr(1, 'user.left', b'x')",
     "an attribute of the folder": "os.setxattr('.', 'user.left', b'x')",
     "an attribute of a link": "os.setxattr('.', 'user.left', b'x', follow_symlinks=False)",
@@ -530,6 +537,15 @@ def test_a_child_that_is_forked_while_all_sandboxes_are_in_use_waits_for_none(mo
     code = RUN + "with sandbox.open_sandbox('print(1)', weak=False):\n    child = os.fork()\n    if not child:\n"
     code += "        signal.alarm(20)\n        assert run(2) == b'2\\n'\n        os._exit(0)\n"
     code += "assert os.waitpid(child, 0)[1] == 0 and run(3) == b'3\\n'\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).returncode == 0
+
+
+def test_a_child_that_is_forked_during_the_self_test_waits_for_no_thread_of_its_parent():
+    code = RUN + "import threading, time\nsandbox.holes = lambda: time.sleep(1) or []\n"
+    code += "threading.Thread(target=sandbox.mode).start()\n"
+    code += "while not sandbox._lock.locked():\n    time.sleep(0.001)\n"
+    code += "child = os.fork()\nif not child:\n    signal.alarm(20)\n    sandbox.mode()\n    os._exit(0)\n"
+    code += "assert os.waitpid(child, 0)[1] == 0"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).returncode == 0
 
 

@@ -9,7 +9,7 @@ pytest.importorskip("reasoning_gym")
 torch = pytest.importorskip("torch")
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
-from riskpo_openrlhf.lab import prepare_quickstart, quickstart_result, smollm2, tiny_model  # noqa: E402
+from riskpo_openrlhf.lab import prepare_quickstart, smollm2, tiny_model  # noqa: E402
 from riskpo_openrlhf.lab.arithmetic import CHARACTER_KINDS, Kind, problems  # noqa: E402
 from riskpo_openrlhf.lab.build_once import build_once  # noqa: E402
 from riskpo_openrlhf.lab.character_tokenizer import build_tokenizer  # noqa: E402
@@ -212,22 +212,6 @@ def test_the_quickstart_takes_the_shipped_model_and_another_seed_s_model_is_warm
         assert prepare_quickstart.main([*arguments, "--model_seed", "2"]) == 0
     assert [settings.seed for settings in made] == [2]
     assert (out / "model/model.safetensors").read_bytes() != (shipped_here / "model.safetensors").read_bytes()
-
-
-def test_the_quickstart_s_last_lines_give_95_per_cent_intervals_and_say_whose_method_it_is(tmp_path, capsys):
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(f"{tmp_path}/tensorboard/run") as writer:
-        for step, value, error in ((0, 0.3, 0.02), (20, 0.5, 0.05), (40, 0.7, 0.03)):
-            writer.add_scalar("eval/arithmetic/pass@1", value, step)
-            writer.add_scalar("eval/arithmetic/pass@1_se", error, step)
-    assert quickstart_result.main([str(tmp_path), "--method", "recommended"]) == 0
-    text = capsys.readouterr().out
-    assert "0.300 ± 0.039 before training, 0.700 ± 0.059 after 40 steps: +0.400 ± 0.071" in text  # 1.96 SE
-    assert "this project's, not the paper's" in text
-    assert quickstart_result.main([str(tmp_path), "--method", "paper"]) == 0
-    assert "project" not in capsys.readouterr().out
-    assert quickstart_result.main([str(tmp_path / "none"), "--method", "paper"]) == 2
 
 
 def test_a_missing_smollm2_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):

@@ -92,11 +92,7 @@ class _Zygote:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._start()
-            try:
-                socket.send_fds(self._host, [b"+"], files)
-            except OSError:  # it ended just now
-                self._start()
-                socket.send_fds(self._host, [b"+"], files)
+            socket.send_fds(self._host, [b"+"], files)
 
     def _start(self) -> None:
         self.forget()

@@ -16,10 +16,10 @@ _AT_START = re.compile(_MARKS + _FENCE, re.MULTILINE)
 _ANYWHERE = re.compile(rf"(?:{_MARKS}|(?<!`)(?=`)){_FENCE}", re.MULTILINE)
 _PYTHON = re.compile(r"\{?\s*\.?(?:python|py|pypy)(?:3(?:\.\d+)?)?(?![\w.+#-])", re.IGNORECASE)
 _LANGUAGE = re.compile(r"[A-Za-z][\w.+#-]*$")
-# What of Python may hold a fence without being one: strings and comments. An unfinished string is none.
-_LITERAL = (
-    r'"""(?:[^\\]|\\.)*?"""|' + r"'''(?:[^\\]|\\.)*?'''|" + r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'|#[^\n]*"
-)
+# What of Python may hold a fence without being one: strings and comments. A string without an end goes to the end of
+# its line. The bounds keep the search short.
+_STRING = r"Q{3}(?:[^Q\\]++|\\.|Q(?!QQ)){0,2000}+Q{3}|Q(?:[^Q\\\n]|\\.)*+Q?"
+_LITERAL = "|".join([_STRING.replace("Q", "'"), _STRING.replace("Q", '"'), r"#[^\n]*"])
 
 
 def extract_programs(response: str) -> list[str]:

@@ -46,8 +46,8 @@ chroot 161 51; name_to_handle_at 303 264; open_by_handle_at 304 265; fanotify_in
 ioprio_set 251 30; sched_setparam 142 118; sched_setscheduler 144 119; sched_setaffinity 203 122;
 sched_setattr 314 274; migrate_pages 256 238; move_pages 279 239; setxattr 188 5; lsetxattr 189 6; fsetxattr 190 7
 """
-# Denied for values of an argument, whose place is given (!: all but it): limits of others, who gets a file's signals.
-DENIED_FOR = "prlimit64 302 261 0 !0; fcntl 72 25 1 8 10 15; ioctl 16 29 1 0x8901 0x8902"
+# Denied for values of an argument at a place (!: all but it): limits of others, the signals and the hints of a file.
+DENIED_FOR = "prlimit64 302 261 0 !0; fcntl 72 25 1 8 10 15 1036; ioctl 16 29 1 0x8901 0x8902"
 # Reported as not there: pidfd_*, io_uring_*, new mount calls, clone3, process_madvise, and all from 442 on.
 ABSENT = (*range(424, 436), 438, 440)
 FIRST_UNKNOWN = 442
@@ -202,8 +202,9 @@ def new_root(config: dict, uid: int) -> None:
     os.makedirs("./dev")
     open("./dev/null", "w").close()
     mount("/dev/null", "./dev/null", None, MS_BIND)
+    os.symlink("/tmp", "./dev/shm")  # for named semaphores: pools of threads have one
     os.mkdir("./tmp")
-    size = f"size={config['disk_bytes']},nr_inodes=4096,mode=700,uid={uid},gid={uid}"
+    size = f"size={tasks.DISK_BYTES},nr_inodes=4096,mode=700,uid={uid},gid={uid}"
     mount("tmpfs", "./tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, size)
     system("pivot_root", b".", b".")
     system("umount2", b".", MNT_DETACH)
@@ -264,12 +265,11 @@ class Supervisor:
     """
 
     def __init__(self, config: dict):
-        self.config, self.filter = config, system_call_filter()
+        self.filter = system_call_filter()
         tasks.make_flag()
-        limits = {"CORE": 0, "NOFILE": 64, "STACK": 64 << 20, "MEMLOCK": 0, "MSGQUEUE": 0}
-        limits["FSIZE"] = config["output_bytes"]
+        limits = {"CORE": 0, "NOFILE": 64, "STACK": 64 << 20, "MEMLOCK": 0, "MSGQUEUE": 0, "FSIZE": tasks.OUTPUT_BYTES}
         if config["isolated"]:
-            limits["NPROC"] = config["processes"]  # on the host this counts all processes of the user
+            limits["NPROC"] = tasks.THREADS  # on the host this counts all processes of the user
         for name, most in limits.items():
             limit(getattr(resource, f"RLIMIT_{name}"), most, soft=name == "STACK")  # programs of contests raise it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -317,19 +317,16 @@ class Supervisor:
             else:
                 signal.sigtimedwait({signal.SIGCHLD}, left)
         code = codes.get(children[-1])
-        try:
+        with contextlib.suppress(ProcessLookupError):
             for pid in set(children) - codes.keys():
                 os.kill(pid, signal.SIGKILL)
             if os.getpid() == 1:  # everything left in this PID namespace; never on the host
                 os.kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        try:
+        with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.wait()
                 codes[pid] = os.waitstatus_to_exitcode(status)
-        except ChildProcessError:
-            return tasks.outcome(code, [codes.get(pid) for pid in children])
+        return tasks.outcome(code, [codes.get(pid) for pid in children])
 
     def start(self, order: dict, task, files: list[int]) -> int:
         """Fork a child that runs the task with limits, the filter, and these files as 0, 1, 2, …"""
@@ -349,6 +346,7 @@ class Supervisor:
         tasks.leave(code)
 
     def confine(self, order: dict, files: list[int]) -> None:
+        os.dup2(os.open("/dev/null", os.O_RDWR), 0)  # one of its own: flags and locks stay with an open file
         keep_files(files)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         system("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)

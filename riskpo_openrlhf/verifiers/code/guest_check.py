@@ -56,6 +56,7 @@ VERBS = {
     "bool": bool,
     "equal": lambda one, other: bool(one == other),
     "isinstance": lambda kind, value: isinstance(value, kind),
+    "issubclass": lambda kind, other: issubclass(other, kind),
 }
 
 
@@ -71,8 +72,6 @@ def check(config: dict) -> None:
     `sys.exit(0)`, as `unittest.main` does, is an end if it happens in the last statement.
     """
     source, program = sys.stdin.read(), Program(socket.socket(fileno=3))
-    report = os.fdopen(os.dup(4), "w")
-    os.close(4)
 
     def exit(code=None):
         raise SystemExit(code)
@@ -84,8 +83,7 @@ def check(config: dict) -> None:
         found = attempt(source, program, helpers)
         if program.uses or program.missed:
             break
-    json.dump(found, report)
-    report.close()
+    os.write(4, json.dumps(found).encode())
 
 
 def attempt(source: str, program: Program, helpers: set[str]) -> dict:
@@ -171,7 +169,7 @@ class OfCheck(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.Expr:
         if isinstance(call := node.value, ast.Call):
             target, names = call.func, []
-            while isinstance(target, ast.Attribute):
+            while isinstance(target, ast.Attribute) and not target.attr.startswith("__"):
                 target, names = target.value, [ast.Constant(target.attr), *names]
             call.func = ast.copy_location(
                 ast.Call(ast.Name("__in_place__", ast.Load()), [target, *names], []), call.func
@@ -275,6 +273,9 @@ class Remote(values.Far):  # no docstring: `__doc__` is the program's
             and self._program.ask("isinstance", self._path, value) is True
         )
 
+    def __subclasscheck__(self, kind) -> bool:
+        return isinstance(kind, Remote) and self._program.ask("issubclass", self._path, kind) is True
+
     def __eq__(self, other) -> bool:
         return isinstance(other, Remote) and self._program.ask("equal", self._path, other) is True
 
@@ -294,7 +295,7 @@ def in_place(target, *names: str):
     """Return what a call that is a statement calls: a function of the program changes its arguments in place."""
     path: list[str] = []
     for name in names:
-        if isinstance(target, Remote) and not name.startswith("__"):
+        if isinstance(target, Remote):
             path.append(name)
         else:
             target = getattr(target, name)

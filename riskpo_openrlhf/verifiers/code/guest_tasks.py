@@ -23,6 +23,8 @@ import types
 from _sitebuiltins import Quitter
 
 UNPARSABLE = 65  # exit code of a child whose program is not Python
+OUTPUT_BYTES, DISK_BYTES = 32 << 20, 64 << 20  # limits of standard output and any file, and of /tmp
+THREADS = 64
 RUNS: mmap.mmap  # a supervisor's and its children's: 1 once one runs the program, whose exit codes mean nothing
 
 # LiveCodeBench's checker puts this in front of every program. Here these names are builtins, unless they are already.
@@ -87,7 +89,7 @@ def load(config: dict, name: str) -> types.ModuleType:
     RUNS[0] = 1
     RUNS.close()  # here only: the program can't take it back
     sys.argv = ["answer.py"]
-    MODULE.__name__, MODULE.__file__ = name, "answer.py"
+    MODULE.__name__, MODULE.__file__, MODULE.__builtins__ = name, "answer.py", builtins
     sys.modules[name] = MODULE
     exec(code, vars(MODULE))
     return MODULE
@@ -113,7 +115,9 @@ def run_program(config: dict) -> None:
 def call_function(config: dict) -> None:
     values = [json.loads(line) for line in sys.stdin.read().split("\n") if line.strip()]
     module, name = load(config, "answer"), config["function"]
-    owner = module.Solution() if hasattr(getattr(module, "Solution", None), name) else module
+    solution = getattr(module, "Solution", None)
+    is_plain = hasattr(module, name) and not hasattr(solution, name)
+    owner = module if is_plain else solution()
     result = json.dumps(getattr(owner, name)(*values), default=plain)
     with open(3, "w") as file:
         file.write(result)

@@ -46,19 +46,19 @@ def _same_line(line: str, expected: str, tolerance: float | None) -> bool:
     words = line.split(None, len(numbers))
     if len(words) != len(numbers):
         return False
+    if tolerance is not None:
+        return all(map(_same_word, words, numbers, [tolerance] * len(words)))
     try:
-        if list(map(_number, words)) == list(map(_number, numbers)):
-            return True
+        return list(map(_number, words)) == list(map(_number, numbers))
     except ArithmeticError:
-        pass
-    return tolerance is not None and all(map(_same_word, words, numbers, [tolerance] * len(words)))
+        return False
 
 
 def _same_word(word: str, expected: str, tolerance: float) -> bool:
     try:
         number, wanted = _number(word), _number(expected)
         whole = expected.lstrip("+-").isdigit() and number == number.to_integral_value()
-        same = word == expected or number == wanted or (number.is_nan() and wanted.is_nan())
+        same = number == wanted or (number.is_nan() and wanted.is_nan())
         return same or (not whole and _close(number, wanted, tolerance))
     except ArithmeticError:
         return word == expected
@@ -69,7 +69,7 @@ def _number(word: str) -> Decimal:
     return Decimal("no number" if "_" in word or re.match(r"[+-]?0\d", word) else word)
 
 
-def same_result(output: bytes, expected: str, tolerance: float | None = None) -> bool:
+def same_result(output: str, expected: str, tolerance: float | None = None) -> bool:
     """Compare a function's result with the expected one, both JSON, by Python's `==`: 1 is 1.0 and True.
 
     An expected real number stands for those that differ from it by double precision's noise, or by the tolerance.
@@ -82,7 +82,7 @@ def same_result(output: bytes, expected: str, tolerance: float | None = None) ->
         return False
 
 
-def read_json(text: str | bytes):
+def read_json(text: str):
     """Read JSON with decimals in place of floats. Integers that are too long for `int` keep their digits."""
     return json.loads(text, parse_float=_real, parse_int=_integer)
 

@@ -33,9 +33,6 @@ from riskpo_openrlhf.verifiers.code.boxes import GRACE_SECONDS, Box, SandboxErro
 from riskpo_openrlhf.verifiers.environment import number_from
 
 MODES = ("auto", "namespaces", "weak")
-OUTPUT_BYTES = 32 << 20  # of standard output, and of any file
-DISK_BYTES = 64 << 20
-PROCESSES = 64  # threads, in fact
 
 # A program that tries what must fail and what must work. It prints the tries that went wrong.
 _PROBE = """
@@ -74,7 +71,7 @@ refused("it makes as many threads as it likes", crowd)
 done.set()
 print(json.dumps(wrong))
 """
-_LOCK = threading.RLock()
+_lock = threading.Lock()
 _CURE = """the sandbox for programs does not work on this machine: {cause}.
 It needs Linux 5.14 or newer on x86_64 or aarch64, and one of these: root with CAP_SYS_ADMIN (in a container:
 --privileged, or --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined); or user
@@ -119,7 +116,7 @@ class Sandbox:
         self._box.send({**self._order, "cpu": cpu_seconds, "wall": wall_seconds, "filtered": filtered})
         answer = self._box.receive(wall_seconds + GRACE_SECONDS)
         self._box.clean &= answer["clean"]
-        return Run(answer["code"], os.pread(self._sink, min(OUTPUT_BYTES, os.fstat(self._sink).st_size), 0))
+        return Run(answer["code"], os.pread(self._sink, os.fstat(self._sink).st_size, 0))
 
 
 @contextlib.contextmanager
@@ -144,16 +141,13 @@ def open_sandbox(
     packages = os.environ.get("RISKPO_CODE_PACKAGES", "")
     program = {"code": code, "function": function, "must_do": must_do}
     config = {
-        "output_bytes": OUTPUT_BYTES,
-        "disk_bytes": DISK_BYTES,
-        "processes": PROCESSES,
         "isolated": not weak,
         "visible": _visible() + ([(packages, "/packages")] if packages else []),
         "packages": [packages if weak else "/packages"] if packages else [],
         "folder": "/tmp",  # inside the sandbox
     }
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_slots())
+        stack.enter_context(_make_slots())
         if weak:
             made = tempfile.TemporaryDirectory(prefix="riskpo-", ignore_cleanup_errors=True)
             config["folder"] = stack.enter_context(made)
@@ -172,7 +166,8 @@ def mode() -> str:
     wanted = os.environ.get("RISKPO_SANDBOX", "auto")
     if wanted not in MODES:
         raise ValueError(f"RISKPO_SANDBOX is {wanted!r}; one of: {', '.join(MODES)}")
-    with _LOCK:
+    with _lock:
+        _make_slots()  # here, where one thread at a time passes
         return _working_mode(wanted == "weak")
 
 
@@ -215,12 +210,14 @@ def _make_slots() -> threading.BoundedSemaphore:
     return threading.BoundedSemaphore(number_from("RISKPO_CODE_SANDBOXES", int, max(1, share)))
 
 
-os.register_at_fork(after_in_child=_make_slots.cache_clear)  # the parent's may be taken
+def _after_fork() -> None:
+    """Let a forked child wait for nothing that the parent's threads hold."""
+    global _lock
+    _lock = threading.Lock()
+    _make_slots.cache_clear()
 
 
-def _slots() -> threading.BoundedSemaphore:
-    with _LOCK:
-        return _make_slots()
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _visible() -> list[tuple[str, str]]:

@@ -8,17 +8,11 @@ from collections.abc import Iterator
 from riskpo_openrlhf.verifiers.math.limits import Unreadable
 
 _TOKEN = re.compile(r"\\(?:begin|end)\s*\{[a-z]+\*?\}|\\[a-zA-Z]+|\\.|.", re.DOTALL)
-_CLOSING = {"{": "}", "(": ")", "[": "]"}
 
 
 def closing_bracket(text: str) -> int:
     """Return the place of the bracket that closes the text's first character. Raises `Unreadable` if there is none."""
-    opening, closing, depth = text[0], _CLOSING[text[0]], 0
-    for match in _TOKEN.finditer(text):
-        depth += (match[0] == opening) - (match[0] == closing)
-        if depth == 0:
-            return match.start()
-    raise Unreadable
+    return next(match.start() for match, depth in depths(text) if depth == 0)
 
 
 def depths(text: str) -> Iterator[tuple[re.Match, int]]:

@@ -13,24 +13,10 @@ from riskpo_openrlhf.verifiers.math.evaluate import TooSlow, limit_time
 from riskpo_openrlhf.verifiers.math.grammar import functions_in, times_denominators
 from riskpo_openrlhf.verifiers.math.leaves import Rules, same_leaf, same_order
 from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, QUICK_SECONDS, Unreadable
-from riskpo_openrlhf.verifiers.math.nodes import (
-    Chain,
-    Leaf,
-    ListNode,
-    Matrix,
-    Named,
-    Node,
-    Operation,
-    Ratio,
-    Relation,
-    Row,
-    SetNode,
-    TupleNode,
-    stem_of,
-)
+from riskpo_openrlhf.verifiers.math.nodes import Chain, Group, Leaf, Named, Node, Relation
 from riskpo_openrlhf.verifiers.math.notation import Tidied, tidy
 from riskpo_openrlhf.verifiers.math.numbers import has_long_decimal, plain_number, same_number
-from riskpo_openrlhf.verifiers.math.parse import TOKEN, readings
+from riskpo_openrlhf.verifiers.math.parse import TOKEN, readings, renamed
 from riskpo_openrlhf.verifiers.math.sets import same_sets
 from riskpo_openrlhf.verifiers.math.values import same_up_to_a_factor
 from riskpo_openrlhf.verifiers.math.words import choices, nothing, plain_words
@@ -39,6 +25,7 @@ EQUAL, DIFFERENT, UNREADABLE, SLOW = "equal", "different", "unreadable", "slow"
 _OF_X = re.compile(r"[a-z](?:_\d)?(?:\^-1)?\(x\)")
 _FUNCTION_OF_LETTER = re.compile(r"([^()]+)\(([a-z])\)")
 _UNKNOWN = r"(?:^|[,;{{(])\s*{}\s*(?:[=<>]|\\(?:ne|le|ge)(?![a-z]))"  # it stands alone: k = 5
+_MINUTES = re.compile(r"\d\d")
 _SPACE = re.compile(r"\s+(?![\w\s])|(?<![\w\s])\s+")  # but not the space in "1 0" and "\pi r"
 
 
@@ -85,12 +72,18 @@ def compare(gold: str, answer: str, rounded: bool = False) -> str:
 
 def _names(gold: Tidied, answer: Tidied) -> list[str]:
     r"""Return what the answer's whole number may be called: `n\pi` is `k\pi`, and over all of Z `(k-1)\pi` too."""
-    name = _same_parameter(gold, answer)
-    if not gold.letter or {gold.over, answer.over} != {"Z"} or not (name or gold.letter == answer.letter):
-        return [name]
-    if not (_is_family(gold) and _is_family(answer)):
-        return [name]
-    return [name, *(f"({sign}{gold.letter}{shift:+d})" for sign in ("", "-") for shift in range(-3, 4))]
+    ours, theirs = gold.letter, answer.letter
+    if not (ours and theirs):
+        return [""]
+    names = [""]
+    if ours != theirs:
+        is_unknown = any(re.search(_UNKNOWN.format(each.letter), each.text) for each in (gold, answer))
+        if is_unknown or {ours, ours.upper()} & set(TOKEN.findall(answer.text)):
+            return [""]
+        names = [ours]
+    if gold.over == answer.over == "Z" and _is_family(gold) and _is_family(answer):
+        names += [f"({sign}{ours}{shift:+d})" for sign in ("", "-") for shift in range(-3, 4)]
+    return names
 
 
 def _is_family(tidied: Tidied) -> bool:
@@ -110,16 +103,6 @@ def _is_one_limited(gold: Tidied, answer: Tidied) -> bool:
     return bool(re.search(limit, gold.text + ";" + answer.text))
 
 
-def _same_parameter(gold: Tidied, answer: Tidied) -> str:
-    r"""Return the name that the answer's whole number may get, the gold's: `n\pi` becomes `k\pi`. Empty if none."""
-    ours, theirs = gold.letter, answer.letter
-    if not ours or not theirs or ours == theirs or {ours, ours.upper()} & set(TOKEN.findall(answer.text)):
-        return ""
-    if any(re.search(_UNKNOWN.format(each.letter), each.text) for each in (gold, answer)):
-        return ""
-    return ours
-
-
 def compare_quickly(gold: str, answer: str, rounded: bool = False) -> str:
     """Compare two answers; `slow` if that takes more than `QUICK_SECONDS`."""
     limit_time(QUICK_SECONDS)
@@ -134,59 +117,60 @@ def compare_quickly(gold: str, answer: str, rounded: bool = False) -> str:
 def same(gold: Node, answer: Node, rules: Rules) -> bool:
     """Tell whether an answer means the same as the gold. Raises `Unreadable`, and whatever SymPy raises."""
     match gold, answer:
-        case (Leaf() | Named(relation=None), ListNode((first, Named(Operation("\\setminus"))), ",")):  # x+2, x \ne 2
+        case (Leaf() | Named(is_inequality=False), Group(",", (first, Named(Group("\\setminus"))))):  # x+2, x \ne 2
             return same(gold, first, rules)
         case (Named(), _) | (_, Named()):
             return _same_named(gold, answer, rules)
-        case Chain(), Chain() if len(gold.nodes) > 2 and _same_in_order(gold.nodes, answer.nodes, rules):
+        case Chain(nodes=(_, _, _, *_)), Chain() if _same_in_order(gold.nodes, answer.nodes, rules):
             return True
-        case Chain(), _:
-            return _same_equation(gold, answer, rules)
+        case (Chain(), _) | (Relation(), Relation()):
+            return _same_relation(gold, answer, rules)
         case _, Chain():  # 2+3 = 5 is right if each part is; 41 = 42 is not
-            return all(same(gold, value, rules) for value in answer.values)
-        case (ListNode() | SetNode() | TupleNode(), ListNode()) | (ListNode(), SetNode() | TupleNode()):
-            return _same_collection(gold, answer, rules)
-        case (SetNode(), SetNode()) | (TupleNode(), TupleNode()):
-            return _same_collection(gold, answer, rules)
-        case SetNode(), _:  # {5} and 5, {(1, 2)} and (1, 2)
-            return _same_in_order(gold.nodes, [answer], rules)
-        case _, SetNode():
-            return _same_in_order([gold], answer.nodes, rules)
+            return all(same(gold, value, rules) for value in answer.nodes[answer.left_is_asked :])
         case Leaf(), Leaf():
             return same_leaf(gold.text, answer.text, rules)
-        case Relation(), Relation():
-            return _same_relation(gold, answer, rules)
-        case Ratio(nodes=(_, _)), Leaf():
-            return same(gold.as_quotient(), answer, rules)
-        case Leaf(), Ratio(nodes=(_, _)):
-            return same(gold, answer.as_quotient(), rules)
-        case Ratio(nodes=(_, g)), Ratio(nodes=(_, a)) if not any(re.match(r"\d\d", end.text) for end in (g, a)):
-            return same(gold.as_quotient(), answer.as_quotient(), rules)  # 6:4 is 3:2, but 1:20 may be a time
-        case Ratio(), Ratio() if len(gold.nodes) > 2:
-            return _same_in_order(gold.over_first(), answer.over_first(), rules)
-        case (Matrix(), Matrix()) | (Row(), Row()) | (Ratio(), Ratio()):
+        case Group(shape="list" | "{}"), Group(shape="list" | "{}"):
+            return _same_collection(gold, answer, rules)
+        case (Group(shape="tuple"), Group(shape="list")) | (Group(shape="list"), Group(shape="tuple")):
+            return _same_collection(gold, answer, rules)
+        case Group("{}", golds), _:  # {5} and 5, {(1, 2)} and (1, 2)
+            return _same_in_order(golds, [answer], rules)
+        case _, Group("{}", answers):
+            return _same_in_order([gold], answers, rules)
+        case Group("\\cap", golds), Group("\\cap", answers):
+            return _same_collection(Group("{}", golds), Group("{}", answers), rules)
+        case Group(":", (first, second)), Leaf():
+            return same(_quotient(first, second), answer, rules)
+        case Leaf(), Group(":", (first, second)):
+            return same(gold, _quotient(first, second), rules)
+        case Group(":", (_, Leaf(end))), Group(":", (_, Leaf(other))) if any(map(_MINUTES.match, (end, other))):
+            return _same_in_order(gold.nodes, answer.nodes, rules)  # 1:20 may be a time
+        case Group(":", (first, *golds)), Group(":", (other, *answers)):  # 6:4 is 3:2
+            of_first = [_quotient(node, first) for node in golds], [_quotient(node, other) for node in answers]
+            return _same_in_order(*of_first, rules)
+        case Group(), Group() if gold.kind == answer.kind:
             return _same_in_order(gold.nodes, answer.nodes, rules)
-        case (Matrix(), TupleNode() | ListNode(joiner=",")) | (TupleNode() | ListNode(joiner=","), Matrix()):
-            return _same_vector(gold, answer, rules)
-        case (Row(), TupleNode()) | (TupleNode(), Row()):
-            return _same_in_order(gold.nodes, answer.nodes, rules)
-        case Operation("\\cap"), Operation("\\cap"):
-            return _same_collection(SetNode(gold.nodes), SetNode(answer.nodes), rules)
-        case Operation(), Operation():
-            return gold.operator == answer.operator and _same_in_order(gold.nodes, answer.nodes, rules)
-        case _:
-            return False
+        case Group(shape="tuple"), Group(shape="tuple"):  # the kinds of ends count for an interval
+            no_ends = len(gold.nodes) > 2 or "row" in (gold.kind, answer.kind)
+            return no_ends and _same_in_order(gold.nodes, answer.nodes, rules)
+        case Group("matrix" | "," | "()" | "[]"), Group("matrix" | "," | "()" | "[]"):
+            return _same_in_order(_entries(gold), _entries(answer), rules)
+    return False
 
 
 def _same_in_order(golds, answers, rules: Rules) -> bool:
     return len(golds) == len(answers) and all(same(g, a, rules) for g, a in zip(golds, answers, strict=True))
 
 
-def _same_vector(gold: Node, answer: Node, rules: Rules) -> bool:
-    r"""Compare a column, row or matrix with (1, 2), \langle 1, 2\rangle or [[1, 2], [3, 4]]."""
-    golds, answers = (node.entries if isinstance(node, Matrix) else node.nodes for node in (gold, answer))
-    brackets = {node.brackets for node in (gold, answer) if isinstance(node, TupleNode)}
-    return brackets <= {"()", "[]"} and _same_in_order(golds, answers, rules)
+def _entries(node: Group) -> tuple[Node, ...]:
+    """Return the entries of a matrix of one row or one column; the parts of anything else."""
+    if node.kind == "matrix" and 1 in (len(node.nodes), max(len(row.nodes) for row in node.nodes)):
+        return tuple(entry for row in node.nodes for entry in row.nodes)
+    return node.nodes
+
+
+def _quotient(above: Leaf, below: Leaf) -> Leaf:
+    return Leaf(f"({above.text})/({below.text})")
 
 
 def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
@@ -194,30 +178,28 @@ def _same_named(gold: Node, answer: Node, rules: Rules) -> bool:
     g, a = (node.value if isinstance(node, Named) else node for node in (gold, answer))
     if isinstance(gold, Named) and isinstance(g, Chain):  # x = 5+6 = 11: the last value is the answer
         g = g.nodes[-1]
-    relations = [node.relation if isinstance(node, Named) else node for node in (gold, answer)]
-    if all(isinstance(relation, Relation) for relation in relations) and _same_relation(*relations, rules):
-        return True
-    if isinstance(gold, ListNode) or isinstance(answer, ListNode):  # (x, y) = (1, 2) and x = 1, y = 2
+    if "list" in (gold.shape, answer.shape):  # (x, y) = (1, 2) and x = 1, y = 2
         expanded = _by_name(gold), _by_name(answer)
         if expanded != (gold, answer):
             return same(*expanded, rules)
     alike = not (isinstance(gold, Named) and isinstance(answer, Chain) and _has_letters(*answer.nodes[:-1]))
     if isinstance(gold, Named) and isinstance(answer, Named):
-        names = rules.name(gold), rules.name(answer)
-        stems = [stem_of(name) for name in names]
+        names = [rules.name(node.name) for node in (gold, answer)]
+        stems = [rules.name(node.stem) for node in (gold, answer)]
         alike = names[0] in (names[1], stems[1]) or names[1] == stems[0]
         alike = alike or ("y" in names and any(map(_OF_X.fullmatch, names)))
-        if not alike and (renamed := _with_argument_of(gold, answer)):
-            return same(g, renamed, rules)
-    return (alike and same(g, a, rules)) or _same_equation(gold, answer, rules)
+        if not alike and (value := _with_argument_of(gold, answer)):
+            return same(g, value, rules)
+    return (alike and same(g, a, rules)) or _same_relation(gold, answer, rules)
 
 
 def _by_name(node: Node) -> Node:
     """Return a value for each name of `(x, y) = (1, 2)`; anything else as it is."""
-    if isinstance(node, Named) and isinstance(node.value, TupleNode) and node.name.startswith("("):
-        names = node.name.strip("()").split(",")
-        if len(names) == len(node.value.nodes):
-            return ListNode(tuple(map(Named, node.value.nodes, names)))
+    match node:
+        case Named(Group(shape="tuple", nodes=values), name) if name.startswith("("):
+            names = name.strip("()").split(",")
+            if len(names) == len(values):
+                return Group(",", tuple(map(Named, values, names)))
     return node
 
 
@@ -226,59 +208,50 @@ def _with_argument_of(gold: Named, answer: Named) -> Leaf | None:
     names = [_FUNCTION_OF_LETTER.fullmatch(node.name) for node in (gold, answer)]
     if not (all(names) and names[0][1] == names[1][1] and isinstance(answer.value, Leaf)):
         return None
-    tokens = re.findall(r"\\[a-zA-Z]+|.", answer.value.text, re.DOTALL)
-    if names[0][2] in tokens or names[1][2] not in {*tokens, *"xtnzmksuy"}:  # f(t) = tx is not f(x) = x^2
+    (ours, theirs), text = (name[2] for name in names), answer.value.text
+    tokens = TOKEN.findall(text)
+    if ours in tokens or theirs not in {*tokens, *"xtnzmksuy"}:  # f(t) = tx is not f(x) = x^2
         return None  # and f(a) = 1 is not f(b) = 1
-    return Leaf("".join(names[0][2] if token == names[1][2] else token for token in tokens))
+    return Leaf(renamed(text, theirs, ours))
 
 
-def _same_relation(gold: Relation, answer: Relation, rules: Rules) -> bool:
-    """Tell whether each inequality is one of the other's, multiplied by a positive number."""
-
-    def alike(i: int, k: int) -> bool:
-        if gold.signs[i] != answer.signs[k]:
-            return False
-        texts, positive = (gold.differences[i], answer.differences[k]), gold.signs[i] != "\\ne"
-        golds, answers = map(rules.read, texts)
-        close = has_long_decimal("".join(texts))
-        return any(same_up_to_a_factor(g, a, close, positive) for g in golds for a in answers)
-
-    places = range(len(gold.signs)), range(len(answer.signs))
-    return (
-        len(gold.signs) == len(answer.signs)
-        and all(any(alike(i, k) for k in places[1]) for i in places[0])
-        and all(any(alike(i, k) for i in places[0]) for k in places[1])
-    )
+def _same_relation(gold: Node, answer: Node, rules: Rules) -> bool:
+    """Tell whether each equation or inequality of the gold is one of the answer's times a number, and the reverse."""
+    golds, answers = (getattr(node, "relation", node) for node in (gold, answer))
+    if not (isinstance(golds, Relation) and isinstance(answers, Relation) and len(golds.parts) == len(answers.parts)):
+        return False
+    pairs = [[_same_difference(g, a, rules) for a in answers.parts] for g in golds.parts]
+    return all(map(any, pairs)) and all(map(any, zip(*pairs, strict=True)))
 
 
-def _same_equation(gold: Node, answer: Node, rules: Rules) -> bool:
-    """Tell whether two equations are the same: left side minus right side is the same up to a factor.
+def _same_difference(gold: tuple[str, str], answer: tuple[str, str], rules: Rules) -> bool:
+    """Compare a difference and its sign with another up to a factor, which is positive for an inequality.
 
-    The factor is a number, or a letter that one of them is divided by: F = ma and a = F/m.
+    The factor may also be a letter that one of two equations is divided by: F = ma and a = F/m.
     """
-    if not all(isinstance(node, (Named, Chain)) and node.difference for node in (gold, answer)):
+    (gold, sign), (answer, other_sign) = gold, answer
+    if sign != other_sign:
         return False
     try:
-        golds, answers = rules.read(gold.difference), rules.read(answer.difference)
-    except Unreadable:  # x = (1, 2)
+        pairs = [(g, a) for g in rules.read(gold) for a in rules.read(answer)]
+    except Unreadable:
+        if sign == "=":  # x = (1, 2)
+            return False
+        raise
+    if sign == "=":
+        pairs += [(times_denominators(g), times_denominators(a)) for g, a in pairs]
+    close, positive = has_long_decimal(gold + answer), sign in ("<", "\\le")
+    if not any(same_up_to_a_factor(g, a, close, positive) for g, a in dict.fromkeys(pairs)):
         return False
-    close = has_long_decimal(gold.difference + answer.difference)
-    pairs = [(g, a) for g in golds for a in answers]
-    pairs += [(times_denominators(g), times_denominators(a)) for g, a in pairs]
-    if not any(same_up_to_a_factor(g, a, close) for g, a in dict.fromkeys(pairs)):
-        return False
-    return any(same_order(gold.difference, f"{sign}({answer.difference})") for sign in ("", "-"))
+    return sign != "=" or any(same_order(gold, f"{minus}({answer})") for minus in ("", "-"))
 
 
-def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
-    """Compare lists, sets and tuples."""
-    if isinstance(gold, TupleNode) and isinstance(answer, TupleNode):
-        same_ends = gold.brackets == answer.brackets or len(gold.nodes) > 2
-        return same_ends and _same_in_order(gold.nodes, answer.nodes, rules)
+def _same_collection(gold: Group, answer: Group, rules: Rules) -> bool:
+    """Compare two lists or sets, or a list and a tuple."""
     golds, answers = _elements(gold.nodes), _elements(answer.nodes)
     if max(len(golds), len(answers)) > MAX_ELEMENTS:
         raise Unreadable
-    tuples, lists = ([node for node in (gold, answer) if isinstance(node, kind)] for kind in (TupleNode, ListNode))
+    tuples, lists = ([node for node in (gold, answer) if node.shape == shape] for shape in ("tuple", "list"))
     if any(node.is_interval for node in tuples) or (tuples and any(map(_is_alternatives, lists))):
         return False  # an interval is not the list of its ends, nor a point two solutions
     if len(lists) == 2 and _joined_otherwise(*lists):
@@ -287,10 +260,9 @@ def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
         if all(isinstance(node, Named) and node.name in ("x", "y", "z") for node in answers):
             answers.sort(key=lambda node: node.name)  # y = 1, x = 2 is (2, 1)
         return _same_in_order(golds, answers, rules)
-    of_sets = isinstance(gold, SetNode) and isinstance(answer, SetNode)
 
     def alike(g: Node, a: Node) -> bool:  # {1, {2}} is not {1, 2}
-        return (not of_sets or isinstance(g, SetNode) == isinstance(a, SetNode)) and same(g, a, rules)
+        return (bool(lists) or (g.shape == "{}") == (a.shape == "{}")) and same(g, a, rules)
 
     # Each gold as often as among the golds, or more often: an answer may name a solution twice.
     counts = [[sum(alike(g, node) for node in nodes) for g in golds] for nodes in (golds, answers)]
@@ -298,24 +270,27 @@ def _same_collection(gold: Node, answer: Node, rules: Rules) -> bool:
     return known and all(1 <= g <= a for g, a in zip(*counts, strict=True))
 
 
-def _is_alternatives(node: ListNode) -> bool:
+def _is_alternatives(node: Group) -> bool:
     """Tell whether a list can't be the parts of one point: x = 1 or y = 2, x = -1 and x = 1."""
     names = [each.name for each in node.nodes if isinstance(each, Named)]
-    return node.joiner == "\\lor" or len(set(names)) < len(names)
+    return node.kind == "\\lor" or len(set(names)) < len(names)
 
 
-def _joined_otherwise(gold: ListNode, answer: ListNode) -> bool:
+def _joined_otherwise(gold: Group, answer: Group) -> bool:
     """Tell whether one says "and" of conditions, and the other "or"."""
     nodes = [*gold.nodes, *answer.nodes]
     names = {node.stem for node in nodes if isinstance(node, Named)}
     logical = all(isinstance(node, Leaf) and re.fullmatch("[a-zA-Z]", node.text) for node in nodes)
-    conditions = len(names) > 1 or any(
-        isinstance(node, (Relation, Chain))
-        or (isinstance(node, Named) and (node.relation or isinstance(node.value, Operation)))
-        for node in nodes
-    )
-    joiners = {"\\land" if node.joiner == "," and conditions else node.joiner for node in (gold, answer)}
+    conditions = len(names) > 1 or any(map(_is_condition, nodes))
+    joiners = {"\\land" if node.kind == "," and conditions else node.kind for node in (gold, answer)}
     return joiners == {"\\land", "\\lor"} and (conditions or logical)
+
+
+def _is_condition(node: Node) -> bool:
+    match node:
+        case Relation() | Chain() | Named(is_inequality=True) | Named(Group("\\cap" | "\\setminus")):
+            return True
+    return False
 
 
 def _has_letters(*nodes: Node) -> bool:
@@ -326,7 +301,7 @@ def _elements(nodes: tuple[Node, ...]) -> list[Node]:
     """Return the nodes with each list, such as the two values of a plus-minus, replaced by its elements."""
     elements: list[Node] = []
     for node in nodes:
-        elements += _elements(node.nodes) if isinstance(node, ListNode) and node.joiner != "&" else [node]
+        elements += _elements(node.nodes) if node.shape == "list" and node.kind != "&" else [node]
     return elements
 
 

@@ -65,7 +65,11 @@ class Evaluation:
             seed = parts[0] + ", ".join(mpmath.nstr(inexact(self.value(part)), 20) for part in parts[1:])
             result = Fraction(random.Random(seed).randrange(1, 10**6), 10**6)
         else:
-            result = _OPERATIONS[kind](self, *(self.value(part) for part in parts))
+            values = [self.value(part) for part in parts]
+            try:
+                result = _OPERATIONS[kind](self, *values)
+            except (TypeError, ZeroDivisionError):  # of complex numbers, or at a pole
+                raise Undefined from None
         return self.seen(result)
 
     def seen(self, x):
@@ -128,15 +132,17 @@ def _limit(bits: int) -> None:
 
 
 def _power(evaluation: Evaluation, base, exponent):
-    if base == 0 and not (isinstance(exponent, (Fraction, mp.mpf)) and exponent > 0):
-        raise Undefined
     if isinstance(exponent, Fraction) and exponent.denominator == 1:
         power = abs(exponent.numerator)
         if isinstance(base, Fraction):
             _limit(power * (max(abs(base.numerator), base.denominator).bit_length() - 1))
         _limit(power.bit_length() << 10)
+        if power == 0 and base == 0:
+            raise Undefined
         return base**exponent.numerator
     if base == 0:
+        if exponent < 0:
+            raise Undefined
         return Fraction(0)
     if not evaluation.complex_values and base < 0:  # the real root, where there is one
         if isinstance(exponent, Fraction) and exponent.denominator % 2:
@@ -148,8 +154,6 @@ def _power(evaluation: Evaluation, base, exponent):
 
 
 def _root(evaluation: Evaluation, index, base):
-    if index == 0:
-        raise Undefined
     if index == 2 and isinstance(base, Fraction) and base >= 0:
         above, below = math.isqrt(base.numerator), math.isqrt(base.denominator)
         return Fraction(above, below) if Fraction(above**2, below**2) == base else mp.sqrt(inexact(base))
@@ -164,8 +168,6 @@ def _logarithm(evaluation: Evaluation, x, base=None):
 
 def _floor(_, x):
     nearest = _nearest(x)
-    if nearest is None and isinstance(x, mp.mpc):
-        raise Undefined
     return Fraction(int((math if isinstance(x, Fraction) else mp).floor(x)) if nearest is None else nearest)
 
 
@@ -198,12 +200,6 @@ def _double_factorial(number: int) -> int:
     return math.prod(range(number, 0, -2))
 
 
-def _modulo(number: int, modulus: int) -> int:
-    if modulus == 0:
-        raise Undefined
-    return number % modulus
-
-
 def _of_two(operation):
     def apply(evaluation: Evaluation, *values):
         exact = all(isinstance(x, Fraction) for x in values)
@@ -224,7 +220,7 @@ def _of_one(function):
             raise Unreadable
         try:
             value = function(inexact(x))
-        except (ZeroDivisionError, ValueError):
+        except ValueError:
             raise Undefined from None
         if function is not mp.exp and value and mp.mag(value) > mp.prec * 2 // 3:
             raise Undefined
@@ -233,34 +229,12 @@ def _of_one(function):
     return apply
 
 
-def _hyperbolic(inverse: bool):
-    """Make tanh or coth of exponentials, whose magnitudes are seen: tanh(100) is not 1."""
-
-    def apply(evaluation: Evaluation, x):
-        power = evaluation.seen(_OPERATIONS["exp"](evaluation, 2 * x))
-        above, below = (power + 1, power - 1) if inverse else (power - 1, power + 1)
-        if below == 0:
-            raise Undefined
-        return above / below
-
-    return apply
-
-
-def _extreme(function):
-    def apply(_, *values):
-        if any(isinstance(x, mp.mpc) for x in values):
-            raise Undefined
-        return function(values, key=inexact)
-
-    return apply
-
-
 _OPERATIONS = {
     "+": _of_two(operator.add), "*": _of_two(operator.mul), "^": _power, "root": _root, "abs": lambda _, x: abs(x),
     "ln": _logarithm, "log": _logarithm, "floor": _floor, "ceiling": lambda _, x: -_floor(_, -x),
     "factorial": _factorial, "double factorial": _of_integers(_double_factorial), "binomial": _binomial,
-    "max": _extreme(max), "min": _extreme(min), "gcd": _of_integers(math.gcd), "lcm": _of_integers(math.lcm),
-    "mod": _of_integers(_modulo), "tanh": _hyperbolic(False), "coth": _hyperbolic(True),
+    "max": _of_two(max), "min": _of_two(min), "gcd": _of_integers(math.gcd), "lcm": _of_integers(math.lcm),
+    "mod": _of_integers(operator.mod),
     **{name: _of_one(getattr(mp, name)) for name in
        "exp sin cos tan cot sec csc asin acos atan acot asec acsc asinh acosh atanh sech csch sinh cosh".split()},
 }  # fmt: skip

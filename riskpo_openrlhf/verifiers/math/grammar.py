@@ -30,9 +30,11 @@ _LETTERS = {f"\\{name}" for name in f"{_GREEK} odot oplus prime".split()} | {"'"
 _DIFFERENTIAL = re.compile(r"(?<![a-zA-Z\\])d([r-vx-z])(?![a-zA-Z])")
 _CALL = re.compile(r"(\\[a-zA-Z]+|[a-zA-Z])(?:\s*(?:'|_\{[^{}]*\}|\^\{-1\}))*\s*\(")
 _FUNCTION = re.compile(r"[NPQHTu]|\\(?:[Pp][hs]i|delta|zeta)")
+_FOLLOWED = re.compile(r"(\\[a-zA-Z]+|[a-zA-Z])(?=\s*(\((?:[^()]|\([^()]*\))*\))?)")
 _CONSTANTS = {"e": "e", "i": "i", "\\pi": "pi", "\\infty": "infinity"}
-_ACCENTS = "dot ddot bar hat vec tilde overline overrightarrow mathcal mathbb mathfrak widehat".split()
-_ACCENTS = {f"\\{name}" for name in _ACCENTS}
+_ACCENTS = set(
+    r"\dot \ddot \bar \hat \vec \tilde \overline \overrightarrow \mathcal \mathbb \mathfrak \widehat".split()
+)
 FUNCTIONS = {
     f"\\{name}": name.replace("arc", "a", 1)
     for name in "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth sech csch arcsinh arccosh "
@@ -147,12 +149,22 @@ class _Parser:
         return base
 
     def group(self) -> tuple:
+        tree, *more = self.arguments()
+        if more:
+            raise Unreadable
+        return tree
+
+    def arguments(self) -> list[tuple]:
+        """Parse a list in brackets."""
         opening = self.take(*_CLOSING)
         bars, self.bars = self.bars, int(opening == "|")
-        tree = self.sum()
+        trees = [self.sum()]
+        while self.next in (",", ";"):
+            self.take()
+            trees.append(self.sum())
         self.bars = bars
         self.take(_CLOSING[opening])
-        return (_AROUND[opening], tree) if opening in _AROUND else tree
+        return [(_AROUND[opening], *trees)] if opening in _AROUND else trees
 
     def is_upper_index(self) -> bool:
         """Tell whether x^{(2)} comes, which is no power."""
@@ -172,17 +184,6 @@ class _Parser:
             if depth == 0:
                 parts = self.tokens[start + 1 : self.place - 1]
                 return "".join(part for part in parts if part not in ("\\text", "{", "}", THIN_SPACE))
-
-    def arguments(self) -> list[tuple]:
-        """Parse a list in brackets."""
-        closing = _CLOSING[self.take("(", "[", "\\{", "{")]
-        bars, self.bars, trees = self.bars, 0, [self.sum()]
-        while self.next in (",", ";"):
-            self.take()
-            trees.append(self.sum())
-        self.bars = bars
-        self.take(closing)
-        return trees
 
     def atom(self) -> tuple:
         token = self.next
@@ -206,8 +207,8 @@ class _Parser:
             return ("root", index, self.group())
         if token in ("\\sum", "\\prod"):
             return self.series(token[1:])
-        if token in ("\\det", "\\begin"):
-            return self.determinant(token)
+        if token == "\\begin":
+            return self.determinant()
         if token == "\\Gamma" and self.next == "(":
             return ("factorial", ("+", self.group(), _MINUS))
         return self.letter(token)
@@ -234,6 +235,11 @@ class _Parser:
             argument = self.factors(of_function=True)
             argument = _times(_MINUS, argument) if minus else argument
         tree = (name, argument, base) if base else (name, argument)
+        if name in ("tanh", "coth"):  # by exponentials, whose magnitudes are seen: tanh(100) is not 1
+            squared = ("exp", _times(("number", Fraction(2)), argument))
+            sides = ("+", squared, _MINUS), ("+", squared, ("number", Fraction(1)))
+            above, below = sides if name == "tanh" else sides[::-1]
+            tree = _times(above, ("^", below, _MINUS))
         return ("^", tree, power) if power else tree
 
     def fraction(self) -> tuple:
@@ -267,25 +273,19 @@ class _Parser:
         self.bound.pop()
         return (name, letter, first, last, term)
 
-    def determinant(self, token: str) -> tuple:
-        r"""Parse `\begin{vmatrix} … \end{vmatrix}`, or another matrix after `\det`."""
-        bracket = token == "\\det" and self.next == "(" and self.take()
-        if token == "\\det":
-            self.take("\\begin")
-        kind = self.raw_group()
-        if kind not in (("vmatrix",) if token == "\\begin" else ("matrix", "pmatrix", "bmatrix")):
-            raise Unreadable
-        rows = [[self.sum()]]
+    def determinant(self) -> tuple:
+        r"""Parse the rest of `\begin{vmatrix} … \end{vmatrix}`."""
+        kind, rows = self.raw_group(), [[self.sum()]]
         while self.next in ("&", "\\\\"):
             if self.take() == "&":
                 rows[-1].append(self.sum())
             elif self.next != "\\end":
                 rows.append([self.sum()])
         self.take("\\end")
-        if self.raw_group() != kind or len(rows) > MAX_ROWS or any(len(row) != len(rows) for row in rows):
+        if not kind == self.raw_group() == "vmatrix":
             raise Unreadable
-        if bracket:
-            self.take(")")
+        if len(rows) > MAX_ROWS or any(len(row) != len(rows) for row in rows):
+            raise Unreadable
         return _determinant(rows)
 
     def letter(self, token: str, bound: bool = False) -> tuple:
@@ -342,13 +342,9 @@ def functions_in(gold: str, answer: str) -> frozenset[str]:
 def _followers(text: str) -> dict[str, set[str]]:
     """Return the brackets that follow each letter that may be a function; an empty text where none does."""
     found: dict[str, set[str]] = {}
-    tokens = [*_TOKEN.findall(text), ""]
-    for place, token in enumerate(tokens):
-        if _FUNCTION.fullmatch(token):
-            depth, end = 0, place + 1
-            while tokens[end] and (depth := depth + (tokens[end] == "(") - (tokens[end] == ")")) > 0:
-                end += 1
-            found.setdefault(token, set()).add("".join(tokens[place + 1 : end]))
+    for letter, bracket in _FOLLOWED.findall(text):
+        if _FUNCTION.fullmatch(letter):
+            found.setdefault(letter, set()).add("".join(bracket.split()))
     return found
 
 
@@ -387,14 +383,6 @@ def nodes(tree: tuple):
 
 def times_denominators(tree: tuple) -> tuple:
     """Return a tree times each product of letters that something in it is divided by: x(y - 6/x) for y - 6/x."""
-
-    def is_product(part: tuple) -> bool:
-        match part:
-            case ("letter" | "number", _):
-                return True
-            case ("^", base, ("number", _)):
-                return is_product(base)
-        return part[0] == "*" and all(map(is_product, part[1:]))
-
-    below = (node[1] for node in nodes(tree) if node[0] == "^" and node[2] == _MINUS and is_product(node[1]))
-    return functools.reduce(_times, dict.fromkeys(below), tree)
+    below = (node[1] for node in nodes(tree) if node[0] == "^" and node[2] == _MINUS)
+    products = (base for base in below if {node[0] for node in nodes(base)} <= {"letter", "number", "*", "^"})
+    return functools.reduce(_times, dict.fromkeys(products), tree)

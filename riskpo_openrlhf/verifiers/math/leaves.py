@@ -8,7 +8,6 @@ from fractions import Fraction
 
 from riskpo_openrlhf.verifiers.math.grammar import letters, parse_expression
 from riskpo_openrlhf.verifiers.math.limits import Unreadable
-from riskpo_openrlhf.verifiers.math.nodes import Named
 from riskpo_openrlhf.verifiers.math.numbers import PlainNumber, has_long_decimal, plain_number, same_number
 from riskpo_openrlhf.verifiers.math.symbolic import needs_sympy, same_symbolically
 from riskpo_openrlhf.verifiers.math.units import same_unit, split_unit
@@ -41,10 +40,9 @@ class Rules:
     fold_case: bool
     functions: frozenset[str] = frozenset()
 
-    def name(self, named: Named) -> str:
-        """Return the name of a value."""
-        folds = self.fold_case or re.fullmatch("[A-Za-z ]{3,}", named.name)
-        return named.name.lower() if folds else named.name
+    def name(self, name: str) -> str:
+        """Return the name of a value, in lower case where that makes no difference."""
+        return name.lower() if self.fold_case or re.fullmatch("[A-Za-z ]{3,}", name) else name
 
     def read(self, text: str) -> tuple[tuple, ...]:
         """Parse an expression into a tree for each reading. Raises `Unreadable`."""
@@ -141,14 +139,11 @@ def same_order(gold: str, answer: str) -> bool:
 
 def _is_rounded(g: PlainNumber | None, a: PlainNumber | None, gold: str, answer: str, rules: Rules) -> bool:
     """Tell whether one is a decimal and the other its exact value; an answer's decimal needs two places or more."""
-    if g and g.is_decimal:
-        decimal, number, text = g, a, answer
-    elif a and a.is_decimal and a.places > 1 and not (g and g.is_whole):
-        decimal, number, text = a, g, gold
+    if g and g.places:
+        decimal, exact = g, answer
+    elif a and (a.places or 0) > 1 and not (g and g.is_whole):
+        decimal, exact = a, gold
     else:
         return False
-    if number:
-        value = number.value
-    else:
-        value = real_value(rules.read(text)[0])
+    value = real_value(rules.read(exact)[0])
     return value is not None and abs(value - decimal.value) <= Fraction(1, 2 * 10**decimal.places)

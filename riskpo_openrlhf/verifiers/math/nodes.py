@@ -4,134 +4,83 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_SHAPES = {
+    **dict.fromkeys((",", "&", "\\land", "\\lor", "\\cup"), "list"),
+    **dict.fromkeys(("()", "[]", "[)", "(]", "row"), "tuple"),
+}
 
-def stem_of(name: str) -> str:
-    return name.split("_")[0]
+
+class Node:
+    """A part of an answer. `shape` says what kind of group it is."""
+
+    shape = ""
 
 
 @dataclass(frozen=True)
-class Leaf:
+class Leaf(Node):
     """A text without parts that are compared one by one: a number, an expression, a word, with or without unit."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class ListNode:
-    r"""`1, 2 and 3`; also the parts of a union, and the two values of `\pm 3`.
+class Group(Node):
+    r"""Several parts. `kind` says how they belong together:
 
-    `joiner`: `,`, `\land`, `\lor` or `\cup`.
+    - a list: `,`, `\land`, `\lor`, `\cup`; also the two values of `\pm 3`, and `&` for a case of several conditions
+    - a set: `{}`
+    - a tuple: `()`, `[]`, `[)` or `(]`; a pair and an interval look alike; a `row` of a matrix
+    - a matrix of rows: `matrix`
+    - a ratio: `:`
+    - an operation on sets: `\cap`, `\setminus`
     """
 
-    nodes: tuple[Node, ...]
-    joiner: str = ","
-
-
-@dataclass(frozen=True)
-class SetNode:
-    r"""`\{1, 2\}`."""
-
+    kind: str
     nodes: tuple[Node, ...]
 
-
-@dataclass(frozen=True)
-class TupleNode:
-    """`(1, 2)` or `[0, 1)`: a pair and an interval look alike. `brackets` is `"()"`, `"[)"`, …"""
-
-    nodes: tuple[Node, ...]
-    brackets: str
+    @property
+    def shape(self) -> str:
+        """`list` or `tuple` for all their kinds, else the kind."""
+        return _SHAPES.get(self.kind, self.kind)
 
     @property
     def is_interval(self) -> bool:
         """Whether it can only be an interval: two ends, and not both brackets round."""
-        return self.brackets != "()" and len(self.nodes) == 2
+        return self.kind in ("[]", "[)", "(]") and len(self.nodes) == 2
 
 
 @dataclass(frozen=True)
-class Named:
-    r"""A value with a name: `x = 5`, `f(x) = 2x`, `x \in [0, 1]`, `0 < x < 1`.
+class Relation(Node):
+    r"""An equation or inequalities: each difference, a text, is to 0 as its sign says: `=`, `<`, `\le` or `\ne`."""
 
-    `difference` is the text of left side minus right side of an equation; None for other relations. `relation` is the
-    inequality that `x < 1` also is.
-    """
+    parts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Named(Node):
+    r"""A value with a name: `x = 5`, `f(x) = 2x`, `x \in [0, 1]`, `0 < x < 1`; and the relation that it also is."""
 
     value: Node
     name: str
-    difference: str | None = None
     relation: Relation | None = None
 
     @property
     def stem(self) -> str:
         """The name without its index: `x` of `x_1`."""
-        return stem_of(self.name)
+        return self.name.split("_")[0]
+
+    @property
+    def is_inequality(self) -> bool:
+        return self.relation is not None and self.relation.parts[0][1] != "="
 
 
 @dataclass(frozen=True)
-class Chain:
-    """An equation whose left side is no name: `2x+y = 3`, `2+3 = 5`, `a = b = 7`. `difference` is as in `Named`.
+class Chain(Node):
+    """An equation whose left side is no name: `2x+y = 3`, `2+3 = 5`, `a = b = 7`; of two sides, with its relation.
 
     `left_is_asked`: the left side, like `m+n`, is what the question asks for and not a value.
     """
 
     nodes: tuple[Node, ...]
     left_is_asked: bool = False
-    difference: str | None = None
-
-    @property
-    def values(self) -> tuple[Node, ...]:
-        return self.nodes[1:] if self.left_is_asked else self.nodes
-
-
-@dataclass(frozen=True)
-class Relation:
-    r"""Inequalities: each of `differences`, a text, is less than 0, or as its sign says: `<`, `\le` or `\ne`."""
-
-    differences: tuple[str, ...]
-    signs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Operation:
-    r"""An intersection or difference of sets: `(0,3)\cap(1,4)`, `\mathbb{R}\setminus\{1, 2\}`, and `x \ne 1`."""
-
-    operator: str
-    nodes: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a matrix."""
-
-    nodes: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Rows. `entries`: of one row or one column, its entries."""
-
-    nodes: tuple[Row, ...]
-
-    @property
-    def entries(self) -> tuple[Node, ...]:
-        if len(self.nodes) > 1 and all(len(row.nodes) == 1 for row in self.nodes):
-            return tuple(row.nodes[0] for row in self.nodes)
-        return self.nodes[0].nodes if len(self.nodes) == 1 else self.nodes
-
-    def transposed(self) -> Matrix:
-        return Matrix(tuple(map(Row, zip(*(row.nodes for row in self.nodes), strict=True))))
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """`11:21`."""
-
-    nodes: tuple[Leaf, ...]
-
-    def as_quotient(self) -> Leaf:
-        return Leaf("/".join(f"({node.text})" for node in self.nodes))
-
-    def over_first(self) -> list[Leaf]:
-        return [Leaf(f"({node.text})/({self.nodes[0].text})") for node in self.nodes[1:]]
-
-
-Node = Leaf | ListNode | SetNode | TupleNode | Named | Chain | Relation | Operation | Row | Matrix | Ratio
+    relation: Relation | None = None

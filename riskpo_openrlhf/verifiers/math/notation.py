@@ -19,7 +19,7 @@ _SCALES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "million": 
            "trillion": "10^{12}"}  # fmt: skip
 _SCALE = rf"(?i:{'|'.join(_SCALES)})s?"
 _CHINESE_SCALES = {"百": 2, "千": 3, "万": 4, "亿": 8}
-_CURRENCIES = {r"\$": "dollars", "£": "pounds", r"\pounds": "pounds", "€": "euros", r"\euro": "euros", "¥": "元"}
+_CURRENCIES = {"$": "dollars", "£": "pounds", "pounds": "pounds", "€": "euros", "euro": "euros", "¥": "元"}
 _FUNCTIONS = (
     "|".join(sorted((name[1:] for name in FUNCTIONS if name != "\\sec"), key=len, reverse=True)) + "|gcd|lcm|det"
 )
@@ -73,122 +73,132 @@ _SYNONYMS = {
     }.items()
     for synonym in synonyms.split()
 }  # fmt: skip
-# Applied in this order. Each takes at most quadratic time, on a text of bounded length.
-_REWRITES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        # Layout.
-        (r"\\text\{\s*\\?\$\s*\}", r"\\$"),
-        (
-            r"^\s*(-?)\s*(\\\$|[£€¥]|\\(?:pounds|euro)(?![a-zA-Z]))\s*(-?\d[\d,.]*)\s*\.?\s*$",
-            lambda m: rf"{m[1]}{m[3]}\text{{ {_CURRENCIES[m[2].strip()]}}}",
-        ),
-        (r"\s*\\?¢", r"\\text{ cents}"),
-        (r"\\?[$€£¥]|\\(?:pounds|euro)(?![a-zA-Z])", ""),
-        (r"(?<!\\)\\[()\[\]]", " "),
-        (
-            r"\\(?:displaystyle|textstyle|scriptstyle|nolimits|limits|rm|bf|it|left|right|middle|[bB]igg?[lrm]?"
-            r"|tiny|small|large|Large|LARGE|huge|Huge)"
-            r"(?![a-zA-Z])\s*\.?",
-            "",
-        ),
-        (r"(?<!\\)\\!\s*|\{\}|\\(?:tag|phantom)\s*\{[^{}]*\}", ""),
-        (r"\s*\{\s*(,)\s*\}|(?<=\d)\{(:)\}", r"\1\2"),
-        (
-            r"(?<!\\)\\(?:[,;:> ]|(?:quad|qquad|thinspace)(?![a-zA-Z]))|~",
-            lambda m: THIN_SPACE if _WITHOUT_BRACKETS.search(m.string) else " ",
-        ),
-        (r"(?<![\^{])\\(?:boxed|fbox|underline)\s*(?=\{)|\\(?:text)?color\s*\{[^{}]{0,40}\}", ""),
-        (rf"({_VECTOR})\s*\\times\s*({_VECTOR})", r"\\text{cross}(\1,\2)"),  # not the dot product
-        # Words: units, functions, single letters.
-        (rf"\\{TEXT_COMMANDS}\s*\{{", r"\\text{"),
-        (
-            rf"(?<=[\d}}])(?:\s*(\\text\{{))?((?:\s*{_SCALE}(?![a-zA-Z]))+)\s*",
-            lambda m: f"{_scale(m[2])}{m[1] or ' '}",
-        ),
-        (r"(?<=[\d}])(\s*(?:\\text\{\s*)?)([百千]?[万亿]|[百千])(?![分米克瓦])", lambda m: f"{_scale(m[2])}{m[1]}"),
-        (r"\\text\{\s*(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer(?: is)?\s*:?\s*\}", ""),
-        (r"\\text\{([^a-zA-Z\\{}\u4e00-\u9fff]*)\}", r"\1"),
-        (r"^\s*\\text\{\s*(-?\d[^{}]*)\}\s*$", r"\1"),
-        (
-            r"(\\text\{\s*)?(?<!for )\b[Aa]ll real(?:s| numbers| values of)(\s*except(?: for)?)?\s*(?(1)\})"
-            r"(?:\s*[a-z]\s*$)?",
-            lambda m: r"\mathbb{R}" + (r"\setminus " if m[2] else ""),
-        ),
-        (r"(?<![a-zA-Z])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),
-        (rf"\\text\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
-        (
-            rf"(?<![a-zA-Z])\\?(?:text\{{\s*)?({'|'.join(_OTHER_NAMES)})(?![a-zA-Z])(?:\s*\}})?",
-            lambda m: rf"\{_OTHER_NAMES[m[1]]} ",
-        ),
-        (
-            r"(?<=\d)\s*(?:\^\s*(\{)?\s*(\\text\{\s*)?|(\\text\{))(?:st|nd|rd|th)(?![a-zA-Z])\s*"
-            r"(?(2)\})(?(1)\})(?(3)\})",
-            "",
-        ),
-        (
-            r"(?:^\s*|(?<=[a-z] ))\d*(?:1st|2nd|3rd|[04-9]th|1[123]th)(?=\s*(?:$|[a-z}]|\\text))",
-            lambda m: m[0][:-2],
-        ),
-        (r"\^\s*\{?\s*\\circ\s*\}?|\\(?:text)?degree(?![a-zA-Z])|\\deg(?![a-zA-Z])", "°"),
-        (
-            r"°\s*(\\text\{\s*)?([CF])(?![a-zA-Z])\s*(?(1)\})",
-            lambda m: rf"\text{{ degrees {'celsius' if m[2] == 'C' else 'fahrenheit'}}}",
-        ),
-        (r"\\?%|(?:\\text\{\s*|(?<![a-zA-Z]))(?:\\?%|per\s?cent|percentage|pct)(?![a-zA-Z])(?:\s*\})?", "%"),
-        (
-            r"(?:\\pmod|\(\s*\\mod|((?:^|=|\\equiv)\s*-?\d+)\s*\\mod)(?![a-zA-Z])\s*\{?\s*(\d+)\s*\}?\s*\)?\s*$",
-            r"\1\\text{mod \2}",
-        ),
-        (r"\\bmod(?![a-zA-Z])", r"\\mod "),
-        (r"(?<![a-zA-Z])\\?log(2|10)(?=\s*\()", r"\\log_{\1}"),
-        (r"(?<=\d) ?[xX] ?(?=10 ?\^)", r"\\cdot "),
-        (r"(?<=\d)\s*\\text\{\s*to\s*\}\s*(?=\d+$)", ":"),  # 3 to 2
-        (
-            r"(?:\\text\{\s*)?(?:\b([aApP])\.\s?[mM]\b\.?|(?<=\d)(?<=:\d\d)\s*\b([aApP])[mM]\b)(?:\s*\})?",
-            lambda m: rf"\text{{ {(m[1] or m[2]).lower()}m}}",
-        ),
-        (  # 2 hours and 30 minutes
-            r"\b(hour|hr|h|minute|min|day|week|year|month|feet|foot|ft|pound|dollar)(s?)\s+and"
-            r"(?=[\s}]*\d+[\s\\tex{]*(?!\1)(?:min|sec|in|ounce|cent|month|day|hour))",
-            r"\1\2",
-        ),
-        (r"(?<=\d\.)(\d*)\((\d+)\)\s*$", r"\1\\overline{\2}"),  # 0.(3)
-        (r"(\d)\s*\\text\{\s*(?:repeating|recurring)\s*\}\s*$", r"\\overline{\1}"),
-        (r"\\text\{\s*(?i:only|about|approximately)\s*\}", ""),
-        (r"(?<![\w.^/)}\]])(\d+)/(\d+) +(?=[a-zA-Z](?![a-zA-Z])|\\(?!text)|\()", r"\\frac{\1}{\2} "),  # 4/3 \pi
-        (  # ]0, 1[
-            r"(?:^|(?<=[\s=])|(?<=\\cup)|(?<=\\in))([\[\]])([^\[\]]*,[^\[\]]*)([\[\]])(?=\s*(?:$|\\cup|\\cap))",
-            lambda m: f"{m[1] if m[1] == '[' else '('}{m[2]}{m[3] if m[3] == ']' else ')'}",
-        ),
-        # Signs.
-        (r"\\not\s*(=|\\equiv(?![a-z])|\\in(?![a-z]))", lambda m: r"\notin " if m[1] == r"\in" else r"\ne "),
-        (r"(\\partial|(?<![a-zA-Z\\])d)\s*([a-zA-Z])\s*/\s*\1\s*([a-zA-Z])(?![a-zA-Z])", r"\\frac{\1 \2}{\1 \3}"),
-        (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
-        (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
-        (
-            r"\{((?:[^{}]|\{[^{}]*\}){1,99}?)\\(choose|over)(?![a-zA-Z])((?:[^{}]|\{[^{}]*\}){1,99})\}",
-            lambda m: rf"\{'binom' if m[2] == 'choose' else 'frac'}{{{m[1]}}}{{{m[3]}}}",
-        ),
-        (r"(\\mathbb\s*\{?R\}?)\s*(?:-|\\)\s*(?=\\\{)", r"\1\\setminus "),
-        (r"\\(?:[a-zA-Z]+|\|)|[<>!:=]=|=<|\*\*?|\.\.\.", lambda m: _SYNONYMS.get(m[0], m[0])),
-        (r"(?<![a-zA-Z\\])(?:infinity|infty|inf|oo)(?![a-zA-Z])", r"\\infty "),
-        (rf"(?<![a-zA-Z\\{{])({_FUNCTIONS}|sqrt|pi)(?![a-zA-Z])", r"\\\1 "),
-        (r"\+\s*\\infty", r"\\infty"),
-        (r"_\s*\{\s*\\(max|min)\s*\}", r"_{\1}"),
-        (
-            r"(?:\\text\{\s*,?\s*(?:\\l)?(and|or)\s*\}|(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}]))",
-            lambda m: rf"\l{m[1] or m[2]} ",
-        ),
-        (r"\\text\{\s*,?\s*(?:for|where|with|if|when|provided(?: that)?)\s*\}(?=\s*[a-z]\s*\\ne )", ","),
-        (
-            r"^\\text\{\s*(?:for )?all (?:real |positive )?(?:integers|numbers|values of)\s*\}"
-            r"(?=\s*[a-z]\s*(?:\\[lg]e |[<>]))",
-            "",
-        ),
-        (rf"[^\S{THIN_SPACE}]+", " "),
-    )
-]
+_T = r"\\text\{\s*"
+_DELETED = (
+    r"\\?[$€£¥]|\\(?:pounds|euro)(?![a-zA-Z])|(?<!\\)\\!\s*|\{\}|\\(?:tag|phantom)\s*\{[^{}]*\}"
+    r"|(?<![\^{])\\(?:boxed|fbox|underline)\s*(?=\{)|\\(?:text)?color\s*\{[^{}]{0,40}\}"
+    r"|\\(?:(?:display|text|script)style|(?:no)?limits|rm|bf|it|left|right|middle|[bB]igg?[lrm]?"
+    r"|tiny|small|[lL]arge|LARGE|[hH]uge)(?![a-zA-Z])\s*\.?"
+)
+
+
+def _compiled(*rules: tuple) -> list[tuple]:
+    return [(re.compile(pattern), replacement) for pattern, replacement in rules]
+
+
+# Both tables are applied in their order. Each rule takes at most quadratic time, on a text of bounded length.
+_REWRITES = _compiled(
+    # Layout.
+    (r"\\text\{\s*\\?([$£€¥])\s*\}", r"\\\1"),
+    (
+        r"^\s*(-?)\s*(?:\\([$£€¥]|pounds|euro)|([£€¥]))\s*(-?\d[\d,.]*)\s*\.?\s*$",
+        lambda m: rf"{m[1]}{m[4]}\text{{ {_CURRENCIES[m[2] or m[3]]}}}",
+    ),
+    (r"\s*\\?¢", r"\\text{ cents}"),
+    (_DELETED, ""),
+    (r"(?<!\\)\\[()\[\]]", " "),
+    (r"\s*\{\s*(,)\s*\}|(?<=\d)\{(:)\}", r"\1\2"),
+    (
+        r"(?<!\\)\\(?:[,;:> ]|(?:quad|qquad|thinspace)(?![a-zA-Z]))|~",
+        lambda m: THIN_SPACE if _WITHOUT_BRACKETS.search(m.string) else " ",
+    ),
+    (rf"({_VECTOR})\s*\\times\s*({_VECTOR})", r"\\text{cross}(\1,\2)"),  # not the dot product
+    # Words: units, functions, single letters.
+    (rf"\\{TEXT_COMMANDS}\s*\{{", r"\\text{"),
+    (rf"(?<=[\d}}])(?:\s*(\\text\{{))?((?:\s*{_SCALE}(?![a-zA-Z]))+)\s*", lambda m: f"{_scale(m[2])}{m[1] or ' '}"),
+    (r"(?<=[\d}])(\s*(?:\\text\{\s*)?)([百千]?[万亿]|[百千])(?![分米克瓦])", lambda m: f"{_scale(m[2])}{m[1]}"),
+    (r"\\text\{\s*(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer(?: is)?\s*:?\s*\}", ""),
+    (r"\\text\{([^a-zA-Z\\{}\u4e00-\u9fff]*)\}|^\s*\\text\{\s*(-?\d[^{}]*)\}\s*$", r"\1\2"),
+    (
+        rf"({_T})?(?<!for )\b[Aa]ll real(?:s| numbers| values of)(\s*except(?: for)?)?\s*(?(1)\}})(?:\s*[a-z]\s*$)?",
+        lambda m: r"\mathbb{R}" + (r"\setminus " if m[2] else ""),
+    ),
+    (r"(?<![a-zA-Z])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),
+    (rf"\\text\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
+    (
+        rf"(?<![a-zA-Z])\\?(?:text\{{\s*)?({'|'.join(_OTHER_NAMES)})(?![a-zA-Z])(?:\s*\}})?",
+        lambda m: rf"\{_OTHER_NAMES[m[1]]} ",
+    ),
+    (  # 9^{th}
+        r"(?<=\d)\s*(?:\^\s*(\{)?\s*(\\text\{\s*)?|(\\text\{))(?:st|nd|rd|th)(?![a-zA-Z])\s*(?(2)\})(?(1)\})(?(3)\})",
+        "",
+    ),
+    (r"(^\s*|(?<=[a-z] ))(\d*)(?:(1)st|(2)nd|(3)rd|([04-9]|1[123])th)(?=\s*(?:$|[a-z}]|\\text))", r"\1\2\3\4\5\6"),
+    (r"\^\s*\{?\s*\\circ\s*\}?|\\(?:text)?degree(?![a-zA-Z])|\\deg(?![a-zA-Z])", "°"),
+    (r"°\s*(\\text\{\s*)?C(?![a-zA-Z])\s*(?(1)\})", r"\\text{ degrees celsius}"),
+    (r"°\s*(\\text\{\s*)?F(?![a-zA-Z])\s*(?(1)\})", r"\\text{ degrees fahrenheit}"),
+    (r"\\?%|(?:\\text\{\s*|(?<![a-zA-Z]))(?:\\?%|per\s?cent|percentage|pct)(?![a-zA-Z])(?:\s*\})?", "%"),
+    (
+        r"(?:\\pmod|\(\s*\\mod|((?:^|=|\\equiv)\s*-?\d+)\s*\\mod)(?![a-zA-Z])\s*\{?\s*(\d+)\s*\}?\s*\)?\s*$",
+        r"\1\\text{mod \2}",
+    ),
+    (r"\\bmod(?![a-zA-Z])", r"\\mod "),
+    (r"(?<![a-zA-Z])\\?log(2|10)(?=\s*\()", r"\\log_{\1}"),
+    (r"(?<=\d) ?[xX] ?(?=10 ?\^)", r"\\cdot "),
+    (r"(?<=\d)\s*\\text\{\s*to\s*\}\s*(?=\d+$)", ":"),  # 3 to 2
+    (
+        r"(?:\\text\{\s*)?(?:\b([aApP])\.\s?[mM]\b\.?|(?<=\d)(?<=:\d\d)\s*\b([aApP])[mM]\b)(?:\s*\})?",
+        lambda m: rf"\text{{ {(m[1] or m[2]).lower()}m}}",
+    ),
+    (  # 2 hours and 30 minutes
+        r"\b(hour|hr|h|minute|min|day|week|year|month|feet|foot|ft|pound|dollar)(s?)\s+and"
+        r"(?=[\s}]*\d+[\s\\tex{]*(?!\1)(?:min|sec|in|ounce|cent|month|day|hour))",
+        r"\1\2",
+    ),
+    (r"(?<=\d\.)(\d*)\((\d+)\)\s*$", r"\1\\overline{\2}"),  # 0.(3)
+    (r"(\d)\s*\\text\{\s*(?:repeating|recurring)\s*\}\s*$", r"\\overline{\1}"),
+    (r"\\text\{\s*(?i:only|about|approximately)\s*\}", ""),
+    (r"(?<![\w.^/)}\]])(\d+)/(\d+) +(?=[a-zA-Z](?![a-zA-Z])|\\(?!text)|\()", r"\\frac{\1}{\2} "),  # 4/3 \pi
+    (  # ]0, 1[
+        r"(?:^|(?<=[\s=])|(?<=\\cup)|(?<=\\in))([\[\]])([^\[\]]*,[^\[\]]*)([\[\]])(?=\s*(?:$|\\cup|\\cap))",
+        lambda m: f"{m[1].replace(']', '(')}{m[2]}{m[3].replace('[', ')')}",
+    ),
+    # Signs.
+    (r"\\not\s*(=|\\equiv(?![a-z])|\\in(?![a-z]))", lambda m: r"\notin " if m[1] == r"\in" else r"\ne "),
+    (r"(\\partial|(?<![a-zA-Z\\])d)\s*([a-zA-Z])\s*/\s*\1\s*([a-zA-Z])(?![a-zA-Z])", r"\\frac{\1 \2}{\1 \3}"),
+    (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
+    (r"^\s*\\\{\s*\\begin\{(array|aligned)\}(?:\{[lcr ]*\})?(.*)\\end\{\1\}\s*$", r"\\begin{cases}\2\\end{cases}"),
+    (
+        r"\{((?:[^{}]|\{[^{}]*\}){1,99}?)\\(choose|over)(?![a-zA-Z])((?:[^{}]|\{[^{}]*\}){1,99})\}",
+        lambda m: rf"\{'binom' if m[2] == 'choose' else 'frac'}{{{m[1]}}}{{{m[3]}}}",
+    ),
+    (r"(\\mathbb\s*\{?R\}?)\s*(?:-|\\)\s*(?=\\\{)", r"\1\\setminus "),
+    (r"\\(?:[a-zA-Z]+|\|)|[<>!:=]=|=<|\*\*?|\.\.\.", lambda m: _SYNONYMS.get(m[0], m[0])),
+    (r"(?<![a-zA-Z\\])(?:infinity|infty|inf|oo)(?![a-zA-Z])|\+\s*\\infty(?![a-zA-Z])", r"\\infty "),
+    (rf"(?<![a-zA-Z\\{{])({_FUNCTIONS}|sqrt|pi)(?![a-zA-Z])", r"\\\1 "),
+    (r"_\s*\{\s*\\(max|min)\s*\}", r"_{\1}"),
+    (r"\\text\{\s*,?\s*(?:\\l)?(and|or)\s*\}|(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}])", r"\\l\1\2 "),
+    (r"\\text\{\s*,?\s*(?:for|where|with|if|when|provided(?: that)?)\s*\}(?=\s*[a-z]\s*\\ne )", ","),
+    (
+        rf"^{_T}(?:for )?all (?:real |positive )?(?:integers|numbers|values of)\s*\}}(?=\s*[a-z]\s*(?:\\[lg]e |[<>]))",
+        "",
+    ),
+    (rf"[^\S{THIN_SPACE}]+", " "),
+    (
+        r"\\det ?(\()? ?\\begin ?\{([pb]?matrix)\}(.*?)\\end ?\{\2\} ?(?(1)\))",
+        r"\\begin{vmatrix}\3\\end{vmatrix}",
+    ),
+)
+# The same for numbers, once arguments have their braces.
+_REWRITES_OF_NUMBERS = _compiled(
+    (r"\^(\{[^{}]*\})_(\{[^{}]*\})", r"_\2^\1"),  # v^2_0
+    (r"(?<![\w.])(\d{1,40}(?:\.\d{1,40})?)[eE]([+-]?\d{1,6})(?![\w.])", r"\1\\cdot 10^{\2}"),
+    (r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d,]| \d)", lambda m: m[1].replace(" ", "")),
+    (r"\\dot\s*\{?(\d)\}?(\d{0,40})\\dot\s*\{?(\d)\}?", r"\\overline{\1\2\3}"),
+    (
+        r"(?<![\d.])(\d{0,40})\.(\d{0,40})\\(?:overline|bar|dot)\s*\{(\d{1,40})\}",
+        lambda m: _repeating_decimal(*m.groups()),
+    ),
+    (r"(?<![\d.])(\d{0,40})\.(\d{0,40}?)(\d{1,20}?)\3+\\ldots$", lambda m: _repeating_decimal(*m.groups())),
+    (
+        r"(?<![\d.,/^_{\\])(\d{1,40})(?: ?\\frac\{(\d{1,40})\}\{(\d{1,40})\}| (\d{1,40})/(\d{1,40})(?!\d))",
+        lambda m: _mixed_number(int(m[1]), int(m[2] or m[4]), int(m[3] or m[5])),
+    ),
+    (r"(\d{1,9}) ?° ?(\d{1,2}) ?'(?: ?(\d{1,2}) ?'')?", lambda m: _degrees(*(int(each or 0) for each in m.groups()))),
+    (r"(?:(\d+(?:\.\d+)?) ?)?°", lambda m: _degree(m[1]) if _TRIGONOMETRIC.search(m.string) else m[0]),
+    (r"^([^,;<>=(\[|]*)° ?(?=$|\\text)", r"\1\\text{ degrees}"),
+    ("°", ""),
+)
 _TEXT = re.compile(r"(\\text\s*\{)([^{}]*)\}")
 _BEFORE = r"\s,;:|(\["
 # The end of an answer, or of a set, that says where a letter runs: ", k \in \mathbb{Z}", "where n is an integer".
@@ -203,18 +213,7 @@ _RANGE = re.compile(
     )\s*[)\].]?\s*(?=\\\}}|$)""",
     re.VERBOSE,
 )
-_SCIENTIFIC = re.compile(r"(?<![\w.])(\d{1,40}(?:\.\d{1,40})?)[eE]([+-]?\d{1,6})(?![\w.])")
-_SPACED_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d,]| \d)")
-_DOTTED = re.compile(r"\\dot\s*\{?(\d)\}?(\d{0,40})\\dot\s*\{?(\d)\}?")
-_REPEATING = re.compile(r"(?<![\d.])(\d{0,40})\.(\d{0,40})\\(?:overline|bar|dot)\s*\{(\d{1,40})\}")
-_REPEATED = re.compile(r"(?<![\d.])(\d{0,40})\.(\d{0,40}?)(\d{1,20}?)\3+\\ldots$")
-_MIXED = re.compile(
-    r"(?<![\d.,/^_{\\])(\d{1,40})(?: ?\\frac\{(\d{1,40})\}\{(\d{1,40})\}| (\d{1,40})/(\d{1,40})(?!\d))"
-)
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
-_MINUTES = re.compile(r"(\d{1,9}) ?° ?(\d{1,2}) ?'(?: ?(\d{1,2}) ?'')?")
-_ANGLE = re.compile(r"^([^,;<>=(\[|]*)° ?(?=$|\\text)")
-_DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?°")
 _COMMAND = re.compile(r"\\(?:frac|binom|sqrt|overline|bar)(?![a-zA-Z])|[\^_]")
 _SCRIPT = re.compile(r"-?\d+|\\[a-zA-Z]+|.", re.DOTALL)
 _SINGLE = re.compile(r"\\[a-zA-Z]+|.", re.DOTALL)
@@ -249,22 +248,16 @@ def tidy(text: str) -> Tidied:
     text = _SUPERSCRIPTS.sub(r"^{\g<0>}", _SUBSCRIPTS.sub(r"_{\g<0>}", text))
     text = "".join(_CHARACTERS[c] if c in _CHARACTERS else unicodedata.normalize("NFKC", c) for c in text)
     text = text.replace("−", "-")  # in exponents
-    for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
+    text = _rewritten(text, _REWRITES)
     text = re.sub(r"^(?:[\s=,;]|\\(?:approx|sim)(?![a-zA-Z]))+|[\s.,;\\]+$", "", text)
     text, *where = _without_ranges(text)
-    text = _with_braces(text)
-    text = re.sub(r"\^(\{[^{}]*\})_(\{[^{}]*\})", r"_\2^\1", text)  # v^2_0
-    text = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
-    text = _SPACED_THOUSANDS.sub(lambda match: match[1].replace(" ", ""), text)
-    text = _DOTTED.sub(r"\\overline{\1\2\3}", text)
-    text = _REPEATED.sub(_repeating_decimal, _REPEATING.sub(_repeating_decimal, text))
-    text = _MIXED.sub(_mixed_number, text)
-    text = _MINUTES.sub(_degrees, text)
-    if _TRIGONOMETRIC.search(text):
-        text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text).replace("°", r"\cdot\frac{\pi}{180}")
-    text = _ANGLE.sub(r"\1\\text{ degrees}", text)
-    return Tidied(text.replace("°", "").strip(), *where)
+    return Tidied(_rewritten(_with_braces(text), _REWRITES_OF_NUMBERS).strip(), *where)
+
+
+def _rewritten(text: str, rules: list[tuple]) -> str:
+    for pattern, replacement in rules:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 def _scale(words: str) -> str:
@@ -296,27 +289,31 @@ def _without_ranges(text: str) -> Tidied:
     return Tidied(text, *letters, *over) if len(letters) == len(over) == 1 else Tidied(text, "", real * (not letters))
 
 
-def _repeating_decimal(match: re.Match) -> str:
-    r"""Write 0.1\overline{6}, or 0.166\ldots, as a fraction."""
-    whole, start, period = match.groups()
-    scale = 10 ** len(start) * (10 ** len(period) - 1)
-    value = Fraction(int(whole + start + period) - int(whole + start or 0), scale)
+def _fraction(value: Fraction) -> str:
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
-def _degrees(match: re.Match) -> str:
+def _repeating_decimal(whole: str, start: str, period: str) -> str:
+    r"""Write 0.1\overline{6}, or 0.166\ldots, as a fraction."""
+    scale = 10 ** len(start) * (10 ** len(period) - 1)
+    return _fraction(Fraction(int(whole + start + period) - int(whole + start or 0), scale))
+
+
+def _degrees(degrees: int, minutes: int, seconds: int) -> str:
     """Write 30°15' as degrees."""
-    degrees, minutes, seconds = (int(each or 0) for each in match.groups())
-    value = degrees + Fraction(60 * minutes + seconds, 3600)
-    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}°"
+    return f"{_fraction(degrees + Fraction(60 * minutes + seconds, 3600))}°"
 
 
-def _mixed_number(match: re.Match) -> str:
+def _degree(number: str | None) -> str:
+    """Write a number of degrees in radians."""
+    return rf"({number}\cdot\frac{{\pi}}{{180}})" if number else r"\cdot\frac{\pi}{180}"
+
+
+def _mixed_number(whole: int, top: int, bottom: int) -> str:
     r"""Write 7\frac{3}{4} as one fraction; with an improper fraction, as a product."""
-    whole, top, bottom = int(match[1]), int(match[2] or match[4]), int(match[3] or match[5])
-    return (
-        rf"\frac{{{whole * bottom + top}}}{{{bottom}}}" if top < bottom else rf"{whole}\cdot\frac{{{top}}}{{{bottom}}}"
-    )
+    if top < bottom:
+        return rf"\frac{{{whole * bottom + top}}}{{{bottom}}}"
+    return rf"{whole}\cdot\frac{{{top}}}{{{bottom}}}"
 
 
 def _with_braces(text: str) -> str:

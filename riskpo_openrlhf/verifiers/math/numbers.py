@@ -24,10 +24,6 @@ class PlainNumber:
     places: int | None
 
     @property
-    def is_decimal(self) -> bool:
-        return bool(self.places)
-
-    @property
     def is_whole(self) -> bool:
         return self.value.denominator == 1
 

@@ -8,34 +8,21 @@ from itertools import product
 
 from riskpo_openrlhf.verifiers.math.brackets import closing_bracket, depths, split
 from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, MAX_NESTED_NODES, MAX_VECTOR, Unreadable
-from riskpo_openrlhf.verifiers.math.nodes import (
-    Chain,
-    Leaf,
-    ListNode,
-    Matrix,
-    Named,
-    Node,
-    Operation,
-    Ratio,
-    Relation,
-    Row,
-    SetNode,
-    TupleNode,
-)
+from riskpo_openrlhf.verifiers.math.nodes import Chain, Group, Leaf, Named, Node, Relation
 from riskpo_openrlhf.verifiers.math.notation import tidy
 
 _SEPARATORS = {",", ";"}
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\in", "\\approx", "\\ne"}
 _TURNED = {">": "<", "\\ge": "\\le"}
 _MATRIX = re.compile(
-    r"((?:(?!\\det)[^&])*?)(?:\\cdot\s*)?\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}",
+    r"([^&]*?)(?:\\cdot\s*)?\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}",
     re.DOTALL,
 )
 TOKEN = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+|.", re.DOTALL)  # words are one
 _RAISED_C = re.compile(r"(?<![\w}])[\^_]\{([^{}]+)\}\s*(?:\\text\{C\}|C)_\{([^{}]+)\}")  # nCk, n raised or lowered
 _FACTOR = r"[+-]?(?:\([^()]*\)|\{[^{}]*\}|\\(?!text|hat|vec)[a-zA-Z]+(?![a-zA-Z])|[^+\-=(),;{}\\])*"
-_UNIT = r"\\(?:text|hat|vec)\s*\{\s*\\?[ijk](?:math)?\s*\}\s*"
-_ALONG = re.compile(rf"({_FACTOR})({_UNIT})")  # 2\sqrt{3}\mathbf{i}
+_UNIT = r"\\(?:text|hat|vec)\s*\{\s*\\?([ijk])(?:math)?\s*\}\s*"
+_ALONG = re.compile(rf"({_FACTOR}){_UNIT}")  # 2\sqrt{3}\mathbf{i}
 _BASIS = re.compile(rf"(?:^|(?<==)) *(?:{_FACTOR}{_UNIT})+$")
 _NOT_EQUAL = re.compile(r"([a-zA-Z])\s*\\ne(?![a-z])((?:[^=<>\\]|\\(?!ne|le|ge|in(?!fty)|lor|land))+)")
 _OF_INTERVAL = re.compile(
@@ -52,14 +39,13 @@ _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 _LETTER = re.compile(r"(?:[a-zA-Z]|\\[a-z]+)\s*(?:_\{[^{}]*\})?'*")
 _ABSOLUTE = re.compile(r"\|([^|zw]+)\|")  # of a real number: z and w are mostly complex
 _THOUSANDS = re.compile(r"(?<![\d.,])(?:(?<![(\[])|(?=\d+,0))[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)")  # (1,000), not (5,120)
-_REALS = TupleNode((Leaf("-\\infty"), Leaf("\\infty")), "()")
+_REALS = Group("()", (Leaf("-\\infty"), Leaf("\\infty")))
+_POSITIVE = Group("()", (Leaf("0"), Leaf("\\infty")))
 _SYMBOLS = {
-    "\\emptyset": SetNode(()),
+    "\\emptyset": Group("{}", ()),
     "\\mathbb{R}": _REALS,
-    "\\mathbb{R}_{\\ge 0}": TupleNode((Leaf("0"), Leaf("\\infty")), "[)"),
-    **dict.fromkeys(
-        ("\\mathbb{R}^{+}", "\\mathbb{R}_{+}", "\\mathbb{R}_{>0}"), TupleNode((Leaf("0"), Leaf("\\infty")), "()")
-    ),
+    "\\mathbb{R}_{\\ge 0}": Group("[)", _POSITIVE.nodes),
+    **dict.fromkeys(("\\mathbb{R}^{+}", "\\mathbb{R}_{+}", "\\mathbb{R}_{>0}"), _POSITIVE),
 }
 
 
@@ -71,7 +57,7 @@ def readings(text: str, letter: str = "") -> tuple[Node, ...]:
     """
     text, named, _ = tidy(text)
     if letter:
-        text = "".join(letter if token == named else token for token in TOKEN.findall(text))
+        text = renamed(text, named, letter)
     if len(text) < MAX_VECTOR:
         text = _BASIS.sub(_vector, text)
     text = _RAISED_C.sub(r"\\binom{\1}{\2}", text)
@@ -79,17 +65,18 @@ def readings(text: str, letter: str = "") -> tuple[Node, ...]:
     return tuple(map(_node, dict.fromkeys((joined, text if ",0" not in text else joined))))
 
 
+def renamed(text: str, name: str, other: str) -> str:
+    return "".join(other if token == name else token for token in TOKEN.findall(text))
+
+
 def _vector(match: re.Match) -> str:
     r"""Write 2\mathbf{i}-\mathbf{k} as (2,0,-1), and in two dimensions without a third number."""
-    parts = dict.fromkeys("ij", "0")
-    found = [(factor.replace(" ", ""), re.search("[ijk]", unit[5:])[0]) for factor, unit in _ALONG.findall(match[0])]
-    if {letter for _, letter in found} == {"i"} and "\\text" in match[0]:  # 2i, a complex number
+    parts = {"i": "", "j": ""}
+    for factor, letter in _ALONG.findall(match[0].replace(" ", "")):
+        parts[letter] = parts.get(letter, "") + (factor + "1" if factor in ("", "+", "-") else factor)
+    if "\\text" in match[0] and parts["i"] and parts == {"i": parts["i"], "j": ""}:  # 2i, a complex number
         return match[0]
-    for factor, letter in found:
-        if parts.get(letter, "0") != "0":
-            raise Unreadable
-        parts[letter] = (factor + "1" if factor in ("", "+", "-") else factor).removeprefix("+")
-    return f"({','.join(parts[letter] for letter in sorted(parts))})"
+    return f"({','.join(parts[letter].removeprefix('+') or '0' for letter in sorted(parts))})"
 
 
 def _node(text: str, level: int = 0) -> Node:
@@ -101,15 +88,15 @@ def _node(text: str, level: int = 0) -> Node:
         if split(text, _SEPARATORS)[1]:  # {1, 2} without the backslashes
             text = rf"\{{{text}\}}"
     if match := _NOT_EQUAL.fullmatch(text):  # x \ne 1, 2
-        excluded = SetNode(_nodes(split(match[2], _SEPARATORS)[0], level + 1))
-        return Named(Operation("\\setminus", (_REALS, excluded)), _plain(match[1]))
+        excluded = Group("{}", _nodes(split(match[2], _SEPARATORS)[0], level + 1))
+        return Named(Group("\\setminus", (_REALS, excluded)), _plain(match[1]))
     cases = [split(case, {","})[0] for case in split(text, {"\\lor", ";"})[0]]
     if len(cases) > 1 and all(len(case) > 1 and re.search("[=<>]", "".join(case)) for case in cases):
-        return ListNode(tuple(ListNode(_nodes(case, level + 1), "&") for case in cases), "\\lor")
+        return Group("\\lor", tuple(Group("&", _nodes(case, level + 1)) for case in cases))
     for joiner in (",", "\\lor", "\\land"):
         parts = [part for part in split(text, _SEPARATORS if joiner == "," else {joiner})[0] if part]
         if len(parts) > 1:
-            return ListNode(_nodes(_filled(parts), level + 1), joiner)
+            return Group(joiner, _nodes(_filled(parts), level + 1))
         text = parts[0] if parts else ""
     text = _OF_INTERVAL.sub("", text)
     if _PLUS_MINUS.search(text.partition("\\{")[0]):  # both upper signs, both lower signs
@@ -119,22 +106,30 @@ def _node(text: str, level: int = 0) -> Node:
         signs = [upper, lower] if together else product("+-", repeat=len(marks))
         values = ["".join(map("".join, zip(pieces, (*each, ""), strict=True))) for each in signs]
         values = [re.sub(r"(^|[(\[=,])\s*\+", r"\1", value) for value in values]
-        return ListNode(_nodes(values, level + 1))
+        return Group(",", _nodes(values, level + 1))
     parts, signs = split(text, _RELATIONS)
     if signs:
         return _relation(parts, signs, level + 1)
     for operator in ("\\cup", "\\cap", "\\setminus"):
         parts = split(text, {operator})[0]
         if len(parts) > 1:
-            return _of_sets(operator, _nodes(parts, level + 1))
-    if text.endswith("^{T}") and isinstance(node := _node(text[:-4], level + 1), (TupleNode, Matrix)):
-        return node.transposed() if isinstance(node, Matrix) else node
+            nodes = _nodes(parts, level + 1)
+            if operator == "\\cup" and all(node.shape == "{}" for node in nodes):
+                return Group("{}", tuple(element for node in nodes for element in node.nodes))
+            return Group(operator, nodes)
+    if text.endswith("^{T}"):
+        match _node(text[:-4], level + 1):
+            case Group("matrix", rows):
+                columns = zip(*(row.nodes for row in rows), strict=True)
+                return Group("matrix", tuple(Group("row", column) for column in columns))
+            case Group(shape="tuple") as node:
+                return node
     if match := _MATRIX.fullmatch(text):
         factor = {"": "", "-": "-1"}.get(match[1].strip(), match[1])
         rows = [split(row, {"&"})[0] for row in _ROW_END.split(match[3]) if row.strip()]
         if factor:
             rows = [[rf"({factor})\cdot ({entry})" for entry in row] for row in rows]
-        return Matrix(tuple(Row(_nodes(row, level + 1)) for row in rows))
+        return Group("matrix", tuple(Group("row", _nodes(row, level + 1)) for row in rows))
     if match := _SYSTEM.fullmatch(text):
         rows = (_PIECE.sub(r"(\1, \2)", row.strip()).replace("&", "") for row in _ROW_END.split(match[2]))
         rows = (f"({row})" if len(split(row, {","})[0]) == 2 else row for row in rows)
@@ -145,11 +140,9 @@ def _node(text: str, level: int = 0) -> Node:
         return node
     if match := _POINT.fullmatch(text):  # A(2, 3)
         node = _node(match[2], level + 1)
-        return Named(node, _plain(match[1])) if isinstance(node, TupleNode) else Leaf(text)
+        return Named(node, _plain(match[1])) if node.shape == "tuple" else Leaf(text)
     parts, colons = split(text, {":"})
-    if colons and all(parts):
-        return Ratio(tuple(map(Leaf, parts)))
-    return Leaf(text)
+    return Group(":", tuple(map(Leaf, parts))) if colons and all(parts) else Leaf(text)
 
 
 def _nodes(parts: list[str], level: int) -> tuple[Node, ...]:
@@ -174,14 +167,6 @@ def _filled(parts: list[str]) -> list[str]:
     return [*parts[:place], *map(str, between), *parts[place + 1 :]]
 
 
-def _of_sets(operator: str, nodes: tuple[Node, ...]) -> Node:
-    if operator != "\\cup":
-        return Operation(operator, nodes)
-    if all(isinstance(node, SetNode) for node in nodes):
-        return SetNode(tuple(element for node in nodes for element in node.nodes))
-    return ListNode(nodes, operator)
-
-
 def _bracketed(text: str, level: int) -> Node | None:
     """Parse a text that is one pair of brackets; None if it is more than that."""
     tokens = depths(text)
@@ -200,10 +185,10 @@ def _bracketed(text: str, level: int) -> Node | None:
             return node.value if isinstance(node, Named) else node
     parts = [part for part in split(inner, {";"} if split(inner, {";"})[1] else {","})[0] if part]
     if opening[0] == "\\{":
-        return SetNode(_nodes(_filled(parts), level))
+        return Group("{}", _nodes(_filled(parts), level))
     if len(parts) == 1:
         return _node(inner, level)
-    return TupleNode(_nodes(parts, level), opening[0] + end[0])
+    return Group(opening[0] + end[0], _nodes(parts, level))
 
 
 def _relation(parts: list[str], signs: list[str], level: int) -> Node:
@@ -230,12 +215,11 @@ def _relation(parts: list[str], signs: list[str], level: int) -> Node:
             parts, signs = [f"-({parts[1]})", match[1], parts[1]], signs * 2
         elif match := _ABSOLUTE.fullmatch(parts[1]):  # |x| > 2
             less = _relation([match[1], f"-({parts[0]})"], signs, level)
-            return ListNode((less, _relation([parts[0], match[1]], signs, level)), "\\lor")
-    pairs = list(zip(parts, signs, parts[1:], strict=False))
-    relation = Relation(
-        tuple(f"{b}-({a})" if sign in _TURNED else f"{a}-({b})" for a, sign, b in pairs),
-        tuple(_TURNED.get(sign, sign) for sign in signs),
-    )
+            return Group("\\lor", (less, _relation([parts[0], match[1]], signs, level)))
+    turned = [
+        (b, _TURNED[s], a) if s in _TURNED else (a, s, b) for a, s, b in zip(parts, signs, parts[1:], strict=False)
+    ]
+    relation = Relation(tuple((f"{a}-({b})", sign) for a, sign, b in turned))
     if set(signs) <= {"<", "\\le"}:
         if len(parts) == 2 and _is_name(parts[0]):
             parts, signs = ["-\\infty", *parts], ["<", *signs]
@@ -243,21 +227,22 @@ def _relation(parts: list[str], signs: list[str], level: int) -> Node:
             parts, signs = [*parts, "\\infty"], [*signs, "<"]
         if len(parts) == 3 and _is_name(parts[1]):
             brackets = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
-            interval = TupleNode(_nodes([parts[0], parts[2]], level), brackets)
-            return Named(interval, _plain(parts[1]), relation=relation)
+            return Named(Group(brackets, _nodes([parts[0], parts[2]], level)), _plain(parts[1]), relation)
     return relation
 
 
-def _equation(sides: list[str], level: int) -> Named | Chain | ListNode:
+def _equation(sides: list[str], level: int) -> Named | Chain | Group:
     if len(sides) == 2 and _is_name(sides[1]) and not _is_name(sides[0]):
         sides = sides[::-1]
     nodes = _nodes(sides, level)
+    relations = [Relation(((f"{side}-({sides[-1]})", "="),)) for side in sides[:-1]]
     if len(sides) > 2 and all(_LETTER.fullmatch(side) for side in sides[:-1]):  # x = y = z = 1
-        return ListNode(tuple(Named(nodes[-1], _plain(side), f"{side}-({sides[-1]})") for side in sides[:-1]))
-    difference = f"{sides[0]}-({sides[1]})" if len(sides) == 2 else None
+        named = zip(sides[:-1], relations, strict=True)
+        return Group(",", tuple(Named(nodes[-1], _plain(side), relation) for side, relation in named))
+    relation = relations[0] if len(sides) == 2 else None
     if not _is_name(sides[0]):
-        return Chain(nodes, _is_name(sides[0], sums=True), difference)
-    return Named(nodes[1] if difference else Chain(nodes[1:]), _plain(sides[0]), difference)
+        return Chain(nodes, _is_name(sides[0], sums=True), relation)
+    return Named(nodes[1] if relation else Chain(nodes[1:]), _plain(sides[0]), relation)
 
 
 def _plain(name: str) -> str:
@@ -274,7 +259,6 @@ def _is_name(text: str, sums: bool = False) -> bool:
         return False
     text = re.sub(r"_\{[^{}]*\}|\\text\s*\{[^{}]*\}", "N", text)
     text = re.sub(r"\\begin\{[pb]matrix\}([a-zA-Z&\\\s]*)\\end\{[pb]matrix\}", "N", text)
-    text = re.sub(r"(?<=[a-zA-Z])\^\{-1\}(?=\()", "", text)  # f^{-1}(x)
-    text = re.sub(r"(?<=[a-zA-Z'])\s*[\[(][^()\[\]]*[)\]]", "", text)
+    text = re.sub(r"(?<=[a-zA-Z'])(?:\^\{-1\}(?=\()|\s*)[\[(][^()\[\]]*[)\]]", "", text)  # f^{-1}(x)
     text = re.sub(r"\\(?:pi|infty|pm|mp|emptyset|mathbb|cdot|begin)(?![a-zA-Z])", "0", text)
     return bool(re.search("[a-zA-Z]", text)) and not re.search(r"[\d^<>=!%]" + ("" if sums else r"|[+\-]"), text)

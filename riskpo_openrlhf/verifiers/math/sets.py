@@ -15,7 +15,7 @@ from fractions import Fraction
 from riskpo_openrlhf.verifiers.math.grammar import letters
 from riskpo_openrlhf.verifiers.math.leaves import Rules
 from riskpo_openrlhf.verifiers.math.limits import MAX_ELEMENTS, Unreadable
-from riskpo_openrlhf.verifiers.math.nodes import Leaf, ListNode, Named, Node, Operation, SetNode, TupleNode
+from riskpo_openrlhf.verifiers.math.nodes import Group, Leaf, Named, Node
 from riskpo_openrlhf.verifiers.math.numbers import CLOSE_TO, has_long_decimal
 from riskpo_openrlhf.verifiers.math.values import real_value
 
@@ -44,12 +44,11 @@ def same_sets(gold: Node, answer: Node, rules: Rules) -> bool:
 
 
 def _is_set(node: Node) -> bool:
-    match node:
-        case Named():
-            return node.relation is not None or _is_set(node.value)
-        case ListNode():
-            return node.joiner == "\\cup" or any(map(_is_set, node.nodes))
-    return isinstance(node, Operation)
+    if isinstance(node, Named):
+        return node.is_inequality or _is_set(node.value)
+    if node.shape == "list":
+        return node.kind == "\\cup" or any(map(_is_set, node.nodes))
+    return node.shape in ("\\cap", "\\setminus")
 
 
 def _combined(operation: Callable, sets: list[Cuts]) -> Cuts:
@@ -72,28 +71,28 @@ class _Reader:
     def cuts(self, node: Node) -> Cuts:
         """Return the cuts of a node. Raises `Unreadable` if it is no set of numbers, or not that of `name`."""
         match node:
-            case TupleNode((Leaf(low), Leaf(high)), brackets):
+            case Group(brackets, (Leaf(low), Leaf(high)), shape="tuple"):
                 low, high = (self.end(low), brackets[0] == "("), (self.end(high), brackets[1] == "]")
                 return [low, high] if low < high else []
-            case SetNode(nodes):
+            case Group("{}", nodes):
                 points = [self.end(point.text) for point in nodes if isinstance(point, Leaf)]
                 if len(points) < len(nodes):
                     raise Unreadable
                 return _combined(any, [[(point, 0), (point, 1)] for point in points])
-            case Named(value) if self.name in ("", self.rules.name(node)):
-                self.name = self.rules.name(node)
+            case Named(value, name) if self.name in ("", self.rules.name(name)):
+                self.name = self.rules.name(name)
                 return self.cuts(value)
             case Leaf(text):
                 point = self.end(text)
                 return [(point, 0), (point, 1)]
-            case Operation(operator, nodes):
+            case Group("\\cap" | "\\setminus" as operator, nodes):
                 if any(isinstance(node, Leaf) and letters(self.rules.read(node.text)[0]) for node in nodes):
                     raise Unreadable  # A and B are sets, no points
                 first, *rest = map(self.cuts, nodes)
                 if operator == "\\cap":
                     return _combined(all, [first, *rest])
                 return _combined(lambda inside: inside[0] and not any(inside[1:]), [first, *rest])
-            case ListNode(nodes, joiner) if len(nodes) <= MAX_ELEMENTS:
+            case Group(joiner, nodes, shape="list") if len(nodes) <= MAX_ELEMENTS:
                 return self._list([self.cuts(part) for part in nodes], joiner)
         raise Unreadable
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 
 _NAMES = {
-    "m": "meter metre", "cm": "centimeter centimetre", "mm": "millimeter millimetre", "km": "kilometer kilometre",
-    "ft": "foot feet", "in": "inch inche", "yd": "yard", "mi": "mile", "g": "gram", "kg": "kilogram", "lb": "pound",
-    "oz": "ounce", "l": "L liter litre", "ml": "mL milliliter millilitre", "s": "sec second", "min": "minute",
-    "h": "hr hour", "day": "", "week": "", "month": "", "yr": "year", "dollar": "", "cent": "", "degree": "deg",
+    "m": "meter metre 米", "cm": "centimeter centimetre 厘米", "mm": "millimeter millimetre 毫米", "dm": "分米",
+    "km": "kilometer kilometre 千米 公里", "ft": "foot feet", "in": "inch inche", "yd": "yard", "mi": "mile",
+    "g": "gram 克", "kg": "kilogram 千克 公斤", "lb": "pound", "oz": "ounce", "l": "L liter litre 升",
+    "ml": "mL milliliter millilitre 毫升", "s": "sec second 秒", "min": "minute 分 分钟", "h": "hr hour 小时",
+    "day": "天 日", "week": "周 星期", "month": "月", "yr": "year 年", "dollar": "", "cent": "", "degree": "deg 度",
     "rad": "radian", "unit": "", "mol": "mole", "erg": "", "eV": "", "cal": "calorie", "dyn": "dyne",
-    "angstrom": "", "dB": "decibel", "yuan": "yen",
+    "angstrom": "", "dB": "decibel", "yuan": "yen 元", "jiao": "角",
     "N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere amp", "C": "coulomb", "K": "kelvin",
     "T": "tesla", "F": "farad", "H": "henry", "Pa": "pascal", "Hz": "hertz", "Wb": "weber",
     "B": "byte", "S": "siemens", "G": "gauss", "M": "molar", "\\Omega": "ohm", "rpm": "", "psi": "", "atm": "",
-    "gal": "gallon", "qt": "quart", "ton": "tonne", "acre": "", "ha": "hectare", "century": "centurie",
+    "gal": "gallon", "qt": "quart", "ton": "tonne 吨", "acre": "", "ha": "hectare", "century": "centurie",
     "decade": "", "euro": "", "dime": "", "nickel": "", "penny": "pennie", "quarter": "", "pc": "parsec", "kWh": "",
     "bit": "", "am": "", "mph": "", "kph": "", "Nm": "",
 }  # fmt: skip
@@ -25,7 +26,7 @@ for _prefix in ("k", "M", "G", "m", "c", "n", "p", "\\mu"):
 # Without \text, letters are mostly a product: 4c, 2nm. These are units.
 _PLAIN = set("cm mm km ft yd mi kg lb oz ml mL hr Hz eV kJ kW pc dB".split()) | {n for n in _UNIT_OF if len(n) > 2}
 _FACTORS = set("hr yd mi ft lb oz ml mL".split())
-_POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+_POWERS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 _EXPONENT = r"(?:\s*\^\s*\{?\s*-?\s*\d\s*\}?)?"
 _TEXT = rf"\\text\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}{_EXPONENT}"
 _LETTERS = rf"(?:\\mu\s*)?(?:[a-zA-Z]+|\\Omega)(?![a-zA-Z]){_EXPONENT}"
@@ -33,19 +34,20 @@ _MORE = rf"(?:\s*(?:(?:/|\\cdot)\s*)?(?:\(\s*)?(?:{_TEXT}|{_LETTERS})(?:\s*\))?)
 _WITH_TEXT = re.compile(rf"(.*?[^\s(\[{{,\\/])(\s*)(?:\\cdot\s*)?((?:\\mu\s*|/\s*)?{_TEXT}{_MORE})", re.DOTALL)
 _WITH_PLAIN = re.compile(rf"(.*?[\d}})])(\s*)((?:(?:{'|'.join(_POWERS)})\.? )?{_LETTERS}{_MORE})", re.DOTALL)
 _WITH_WORDS = re.compile(r"(-?[\d.,/]+)\s+([A-Za-z]{4,}(?:\s+[A-Za-z]+)*)")
-_WITH_CHINESE = re.compile(r"(?:一?共|约|等于)?(.*[\d})])\s*(?:\\text\s*\{\s*)?([\u4e00-\u9fff]+)\s*\}?", re.DOTALL)
-_CHINESE = re.compile(r"[个只名位本张条件种次块颗棵头]?(平方|立方)?(.*)")  # a measure word, a power, a unit
-_CHINESE_UNITS = dict(pair.split("=") for pair in (
-    "米=m 厘米=cm 毫米=mm 分米=dm 千米=km 公里=km 克=g 千克=kg 公斤=kg 吨=ton 升=l 毫升=ml 秒=s 分=min 分钟=min "
-    "小时=h 天=day 日=day 周=week 星期=week 月=month 年=yr 元=yuan 角=jiao 度=degree"
-).split())  # fmt: skip
+_WITH_CHINESE = re.compile(  # with a measure word before the unit
+    r"(?:一?共|约|等于)?(.*[\d})])\s*(?:\\text\s*\{\s*)?((?=[\u4e00-\u9fff])[个只名位本张条件种次块颗棵头]?"
+    r"([\u4e00-\u9fff]*))\s*\}?",
+    re.DOTALL,
+)
 _IN_TEXT = re.compile(r"\\text\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _GREEK = re.compile(r"(?:alpha|beta|gamma|delta|theta|lambda|sigma|omega)\b")
 _PARTS = r"((?:\\text\{[^{}]*\}|\^\{[^{}]*\}|\\cdot|\s)+)"
 _FRACTION = re.compile(rf"\\frac\{{{_PARTS}\}}\{{{_PARTS}\}}\s*$")
 # 10 \frac{m}{s^2}
 _PLAIN_FRACTION = re.compile(r"(?<=\d )\\frac\{([a-zA-Z]+)\}\{((?:s|h|kg|mol|K|min)(?:\^\{\d\})?)\}\s*$")
-_TOKEN = re.compile(r"\^\s*(-?)\s*(\d)|((?:\\mu\s*)?(?:[a-zA-Z]*\\Omega|[a-zA-Z]+)|\\mu)|[/()]")
+_TOKEN = re.compile(
+    r"\^\s*(-?)\s*(\d)|((?:\\mu\s*)?(?:[a-zA-Z]*\\Omega|[a-zA-Z]+)|\\mu|平方|立方|[\u4e00-\u9fff]+)|[/()]"
+)
 # A second answer or a condition: no unit.
 _NO_UNIT = re.compile(
     r"\d|(?:\b|\\l)(?:or|and)\b|^(?:squared|cubed|to|score)\b"
@@ -73,12 +75,11 @@ def split_unit(text: str, expected: str = "") -> tuple[str, str]:
         return match[1], " ".join(("%", *re.sub(r"\\text|[{}]", " ", match[2]).split()))
     text = _PLAIN_FRACTION.sub(r"\1/\2", _FRACTION.sub(r"\1/(\2)", text))
     if match := _WITH_CHINESE.fullmatch(text):
-        power, name = _CHINESE.fullmatch(match[2]).groups()
-        if name in _CHINESE_UNITS:
-            return match[1], f"{_CHINESE_UNITS[name]}{ {None: 1, '平方': 2, '立方': 3}[power] }"
-        if _CHANGES_VALUE.search(match[2]):
+        value, words, noun = match.groups()
+        unit = _unit(noun)
+        if not unit and _CHANGES_VALUE.search(words):
             return text, ""
-        return match[1], _words([name] if name else [])
+        return value, unit or _words(noun.split())
     if match := _WITH_TEXT.fullmatch(text):
         value, space, tail = match.groups()
         words = re.sub(r"\\text|\^\s*\{?\s*-?\s*\d|[{}]", " ", tail).lower().split()

@@ -9,9 +9,8 @@ Formulas are compared at points. A letter in a floor, a factorial, a gcd and the
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import math
-import operator
 import random
 import re
 from collections.abc import Iterator, Mapping
@@ -72,45 +71,42 @@ def same_up_to_a_factor(gold: tuple, answer: tuple, close: bool = False, positiv
 
 def same_up_to_a_constant(gold: tuple, answer: tuple, close: bool = False) -> bool:
     """Tell whether the difference of two trees is the same everywhere, as of two antiderivatives."""
-    first, agreed = None, 0
-    for pair in _values(gold, answer, exactly=True):
-        first = first or pair
-        shifted = Pair(pair.gold - first.gold, pair.answer - first.answer, pair.noise + first.noise, pair.digits)
-        if not shifted.is_equal(close):
+    pairs = _values(gold, answer, exactly=True)
+    first = next(pairs, None)
+    agreed = 0
+    for pair in pairs:
+        if not pair.minus(first).is_equal(close):
             return False
         agreed += 1
-    return agreed >= 3
+    return agreed > 1
+
+
+class _OfMatrices(Evaluation):
+    """Evaluate trees at a point some of whose values are matrices."""
+
+    def value(self, tree: tuple):
+        match tree:
+            case ("^", base, ("letter", "T" | "H")):
+                return self.value(base).T
+        return super().value(tree)
+
+    def seen(self, x):
+        return x if isinstance(x, mp.matrix) else super().seen(x)
 
 
 def same_as_matrices(gold: tuple, answer: tuple) -> bool:
     """Tell whether two trees agree if capitals are matrices, whose products have an order. True if they can't be."""
-    draws, drawn = random.Random(0), {}
-
-    def value(tree: tuple):
-        match tree:
-            case ("number", number):
-                return inexact(number)
-            case ("letter", name):
-                if name not in drawn:
-                    numbers = [draws.randint(1, 99) for _ in range(4)]
-                    is_matrix = re.match(r"\\?[A-Z][^_]*$", name)
-                    drawn[name] = mp.matrix([numbers[:2], numbers[2:]]) if is_matrix else mp.mpf(numbers[0])
-                return mp.eye(2) if name == "I" else drawn[name]
-            case ("+" | "*", *parts):
-                return functools.reduce(operator.add if tree[0] == "+" else operator.mul, map(value, parts))
-            case ("^", base, ("letter", "T" | "H")):
-                return value(base).T
-            case ("^", base, ("letter", _)):
-                return value(base) ** 3
-            case ("^", base, ("number", power)) if power.denominator == 1:
-                return value(base) ** int(power if abs(power) < 9 else 9 + power % 7)
-        raise Unreadable
-
+    draws = random.Random(0)
+    point = {name: Fraction(draws.randint(2, 9)) for name in sorted(letters(gold) | letters(answer))}
+    for name in point:
+        if re.match(r"\\?[A-Z][^_]*$", name):
+            point[name] = mp.matrix([[draws.randint(1, 99) for _ in range(2)] for _ in range(2)])
+    evaluation = _OfMatrices(point | {"I": mp.eye(2)}, False)
     try:
         with mp.workdps(_DIGITS):
-            g, a = value(gold), value(answer)
+            g, a = evaluation.value(gold), evaluation.value(answer)
             return type(g) is type(a) and mp.norm(g - a) <= mp.norm(g) * mp.mpf(10) ** (-_DIGITS // 2)
-    except (Unreadable, TypeError, AttributeError, ZeroDivisionError, ValueError):
+    except (TypeError, AttributeError, ZeroDivisionError, ValueError):
         return True
 
 
@@ -131,6 +127,9 @@ class Pair:
     def is_equal(self, close: bool) -> bool:
         allowed = max(abs(self.gold), abs(self.answer)) * int(close) / CLOSE_TO
         return abs(self.gold - self.answer) <= max(self.noise, allowed)
+
+    def minus(self, other: Pair) -> Pair:
+        return Pair(self.gold - other.gold, self.answer - other.answer, self.noise + other.noise, self.digits)
 
     def times(self, other: Pair) -> Pair:
         """Return a pair that is equal if gold and answer have one ratio in both pairs."""
@@ -167,19 +166,13 @@ def _values(gold: tuple, answer: tuple, exactly: bool = False) -> Iterator[Pair]
             with mp.workdps(pair.digits):
                 yield pair
         except Undefined:
-            if in_bars and _has_value(evaluation, gold):
-                yield Pair(0, 1, 0)
+            if in_bars:
+                with contextlib.suppress(Undefined):
+                    evaluation.value(gold)
+                    yield Pair(0, 1, 0)
         except Unreadable:  # a formula may be too large at some points
             if not point:
                 raise
-
-
-def _has_value(evaluation: Evaluation, tree: tuple) -> bool:
-    try:
-        evaluation.value(tree)
-    except Undefined:
-        return False
-    return True
 
 
 def _pair(evaluation: Evaluation, gold: tuple, answer: tuple, exactly: bool) -> Pair:
@@ -211,34 +204,32 @@ def _points(gold: tuple, answer: tuple) -> Iterator[dict[str, Fraction]]:
     positive, complex_letters = _positive_letters(gold, answer), _complex_letters(gold, answer)
     draws = random.Random(0)
     costly = set().union(*(_letters_in(tree, kind) for tree in (gold, answer) for kind in _COSTLY))
-    large = (
-        (_changes(gold, answer) + [int(10 ** draws.uniform(1, 6)) for _ in range(_LARGE)]) if whole - costly else []
-    )
-    corners = [] if whole else [(value, name) for value in _corners(gold, answer) for name in names]
-    for k in range(_WHOLE_POINTS + len(large) if whole else _POINTS + len(corners)):
+    special: list[dict[str, Fraction]] = []
+    if large := sorted(whole - costly):
+        values = _changes(gold, answer) + [int(10 ** draws.uniform(1, 6)) for _ in range(_LARGE)]
+        special = [{large[k % len(large)]: Fraction(value)} for k, value in enumerate(values)]
+    elif not whole:
+        free = [name for name in names if name not in positive | complex_letters]
+        special = [{name: value} for value in _corners(gold, answer) for name in free]
+    for k, change in enumerate([{}] * (_WHOLE_POINTS if whole else _POINTS) + special):
         point = {}
         for i, name in enumerate(names):
-            negative = name not in positive and k % 4 == 3
-            if k >= _WHOLE_POINTS and name in whole - costly and (k + i) % len(names) == 0:
-                point[name] = Fraction(large[k - _WHOLE_POINTS])
-            elif name in whole and not (name in real and k % 2):
+            negative = name not in positive
+            if name in whole and not (name in real and k % 2):
                 low = 0 if name in natural else -9
                 step = k // 2 if name in real else k
                 point[name] = Fraction(step + low if len(names) == 1 and k < 36 else draws.randint(low, 12))
             elif k == 5:
                 point[name] = Fraction(_PRIMES[-i % len(_PRIMES)])
             elif k % 2 == 0 and k > 5:
-                below = name not in positive and k % 4 == 0 and draws.random() < 0.6
-                point[name] = Fraction(draws.randint(60, 900), -29 if below else 29)
+                negative = negative and k % 4 == 0 and draws.random() < 0.6
+                point[name] = Fraction(draws.randint(60, 900), -29 if negative else 29)
             else:
-                point[name] = Fraction((37 * i + 11 * k) % 53 + 3, 29) * (
-                    -1 if negative and (k == 3 or draws.random() < 0.6) else 1
-                )
+                negative = negative and k % 4 == 3 and (k == 3 or draws.random() < 0.6)
+                point[name] = Fraction((37 * i + 11 * k) % 53 + 3, -29 if negative else 29)
                 if name in complex_letters:
                     point[name] = mp.mpc(inexact(point[name]), k)
-        if k >= _POINTS and corners and (name := corners[k - _POINTS][1]) not in positive | complex_letters:
-            point[name] = corners[k - _POINTS][0]
-        yield point
+        yield point | change
 
 
 def _corners(*trees: tuple) -> list[Fraction]:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from riskpo_openrlhf.integration.logs import SafeLogger
+from riskpo_openrlhf.integration.trainers import SafeLogger
 
 
 @pytest.fixture
