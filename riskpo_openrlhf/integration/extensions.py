@@ -1,7 +1,8 @@
 """DeepSpeed's operators are compiled into a folder of this environment, and a lock that a killed job left is removed.
 
-torch's common folder is shared by all environments of a user, which undo each other's work. A job that is killed while
-it compiles leaves a file `lock` behind, on which every later job would wait without a word.
+torch's common folder is shared by all environments of a user, which undo each other's work. So do two versions of
+ninja, which disagree about what is up to date: this environment's comes first. A job that is killed while it compiles
+leaves a file `lock` behind, on which every later job would wait without a word.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def prepare() -> None:
     """Choose the folder for this process and those it starts, unless it is set, and remove stale locks in it."""
     if VARIABLE not in os.environ and os.access(sys.prefix, os.W_OK):
         os.environ[VARIABLE] = str(Path(sys.prefix) / "torch_extensions")
+        os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     if VARIABLE in os.environ:
         remove_stale_locks(Path(os.environ[VARIABLE]))
 

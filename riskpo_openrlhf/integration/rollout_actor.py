@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import tempfile
 
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 
@@ -13,8 +12,9 @@ from riskpo_openrlhf.integration import determinism
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.engine_restarts import BROKEN, KNOWN, NEW
 from riskpo_openrlhf.integration.reward_calls import RewardCalls
+from riskpo_openrlhf.integration.user_files import findable_modules
 from riskpo_openrlhf.integration.watch import beat, join
-from riskpo_openrlhf.runtime import ERROR_VARIABLE, RUNTIME_VARIABLE
+from riskpo_openrlhf.runtime import ERROR_FILE, ERROR_VARIABLE, RUNTIME_VARIABLE
 
 
 class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
@@ -28,17 +28,16 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
         join("vLLM engine", self._fault)
         if os.environ.get(RUNTIME_VARIABLE) == "cpu":
             kwargs |= whole_prompts(kwargs) | one_process(kwargs)
-        with tempfile.TemporaryDirectory(prefix="riskpo-") as folder:
-            os.environ[ERROR_VARIABLE] = path = os.path.join(folder, "error")
-            try:
+        # An engine process writes there why it failed; vLLM itself says "see above". The file ends with this process.
+        self._errors = os.memfd_create(ERROR_FILE)
+        os.environ[ERROR_VARIABLE] = f"/proc/{os.getpid()}/fd/{self._errors}"
+        try:
+            with findable_modules():
                 await super().__init__(*args, **kwargs)
-            except RuntimeError as error:
-                if os.path.exists(path):  # an engine process wrote why it failed; vLLM itself says "see above"
-                    with open(path, encoding="utf-8") as file:
-                        raise RuntimeError(f"{error} root cause: {file.read()}") from error
-                raise
-            finally:
-                del os.environ[ERROR_VARIABLE]
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}{self._root_cause()}") from error
+        finally:
+            del os.environ[ERROR_VARIABLE]
         self._draw = None
         self._known = self._replaceable = self._syncing = False
         self.rewards = RewardCalls(self.executor)
@@ -53,7 +52,11 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
             return ""
         if self._replaceable and not self._syncing:  # the driver will notice
             return ""
-        return f"EngineDeadError: class_name: {type(self).__name__} pid: {os.getpid()}"
+        return f"EngineDeadError: class_name: {type(self).__name__} pid: {os.getpid()}{self._root_cause()}"
+
+    def _root_cause(self) -> str:
+        error = os.pread(self._errors, 2000, 0).decode(errors="replace")
+        return f" root cause: {error}" if error else ""
 
     def begin_run(self, reward_timeout: float, replaceable: bool) -> None:
         """Take the run's settings: seconds for one reward, and whether the driver replaces engines that die."""
@@ -64,7 +67,12 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
         return BROKEN if self.llm.errored else KNOWN if self._known else NEW
 
     async def generate(self, *args, **kwargs):
-        output = await super().generate(*args, **kwargs)
+        try:
+            output = await super().generate(*args, **kwargs)
+        except Exception as error:
+            if cause := self._root_cause():
+                error.add_note(cause)  # Ray shows notes
+            raise
         beat("generation")
         return output
 

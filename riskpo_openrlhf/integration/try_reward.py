@@ -16,6 +16,8 @@ import re
 import subprocess
 import sys
 
+from riskpo_openrlhf.integration.user_files import AGENT, REWARD, findable_modules
+
 _NO_GPU = re.compile("No CUDA GPUs are available|Found no NVIDIA driver|no CUDA-capable device")  # torch's words
 SECONDS = 120  # to import the file and, in a dry run, to answer once
 
@@ -44,8 +46,9 @@ def find_fault(path: str, kind: str, row: dict | None = None, seconds: float = S
 
 
 def _try(path: str, kind: str, row: dict | None) -> str | None:
-    spec = importlib.util.spec_from_file_location("reward_func" if kind == "reward" else "agent_module", path)
-    module = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location(REWARD if kind == "reward" else AGENT, path)
+    with findable_modules():
+        module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:

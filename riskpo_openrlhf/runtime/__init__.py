@@ -1,5 +1,6 @@
 """Where a run takes place. On GPUs there is little to do; `cpu` holds what OpenRLHF needs without one."""
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -8,7 +9,8 @@ import threading
 
 RUNTIME_VARIABLE = "RISKPO_RUNTIME"  # set to "cpu" by `--riskpo.runtime cpu`, inherited by every process of the run
 RUN_VARIABLE = "RISKPO_RUN"  # names the run; inherited by every process of the run
-ERROR_VARIABLE = "RISKPO_ENGINE_ERROR"  # file for the error of an engine process in its start
+ERROR_VARIABLE = "RISKPO_ENGINE_ERROR"  # file in the memory of an engine's actor, for the error of its processes
+ERROR_FILE = "riskpo-engine-error"
 
 
 def vllm_plugin() -> None:
@@ -27,13 +29,16 @@ def vllm_plugin() -> None:
 
 
 class _FirstError(logging.Handler):
-    """Keeps the first exception that vLLM logs, for the actor, which only learns that the start failed."""
+    """Keeps the first exception that vLLM logs, for the actor, which only learns that a process died."""
 
     def emit(self, record: logging.LogRecord) -> None:
         path, error = os.environ[ERROR_VARIABLE], (record.exc_info or (None, None))[1]
-        if error and os.path.isdir(os.path.dirname(path)) and not os.path.exists(path):
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(" ".join(f"{type(error).__name__}: {error}".split()))
+        if not error or str(record.msg).startswith("Invocation of"):  # which goes to the caller, and the engine lives
+            return
+        with contextlib.suppress(OSError):  # the actor is gone
+            if ERROR_FILE in os.readlink(path) and not os.path.getsize(path):
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def end_with_parent() -> None:

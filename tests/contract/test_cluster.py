@@ -190,6 +190,15 @@ def test_a_lock_that_a_killed_job_left_is_removed_and_one_that_is_held_stays(tmp
     assert str(tmp_path / "left/lock") in capsys.readouterr().out
 
 
+def test_operators_are_compiled_by_this_environments_ninja(monkeypatch):
+    monkeypatch.delenv(extensions.VARIABLE, raising=False)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    extensions.prepare()
+    assert os.environ["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
+    assert os.environ[extensions.VARIABLE].startswith(sys.prefix)
+    monkeypatch.delenv(extensions.VARIABLE)
+
+
 def test_a_young_lock_stays_where_another_machine_may_hold_it(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     (tmp_path / "a").mkdir()

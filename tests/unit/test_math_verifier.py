@@ -151,6 +151,7 @@ SAME = pairs(r"""
 3:2 ~ 6:4 || 3:2 ~ 3 \text{ to } 2 || 3:30 ~ 3:30\text{ p.m.} || |AB|=5 ~ AB=5 || f(x)=x^2 ~ y=x^2 || y=x^2 ~ f(x)=x^2
 \frac{\partial f}{\partial x} ~ \partial f/\partial x || \frac{dy}{dx}=2 ~ dy/dx=2
 10 ~ {}^5C_2 || 10 ~ {}_5\mathrm{C}_2 || 30^\circ 15' ~ 30.25^\circ || 1^\circ 0'36'' ~ 1.01^\circ
+(k,\infty) ~ x>k || (k,\infty) ~ k<x || (-\infty,k] ~ x\le k || x>k ~ k<x || €5 ~ \text{€}5
 \$10 ~ 10 || \$1,250 ~ 1250\text{ dollars} || 10 ~ 10¢ || x=1\pm\sqrt2 ~ x_1=1+\sqrt2, x_2=1-\sqrt2
 # padding, floats, degrees, signs, separators
 033 ~ 33 || 142.0 ~ 142 || -4.0 ~ -4 || 3 ~ 3. || 3 ~ +3 || .5 ~ 0.5 || -5 ~ −5 || 336^\circ ~ 336
@@ -231,6 +232,7 @@ def test_the_same_answer_in_another_form_is_right(gold, answer):
 
 OTHER = pairs(r"""
 # ratios, lengths, derivatives, functions, binomials
+(k,\infty) ~ x<k || (k,\infty) ~ k>x || a>b ~ x>b
 3:2 ~ 2:3 || 1:20 ~ 2:40 || 1:2:3 ~ 2:4:7 || |AB|=5 ~ AC=5 || |x|=5 ~ x=5 || f(x)=x^2 ~ z=x^2 || f(x)=x^2 ~ y=x^3
 \frac{\partial f}{\partial x} ~ \partial f/\partial y || 11 ~ {}^5C_2 || 5C_2 ~ {}^5C_2
 \$10 ~ 10\text{ cents} || \$10 ~ 10¢ || 30^\circ 15' ~ 30.15^\circ || 15' ~ 15^\circ || x=1 ~ y_1=1

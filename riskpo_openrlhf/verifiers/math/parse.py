@@ -14,6 +14,7 @@ from riskpo_openrlhf.verifiers.math.notation import tidy
 _SEPARATORS = {",", ";"}
 _RELATIONS = {"=", "<", ">", "\\le", "\\ge", "\\in", "\\approx", "\\ne"}
 _TURNED = {">": "<", "\\ge": "\\le"}
+_UNKNOWNS = set("xyzt")
 _MATRIX = re.compile(
     r"([^&]*?)(?:\\cdot\s*)?\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\2\}",
     re.DOTALL,
@@ -221,10 +222,10 @@ def _relation(parts: list[str], signs: list[str], level: int) -> Node:
     ]
     relation = Relation(tuple((f"{a}-({b})", sign) for a, sign, b in turned))
     if set(signs) <= {"<", "\\le"}:
-        if len(parts) == 2 and _is_name(parts[0]):
-            parts, signs = ["-\\infty", *parts], ["<", *signs]
-        elif len(parts) == 2 and _is_name(parts[1]):
-            parts, signs = [*parts, "\\infty"], [*signs, "<"]
+        names = sorted(filter(_is_name, parts), key=lambda name: name not in _UNKNOWNS)
+        if len(parts) == 2 and names:  # x > k says where x is, not k
+            upper = names[0] == parts[0]
+            parts, signs = (["-\\infty", *parts], ["<", *signs]) if upper else ([*parts, "\\infty"], [*signs, "<"])
         if len(parts) == 3 and _is_name(parts[1]):
             brackets = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
             return Named(Group(brackets, _nodes([parts[0], parts[2]], level)), _plain(parts[1]), relation)
