@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import os
 
@@ -45,6 +46,7 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
         # thousand responses, and every request would wait half a second for it.
         gc.collect()
         gc.freeze()
+        atexit.register(gc.unfreeze)  # or Triton's binding reports them all as leaks
 
     def _fault(self) -> str:
         """Return an error if a process of the engine died: this actor lives on, and the weight sync waits for it."""
