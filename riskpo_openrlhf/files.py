@@ -13,6 +13,8 @@ from typing import IO
 
 from riskpo_openrlhf.tables import to_json
 
+LOCK = ".lock"
+
 
 @contextmanager
 def in_one_step(path: str | os.PathLike) -> Iterator[Path]:
@@ -56,7 +58,7 @@ def lock(folder: Path, wait: bool = False) -> IO:
     folder, unless `wait`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / ".lock", "a")
+    file = open(folder / LOCK, "a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:

@@ -1,6 +1,7 @@
 """What lies in tests/system starts real engines and carries the marker that `tests/run.sh --fast` leaves out."""
 
 import gc
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,25 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     gc.enable()
+
+
+@pytest.fixture(scope="session")
+def write_model():
+    """`write_model(folder, **config)`: a model's folder that looks whole; its weights are one number."""
+
+    def write(folder: Path, **config) -> str:
+        import torch
+        from safetensors.torch import save_file
+
+        from riskpo_openrlhf.lab.tiny_model import build_tiny_tokenizer
+
+        folder.mkdir(parents=True, exist_ok=True)
+        build_tiny_tokenizer().save_pretrained(folder)
+        save_file({"weight": torch.zeros(1)}, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps({"model_type": "qwen2"} | config))
+        return str(folder)
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,7 @@ def absolute(command: list[str]) -> list[str]:
     """
 
     def path(part: str, read: bool) -> str:
+        part = os.path.expanduser(part)  # the shell leaves --ckpt.path=~/run as it is
         local = not read or os.path.exists(part) or part.startswith(("./", "../"))
         return os.path.abspath(part) if part and (local or ("://" not in part and part.endswith(FILES))) else part
 

@@ -169,6 +169,7 @@ def resolve(flat: argparse.Namespace) -> RiskPOConfig | None:
             "would save a best checkpoint of step 0 that can't be resumed; leave one of them out"
         )
     _check_lengths(values)
+    _check_template(values)
     values[_GROUP + "preset"] = values[_GROUP + "preset"] or DEFAULT_PRESET
     for name in _NAMES:  # None where the authors' code decides
         values[_GROUP + name] = None if config.released and name in FIXED_BY_RELEASED else getattr(config, name)
@@ -189,6 +190,22 @@ def _check_lengths(values: dict) -> None:
             f"--riskpo.eval_max_new_tokens {tokens} is not allowed: 1 to {room - 1}, since prompt and response share "
             f"--data.max_len {room}"
         )
+
+
+def _check_template(values: dict) -> None:
+    """Refuse a template that OpenRLHF would drop, or that loses the prompt. Raises `ValueError`."""
+    template = values["data.input_template"]
+    if not template or values["data.apply_chat_template"]:  # OpenRLHF reads it without a chat template only
+        return
+    flag, cure = f"--data.input_template {template!r}", "write {} once, where the prompt goes, and other braces twice"
+    if "{}" not in template:
+        raise ValueError(f"{flag} has no {{}}, so OpenRLHF would leave the template out: {cure}")
+    try:
+        filled = template.format("PROBE")
+    except (IndexError, KeyError, ValueError, AttributeError) as error:
+        raise ValueError(f"{flag} can't be filled in ({type(error).__name__}: {error}): {cure}") from error
+    if "PROBE" not in filled:
+        raise ValueError(f"{flag} gives every prompt the same text, {filled!r}: {cure}")
 
 
 def _fill_method_flags(values: dict, preset: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -43,7 +44,7 @@ class Fault:
 
 
 class Row(NamedTuple):
-    """A known error: `pattern` is looked for in the whole error; `cause` may use its named groups and {disks}."""
+    """A known error: `pattern` is looked for in the whole error; `cause` may use {disks}, {engine}, {line} of it."""
 
     pattern: str
     cause: str
@@ -55,9 +56,10 @@ _SMALLER = (
     "lower --vllm.gpu_memory_utilization, --train.micro_batch_size, --rollout.micro_batch_size or "
     "--train.max_tokens_per_gpu, or spread the model over more GPUs"
 )
+_RESTART = "--riskpo.max_restarts N goes on from the last checkpoint"
 _MEMORY = (
     "if the machine ran out of memory (`dmesg | grep -i oom`), use fewer or smaller processes a node; else look above "
-    "for the part's own last lines, or for who killed it; --riskpo.max_restarts N goes on from the last checkpoint"
+    f"for the part's own last lines, or for who killed it; {_RESTART}"
 )
 LOST_CONNECTION = "the connection between two processes of the run was lost, or never came about"
 # The first row that matches counts: exact causes stand before their consequences.
@@ -86,7 +88,26 @@ TABLE = (
         "start again: the next start takes another port", START),
     Row(r"NodeDiedError|node .{0,80}(?:has died|was marked dead|is dead)|Worker exit type: NODE_",
         "a node of the cluster was lost",
-        "bring the node back, or use fewer; --riskpo.max_restarts N goes on from the last checkpoint"),
+        f"bring the node back, or use fewer; {_RESTART}"),
+    Row(r"ActorUnavailableError[\s\S]*(?:Socket closed|Connection refused|failed to connect)|Owner's node has crashed|"
+        r"Raylet is terminated",
+        "Ray's node process (raylet) ended, and the node's processes with it",
+        "look for who ended it: `dmesg | grep -i oom`, and raylet.out in Ray's logs (/tmp/ray/session_latest/logs); "
+        f"{_RESTART}"),
+    Row(r"Timed out waiting for file .{0,200}_port",
+        "Ray did not start: its processes wrote nothing into its temporary folder; {disks}",
+        "if that disk is full, free space there, or name a short folder on another disk (RAY_TMPDIR); else look into "
+        "Ray's logs (/tmp/ray/session_latest/logs)"),
+    Row(r"AF_UNIX path length cannot exceed",
+        "the path of Ray's temporary folder is too long for its sockets",
+        "name a folder with a short path: RAY_TMPDIR=/tmp/ray-me", RUN_FAULT),
+    Row(r"wandb\.errors|wandb/(?:sdk|errors)/|\bWANDB_API_KEY\b",
+        "Weights & Biases failed: {last}",
+        "correct --logger.wandb.key, or check the network of the node; without a network set WANDB_MODE=offline; or "
+        "leave out --logger.wandb.key", RUN_FAULT),
+    Row(r"EngineDeadError[\s\S]*root cause: ",
+        "a process of a vLLM engine died{engine}",
+        "mend what the error names; its lines above are marked with (EngineCore"),
     Row(r"EngineDeadError|EngineCore encountered an issue|Engine core proc .* died",
         "a process of a vLLM engine died", _MEMORY),
     Row(r"Engine core initialization failed",
@@ -96,6 +117,13 @@ TABLE = (
         r"Watchdog caught collective|Timed out waiting for clients|timed out after \d+ms waiting|clients joined",
         LOST_CONNECTION,
         "look above for the process that ended first; check the network between the nodes (NCCL_DEBUG=INFO)"),
+    Row(r"Read-only file system|Permission denied",
+        "a file or folder can't be used: {line}",
+        "make it readable and writable for the user of this run on every node (`ls -ld`, `mount`, `dmesg`), or name "
+        "another place; then resume with --ckpt.load_enable", RUN_FAULT),
+    Row(r"Input/output error|Stale file handle",
+        "a disk, or a server of files, failed: {line}",
+        f"look at that disk (`dmesg`, `df`) and its server; {_RESTART}"),
 )  # fmt: skip
 
 _ELSE = "the traceback above shows where; docs/reliability.md and docs/troubleshooting.md list known causes"
@@ -123,11 +151,12 @@ def explain_text(text: str, folders: Sequence[str] = ()) -> Fault:
     """Return cause and cure of an error of which only the text is known: tracebacks, Ray's words about a death."""
     if told := _RUN_FAULT.findall(text):  # in the start of an actor, of whose error Ray hands on the text alone
         return Fault(_cut(told[-1]), "as said; the traceback above shows where", RUN_FAULT)
-    known = next((row for row in TABLE if re.search(row.pattern, text)), None)
+    known, where = next(((row, found) for row in TABLE if (found := re.search(row.pattern, text))), (None, None))
     part = _ACTOR.search(text)
     name = PARTS.get(part[1], part[1]) if part else ""
     if known:
-        cause = known.cause.format(disks=full_disks(folders), engine=_root(text))
+        line = _cut(text[text.rfind("\n", 0, where.start()) + 1 :].partition("\n")[0].strip())
+        cause = known.cause.format(disks=full_disks(folders), engine=_root(text), line=line, last=last_error(text))
         return Fault(f"{cause} ({name})" if name and name not in cause else cause, known.cure, known.kind)
     last = last_error(text)
     kind = RUN_FAULT if _OF_CODE.match(last) else INFRASTRUCTURE
@@ -144,10 +173,29 @@ def _one(name: str) -> str:
 
 def died(code: int) -> Fault:
     """Return the cause for a process that ended without a word. `code`: as `subprocess` has it."""
-    how = f"with exit code {code}"
     if code < 0:
-        how = f"by {signal.Signals(-code).name} (signal {-code})"
-    return Fault(f"the submitting process ended {how}", _MEMORY)
+        return Fault(f"the submitting process ended by {signal.Signals(-code).name} (signal {-code})", _MEMORY)
+    cure = f"the lines above are its last; they name the cause, or the library that ended it; {_RESTART}"
+    return Fault(f"the submitting process ended by itself, with exit code {code}", cure)
+
+
+def hung(pid: int, seconds: int) -> Fault:
+    """Return the fault of a submitting process in which nothing has run for so many seconds."""
+    return Fault(
+        f"the submitting process (process {pid}) stood still: no look of its watcher for {seconds} s "
+        "(--riskpo.stall_timeout and a minute)",
+        "it was stopped (SIGSTOP), hangs outside Python (`dmesg`), or nobody reads its output; raise "
+        f"--riskpo.stall_timeout if that may take so long; {_RESTART}",
+    )
+
+
+def no_head(error: Exception) -> Fault:
+    """Return the fault of a cluster whose head can't be asked."""
+    return Fault(
+        f"Ray's head process (gcs_server) does not answer: {type(error).__name__}: {error}",
+        "look on the head node for its end or its load: `dmesg | grep -i oom`, and gcs_server.out in Ray's logs "
+        f"(/tmp/ray/session_latest/logs); {_RESTART}",
+    )
 
 
 def last_error(text: str) -> str:
@@ -163,9 +211,11 @@ def last_error(text: str) -> str:
 
 
 def full_disks(folders: Sequence[str] = ()) -> str:
-    """Name the disks that are full among `folders` and the temporary folder, else all, with their free space."""
+    """Name the disks that are full among `folders` and the temporary ones, else all, with their free space."""
+    # Python passes over a TMPDIR that is full.
+    temporary = [*filter(None, map(os.environ.get, ("RAY_TMPDIR", "TMPDIR"))), tempfile.gettempdir()]
     free = {}
-    for folder in [*folders, tempfile.gettempdir()]:
+    for folder in [*folders, *temporary]:
         try:
             free[folder] = shutil.disk_usage(existing(folder)).free
         except OSError:

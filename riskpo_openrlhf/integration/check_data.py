@@ -7,20 +7,26 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from riskpo_openrlhf.data.golds import first_line
 from riskpo_openrlhf.data.schema import read_manifests
 from riskpo_openrlhf.integration.check_rows import ERROR, LEVELS, NOTE, WARNING, RowCheck
 from riskpo_openrlhf.integration.final_flags import names
 
-KEYS = ("input_key", "label_key", "image_key", "apply_chat_template")
+if TYPE_CHECKING:
+    import datasets
+
+KEYS = ("input_key", "label_key", "image_key", "apply_chat_template", "input_template")
+IMAGES = "images"  # OpenRLHF's default of --data.image_key
+SAMPLE = 1000  # prompts that are looked at through the tokenizer
 EXTENSIONS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")
 
 
@@ -49,13 +55,15 @@ class DataFiles(NamedTuple):
     """What would stop a job (`findings`, errors only), and what is in the files.
 
     `rows`: prompts to train on, before `--data.max_samples`; `evaluated`: those of the evaluation; None if a data set
-    is on the hub. `first`: prompt and label of the first row, as text; None without a file.
+    is on the hub. `first`: prompt and label of the first row, as text; `prompts`: those to train on, in rows; None
+    without a file.
     """
 
     findings: list[Finding]
     rows: int | None
     evaluated: int | None
     first: dict | None
+    prompts: datasets.Dataset | None
 
 
 def read_files(values: Mapping) -> DataFiles:
@@ -66,14 +74,17 @@ def read_files(values: Mapping) -> DataFiles:
 
     Raises `ModuleNotFoundError` without OpenRLHF.
     """
-    found, counts, first = [], [], None
+    found, counts, first, prompts = [], [], None, None
     for flag, split in (("data.prompt_dataset", "data.prompt_split"), ("eval.dataset", "eval.split")):
         files = names(values[flag])
         training = flag == "data.prompt_dataset"
         most = max(1, values["data.max_samples"]) if training else 1e8
-        reader = Reader({key: values[f"data.{key}"] for key in KEYS}, values[split], split, flag, most)
+        seed = values["train.seed"] if training else 42  # with probabilities it decides how many rows are drawn
+        reader = Reader({key: values[f"data.{key}"] for key in KEYS}, values[split], split, flag, most, seed)
         with _quiet():
-            local = [Path(name) for name in files if is_local(name)]
+            for address in (name for name in files if "://" in name):
+                reader.add(ERROR, address, "is not a local file", "Download it first, and give the file")
+            local = [Path(name) for name in files if is_local(name) and "://" not in name]
             tables = {path: table for path in local if (table := reader.read(path)) is not None}
             for path, table in tables.items():
                 reader.images(path, table, values["data.max_images_per_prompt"])
@@ -87,9 +98,19 @@ def read_files(values: Mapping) -> DataFiles:
                 "prompt": str(joined[0][values["data.input_key"]]),
                 "label": str(joined[0][label]) if label else "",
             }
+            prompts = joined.select_columns([values["data.input_key"]])
+            reader.image_column(joined)
         found += reader.findings
-    found += _template_problem(values)
-    return DataFiles([finding for finding in found if finding.level == ERROR], *counts, first)
+    return DataFiles([finding for finding in found if finding.level == ERROR], *counts, first, prompts)
+
+
+def rendered(values: Mapping, prompts: datasets.Dataset, tokenizer) -> list[str]:
+    """Return prompts as the engines get them: all, or about `SAMPLE`, evenly. Raises what a chat template raises."""
+    from openrlhf.datasets.prompts_dataset import PromptDataset
+
+    some = prompts.select(range(0, len(prompts), -(-len(prompts) // SAMPLE)))
+    reader = Reader({key: values[f"data.{key}"] for key in KEYS} | {"label_key": None}, None)
+    return PromptDataset(some, tokenizer, reader.strategy, values["data.input_template"]).prompts
 
 
 def check_paths(
@@ -113,7 +134,8 @@ def check_paths(
 
     Raises `ModuleNotFoundError` without OpenRLHF.
     """
-    reader = Reader(dict(zip(KEYS, (input_key, label_key, image_key, apply_chat_template), strict=True)), split)
+    keys = (input_key, label_key, image_key, apply_chat_template, None)
+    reader = Reader(dict(zip(KEYS, keys, strict=True)), split)
     if tokenizer:
         from transformers import AutoTokenizer
 
@@ -135,11 +157,12 @@ class Reader:
     """Load files by OpenRLHF's loader, and collect findings about files, columns and the shape of prompts."""
 
     def __init__(
-        self, keys: Mapping, split: str, split_flag: str = "data.prompt_split", flag: str | None = None, most_rows=1e8
-    ):
+        self, keys: Mapping, split: str | None, split_flag: str = "data.prompt_split", flag: str | None = None,
+        most_rows=1e8, seed: int = 42,
+    ):  # fmt: skip
         """`keys`: the flags `--data.*` that `KEYS` names. `flag` goes into the findings."""
         self.data = SimpleNamespace(**keys)
-        self.split, self.split_flag, self.flag, self.most_rows = split, split_flag, flag, most_rows
+        self.split, self.split_flag, self.flag, self.most_rows, self.seed = split, split_flag, flag, most_rows, seed
         args = SimpleNamespace(use_ms=False, data=self.data)
         self.strategy = SimpleNamespace(args=args, print=lambda *_: None, is_rank_0=lambda: False)
         self.findings: list[Finding] = []
@@ -174,13 +197,22 @@ class Reader:
             what = f"a prompt has {there} image{'s' * (there > 1)}, and --data.max_images_per_prompt is {most}"
             self.add(ERROR, path, what, f"Set --data.max_images_per_prompt {there}")
 
+    def image_column(self, table) -> None:
+        """Report a name of the column of images that was given, and that no file has."""
+        key = self.data.image_key
+        if key not in (IMAGES, *table.column_names):
+            what = f"no file has that column, but {', '.join(table.column_names)}"
+            self.add(ERROR, f"--data.image_key {key}", what, "Name the column of the images, or leave it out")
+
     def together(self, paths: Sequence[str], probabilities: str | None = None):
         """Return the files as one data set, or report that they can't become one and return None."""
+        if probabilities and not _are_probabilities(probabilities, len(paths)):
+            what = "is not one number above 0 for each file, 1 together"
+            cure = "Give one probability for each file of --data.prompt_dataset"
+            self.add(ERROR, f"--data.prompt_probs {probabilities}", what, cure)
+            return None
         try:
             return self._load(",".join(paths), probabilities)
-        except AssertionError:
-            cure = "Give one probability for each file of --data.prompt_dataset"
-            self.add(ERROR, f"--data.prompt_probs {probabilities}", "is not one number for each file", cure)
         except Exception as error:
             what = f"can't be read as one data set: {first_line(error)}"
             self.add(ERROR, "all together", what, "Give all files the same columns with the same types")
@@ -192,7 +224,7 @@ class Reader:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"the check of data files runs OpenRLHF's loaders: {error}") from error
         return blending_datasets(
-            paths, probabilities, self.strategy, max_count=self.most_rows, dataset_split=self.split
+            paths, probabilities, self.strategy, self.seed, max_count=self.most_rows, dataset_split=self.split
         )
 
     def _explain(self, error: Exception) -> tuple[str, str]:
@@ -226,8 +258,8 @@ class Reader:
         return not missing
 
     def _shapes(self, path: Path, table) -> bool:
-        """Report prompts that OpenRLHF can't turn into text with these flags."""
-        kinds = set()
+        """Report prompts that OpenRLHF can't turn into text with these flags, or only into an empty one."""
+        kinds, bare = set(), not self.data.apply_chat_template and not self.data.input_template
         for place, prompt in enumerate(table[self.data.input_key]):
             kinds.add(type(prompt).__name__)
             problem = None
@@ -241,6 +273,8 @@ class Reader:
                 problem = f"row {place}: {self.data.input_key!r} is {str(prompt)[:80]!r}", cure
             elif isinstance(prompt, list) and not self.data.apply_chat_template:
                 problem = "prompts are lists of chat turns", "Add --data.apply_chat_template to your command"
+            elif bare and not prompt.strip():
+                problem = f"row {place}: {self.data.input_key!r} is empty", "Remove the row: vLLM ends the run at it"
             elif not self.data.apply_chat_template and "<image>" in prompt:
                 problem = "prompts have <image>, which stays text", "Add --data.apply_chat_template"
             if problem:
@@ -276,22 +310,12 @@ def _bad_name(path: Path) -> tuple[str, str] | None:
     return None
 
 
-def _template_problem(values: Mapping) -> list[Finding]:
-    """Report a local model without the chat template that `--data.apply_chat_template` asks for."""
-    model = values["actor.model_name_or_path"]
-    if not values["data.apply_chat_template"] or not model or not Path(model, "config.json").is_file():
-        return []
-    from openrlhf.utils.utils import get_tokenizer
-
+def _are_probabilities(text: str, count: int) -> bool:
     try:
-        template = get_tokenizer(model, None).chat_template
-    except Exception as error:  # whatever transformers raises is the finding
-        what, cure = f"its tokenizer can't be loaded: {first_line(error)}", "Save the tokenizer beside the weights"
-        return [Finding(ERROR, model, what, cure, "actor.model_name_or_path")]
-    if template:
-        return []
-    cure = "Take a model with one, or give --data.input_template instead of --data.apply_chat_template"
-    return [Finding(ERROR, model, "its tokenizer has no chat template", cure, "data.apply_chat_template")]
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        return False
+    return len(numbers) == count and all(number > 0 for number in numbers) and math.isclose(sum(numbers), 1)
 
 
 def is_local(name: str) -> bool:

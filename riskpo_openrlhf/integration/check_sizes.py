@@ -118,6 +118,9 @@ def _groups(values: dict) -> Iterator[Problem]:
                 f" {each}: {own} GPUs can't be shared out among groups of --ds.ring_attn_size "
                 f"{values['ds.ring_attn_size']} x --ds.tensor_parallel_size {values['ds.tensor_parallel_size']}",
             )
+        group = max(1, min(values["ds.zpg"], own))  # ranks that hold all weights together
+        if model in ("actor", "critic") and values["ds.zero_stage"] == 3 and own % group:
+            yield Problem("--ds.zpg", f" {values['ds.zpg']} does not divide the {own} GPUs of the {model}: take 1")
     if values["train.dynamic_batch_enable"] and values["ds.zero_stage"] in (1, 2):
         yield Problem(
             "--ds.zero_stage",

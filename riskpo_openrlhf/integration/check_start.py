@@ -7,21 +7,27 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from riskpo_openrlhf.data.golds import first_line
 from riskpo_openrlhf.files import existing
 from riskpo_openrlhf.integration import memory
-from riskpo_openrlhf.integration.check_data import is_local, read_files
+from riskpo_openrlhf.integration.check_data import DataFiles, is_local, read_files, rendered
 from riskpo_openrlhf.integration.check_flags import flag_notes, flag_problems, reward_names, value_problems
+from riskpo_openrlhf.integration.check_models import (
+    model_problems,
+    named,
+    read_tokenizer,
+    read_tokens,
+    token_notes,
+    vocabulary_problems,
+)
 from riskpo_openrlhf.integration.check_sizes import size_notes, size_problems
+from riskpo_openrlhf.integration.checkpoints import TAG
 from riskpo_openrlhf.integration.faults import Problem, RunFault
-from riskpo_openrlhf.integration.final_flags import names
 from riskpo_openrlhf.integration.fingerprints import check_resume
 from riskpo_openrlhf.integration.try_reward import find_fault
 from riskpo_openrlhf.verifiers import built_in
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
 
 class Checked(NamedTuple):
@@ -46,7 +52,10 @@ def check(values: dict, call_reward: bool = False) -> Checked:
         *model_problems(values, config),
     ]
     problems += [Problem(f"--{found.flag}", f" {found.message}") for found in data.findings]
-    problems += reward_problems(values, data.first if call_reward else None)
+    wrong_tokens, surprises = check_tokens(values, data)
+    problems += wrong_tokens
+    wrong_rewards, doubts = check_reward(values, data.first if call_reward else None)
+    problems += wrong_rewards
     needs, too_much = memory.too_large(values, config)
     if too_much and memory.sees_card():
         ranks = values["actor.num_gpus_per_node"]
@@ -54,7 +63,7 @@ def check(values: dict, call_reward: bool = False) -> Checked:
     elif too_much:  # the job's cards may be larger
         notes.append(f"a card {too_much}")
     problems += disk_problems(values, needs)
-    return Checked(problems, [*notes, *flag_notes(values, data.evaluated)], needs)
+    return Checked(problems, [*notes, *surprises, *doubts, *flag_notes(values, data.evaluated)], needs)
 
 
 def resume_problems(args: SimpleNamespace) -> Iterator[Problem]:
@@ -65,44 +74,57 @@ def resume_problems(args: SimpleNamespace) -> Iterator[Problem]:
         yield Problem("--ckpt.load_enable", f": {fault}")
 
 
-def model_problems(values: dict, config: PretrainedConfig | None) -> Iterator[Problem]:
-    """Find a local model that is not there, or a policy (`config`) that is too short for its sequences."""
-    for flag in ("actor", "reward", "critic"):
-        for model in names(values[f"{flag}.model_name_or_path"]):
-            if is_local(model) and not (Path(model) / "config.json").is_file():
-                yield Problem(f"--{flag}.model_name_or_path", f" {model}: no config.json there")
-    model = values["actor.model_name_or_path"]
-    if not model:
-        yield Problem("--actor.model_name_or_path", " is missing: a model's folder or its name on the hub")
-    elif config is not None:
-        positions = _positions(config)
-        if positions and values["data.max_len"] > positions:
-            yield Problem(
-                "--data.max_len",
-                f" {values['data.max_len']} is more than the {positions} positions of {model}: the engines would "
-                f"refuse it at their start. Take at most {positions}",
-            )
-
-
-def _positions(config: PretrainedConfig) -> int | None:
-    text = config.get_text_config()
-    scaled = getattr(text, "rope_scaling", None) or getattr(text, "rope_parameters", None) or {}
-    # Some engines multiply the positions by the factor: leave the verdict to them.
-    stretched = isinstance(scaled, dict) and scaled.get("rope_type", scaled.get("type", "default")) != "default"
-    return None if stretched else getattr(text, "max_position_embeddings", None)
+def check_tokens(values: dict, data: DataFiles) -> tuple[list[Problem], list[str]]:
+    """Read prompts through the policy's tokenizer, as far as both are here. Return problems and notes."""
+    tokenizer, problems = read_tokenizer(values)
+    if tokenizer is None or data.prompts is None:
+        return problems, []
+    flag, files = "--data.prompt_dataset", values["data.prompt_dataset"]
+    try:
+        prompts = rendered(values, data.prompts, tokenizer)
+    except Exception as error:  # a chat template is a program of the model's author
+        what = f"the model's chat template fails: {first_line(error)}. Look at the turns of the prompts"
+        return [Problem(flag, f" {files}: {what}")], []
+    tokens = read_tokens(tokenizer, prompts, values["data.max_len"] - (values["rollout.max_new_tokens"] or 1))
+    if tokens.empty and not values["train.agent_func_path"]:  # an agent may write its own
+        what = f"{tokens.empty} of {tokens.prompts} prompts have no token, and vLLM ends the run at them"
+        problems.append(Problem(flag, f" {files}: {what}. Remove the rows"))
+    problems += vocabulary_problems(values, tokenizer, tokens.highest)
+    return problems, list(token_notes(values, tokenizer, tokens, len(data.prompts)))
 
 
 def folder_problems(values: dict) -> Iterator[Problem]:
-    """Find output folders in which nothing can be written."""
+    """Find output folders in which nothing can be written, or that hold a model which the run would overwrite."""
     for flag in ("ckpt.path", "ckpt.output_dir", "logger.tensorboard_dir"):
         if not values[flag]:
+            if flag != "logger.tensorboard_dir":
+                yield Problem(f"--{flag}", " is empty: name a folder")
             continue
         folder = Path(values[flag]).absolute()
         there = existing(folder)
-        if not there.is_dir():
+        if folder.is_symlink() and not folder.exists():
+            yield Problem(f"--{flag}", f" {folder} is a link to {os.readlink(folder)}, which is not there: make it")
+        elif not there.is_dir():
             yield Problem(f"--{flag}", f" {folder}: {there} is a file")
         elif not os.access(there, os.W_OK | os.X_OK):
             yield Problem(f"--{flag}", f" {folder}: this user may not write into {there}")
+    for model, of in named(values).items():
+        for flag in ("ckpt.output_dir", "ckpt.path"):
+            if values[flag] and is_local(model) and _overwrites(values, flag, Path(os.path.realpath(model))):
+                yield Problem(
+                    f"--{flag}",
+                    f" {values[flag]}: the run would write over the model of {of}, {model}. Name another folder",
+                )
+
+
+def _overwrites(values: dict, flag: str, model: Path) -> bool:
+    """Tell whether what the run writes by `flag` lies in a model's folder."""
+    folder = Path(os.path.realpath(values[flag]))
+    if flag == "ckpt.output_dir":
+        critic = folder.with_name(f"{folder.name}_critic") if values["critic.save_value_network"] else folder
+        return model in (folder, critic)
+    saved = model.parent == folder and TAG.fullmatch(model.name.removesuffix("_hf"))  # by --ckpt.save_hf
+    return model == folder or bool(values["ckpt.save_hf"] and saved)
 
 
 def disk_problems(values: dict, needs: memory.Estimate | None) -> Iterator[Problem]:
@@ -119,20 +141,23 @@ def disk_problems(values: dict, needs: memory.Estimate | None) -> Iterator[Probl
         )
 
 
-def reward_problems(values: dict, row: dict | None) -> Iterator[Problem]:
-    """Find a reward or agent file that is missing, can't be imported, or does not answer on `row`."""
-    if agent := values["train.agent_func_path"]:
-        if not Path(agent).is_file():
-            yield Problem("--train.agent_func_path", f" {agent}: no such file")
-        elif fault := find_fault(agent, "agent"):
-            yield Problem("--train.agent_func_path", f" {agent} {fault}")
-        return
-    for url in reward_names(values):
-        if url == str(built_in.PATH) or url.startswith("http"):
+def check_reward(values: dict, row: dict | None) -> tuple[list[Problem], list[str]]:
+    """Import a reward or agent file, and call the reward function on `row`. Return problems and notes.
+
+    The response is empty, because no model is loaded: an exception, or no answer in time, is a note.
+    """
+    problems, notes = [], []
+    agent = values["train.agent_func_path"]
+    flag, files = ("--train.agent_func_path", [agent]) if agent else ("--reward.remote_url", reward_names(values))
+    for file in files:
+        if file == str(built_in.PATH) or file.startswith("http"):
             continue
-        if not url.endswith(".py"):
-            yield Problem("--reward.remote_url", f" {url} is not allowed: riskpo, a .py file, or an http address")
-        elif not Path(url).is_file():
-            yield Problem("--reward.remote_url", f" {url}: no such file")
-        elif fault := find_fault(url, "reward", row):
-            yield Problem("--reward.remote_url", f" {url} {fault}")
+        if not agent and not file.endswith(".py"):
+            problems.append(Problem(flag, f" {file} is not allowed: riskpo, a .py file, or an http address"))
+        elif not Path(file).is_file():
+            problems.append(Problem(flag, f" {file}: no such file"))
+        else:
+            fault, note = find_fault(file, "agent" if agent else "reward", row)
+            problems += [Problem(flag, f" {file} {fault}")] if fault else []
+            notes += [f"{flag} {file} {note}"] if note else []
+    return problems, notes

@@ -201,6 +201,17 @@ def is_disk_full(error: BaseException, folder: Path) -> bool:
     return "unexpected pos" in str(error) or "No space left" in str(error) or "file write failed" in str(error)
 
 
+def require_writable(folder: Path, error: BaseException) -> None:
+    """Raise the disk's own error if nothing can be written, other than on a full disk: torch's writer hides it."""
+    if isinstance(error, OSError):
+        return
+    try:
+        (folder / f"{PROBE}write").write_bytes(b"1")
+    except OSError as reason:
+        if not is_disk_full(reason, folder):
+            raise reason from error
+
+
 def complete(root: Path, critic: bool) -> list[str]:
     """Return names of checkpoints that are complete in every part and still to be moved, oldest first."""
     names = [path.name for path in (root / ACTOR).glob(f"{WRITING}*") if _whole(path)]

@@ -279,10 +279,11 @@ def absolute_paths(values: dict) -> None:
     A name that is no file or folder here, e.g. of a model on the hub, stays as it is.
     """
     for flag in (flag for flag in READ if values.get(flag)):
-        parts = (os.path.abspath(name) if os.path.exists(name) else name for name in names(values[flag]))
+        given = map(os.path.expanduser, names(values[flag]))  # a shell leaves `--flag=~/file` as it is
+        parts = (os.path.abspath(name) if os.path.exists(name) else name for name in given)
         values[flag] = ",".join(parts)
     for flag in (flag for flag in WRITTEN if values.get(flag)):
-        values[flag] = os.path.abspath(values[flag])
+        values[flag] = os.path.abspath(os.path.expanduser(values[flag]))
 
 
 def paths_read(values: dict) -> list[str]:

@@ -1,12 +1,14 @@
 """How the submitting process of a run ends: its exit code, its last lines, and what it tells its supervisor.
 
 The supervisor (`supervise.py`) names a file in RISKPO_RECORD. It is JSON, written atomically: `step`, the last step
-that was made; `steps`, how many this process made; `fault`, with cause, cure and kind; `done`.
+that was made; `steps`, how many this process made; `fault`, with cause, cure and kind; `done`; `suspect`, the fault
+that a death without a word would be due to. Through the pipe in RISKPO_LOOKS goes a byte for each look of the watcher.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -20,28 +22,53 @@ from riskpo_openrlhf.files import write_json
 from riskpo_openrlhf.integration.causes import INFRASTRUCTURE, LOST_CONNECTION, Fault, explain
 from riskpo_openrlhf.integration.watch import Watcher, death
 
-RECORD_VARIABLE = "RISKPO_RECORD"
+RECORD_VARIABLE, LOOKS_VARIABLE = "RISKPO_RECORD", "RISKPO_LOOKS"
+END_SECONDS = 60.0  # for Ray to end its processes after the training
 LOG_SECONDS = 1.0  # for the last lines of other processes, which Ray hands on
 # Taken out of the environment at once: Ray's processes are not the submitting process.
 _record = {"path": os.environ.pop(RECORD_VARIABLE, "")}
+_looks = int(os.environ.pop(LOOKS_VARIABLE, -1))
+if _looks >= 0:
+    os.set_inheritable(_looks, False)  # it closes with this process
 _fields: dict = {}
 _folders: list[str] = []
 
 
-def note(**fields) -> None:
-    """Tell the supervisor. Does nothing without one."""
-    _fields.update(fields)
-    if _record["path"]:
-        write_json(_record["path"], _fields)
+def note(**fields) -> bool:
+    """Tell the supervisor. Return False if there is none, or if the disk of the temporary folder takes nothing."""
+    with _noting:
+        _fields.update(fields)
+        if not _record["path"]:
+            return False
+        try:
+            write_json(_record["path"], _fields)
+        except OSError:
+            return False
+    return True
+
+
+def process() -> int:
+    """Return the process that a signal to this run should go to: the supervisor, else this one."""
+    return os.getppid() if _record["path"] else os.getpid()
+
+
+def looked() -> None:
+    """Tell the supervisor that the watcher lives."""
+    with contextlib.suppress(OSError):  # nobody supervises, or nobody reads at the moment
+        os.write(_looks, b".")
 
 
 def done() -> None:
     """Say that the run has trained. A supervisor prints it when all processes have ended, so that it comes last."""
-    note(done=True)
-    if not _record["path"]:
+    if not note(done=True):
         say("done", done=True)
+    sys.stdout.flush()
+    timer = threading.Timer(END_SECONDS, os._exit, (0,))  # Ray's own end waits for ever for a head that hangs
+    timer.daemon = True
+    timer.start()
 
 
+_noting = threading.Lock()
 _ending = threading.Lock()  # taken for good by the thread that ends this process
 
 
@@ -64,9 +91,7 @@ def last_words(kind, error, trace) -> None:
 def watch_run(args: SimpleNamespace) -> None:
     """Watch the parts of the run until this process ends. `args`: OpenRLHF's final flags, nested."""
     _folders[:] = [folder for folder in (args.ckpt.path, args.ckpt.output_dir, args.logger.tensorboard_dir) if folder]
-    watcher = Watcher(
-        fail, args.riskpo.stall_timeout, lambda step, steps: note(step=step, steps=steps), tuple(_folders)
-    )
+    watcher = Watcher(fail, args.riskpo.stall_timeout, note, looked, tuple(_folders))
     atexit.register(watcher.stop)  # runs before Ray's own, which was registered before
     watcher.start()
 
@@ -77,8 +102,7 @@ def fail(fault: Fault) -> None:
     The first call wins: a later one, from another thread, waits for the end.
     """
     _ending.acquire()
-    note(fault=asdict(fault))
-    if not _record["path"]:
+    if not note(fault=asdict(fault)):
         _shut_down_ray()
         for line in fault.lines():
             say(line)

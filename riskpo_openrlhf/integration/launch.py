@@ -19,9 +19,10 @@ from importlib import import_module
 from typing import NamedTuple
 
 from riskpo_openrlhf.console import MARK, lines_not_bars, say
-from riskpo_openrlhf.integration import arguments, cluster, contract, ending, extensions, memory
+from riskpo_openrlhf.integration import arguments, cluster, contract, ending, extensions, folders, memory
 from riskpo_openrlhf.integration.contract import OPENRLHF_MODULE
 from riskpo_openrlhf.integration.faults import as_json
+from riskpo_openrlhf.integration.final_flags import flat, write_settings
 from riskpo_openrlhf.integration.parser import early_flags, errors_as_json, is_openrlhfs
 from riskpo_openrlhf.integration.placement import gpus_needed
 
@@ -33,6 +34,7 @@ LAUNCHER = "asynchronous launcher"
 DRIVER = "driver"
 GENERATOR = "asynchronous generator"
 WORKER = "policy worker"
+ENGINE = "vLLM engine"
 EVALUATION = "`evaluate`"
 
 
@@ -90,9 +92,11 @@ REPLACED = tuple(Replacement(*row) for row in (
     ("openrlhf.trainer.ray.ppo_critic", "CriticModelActor", "model_actors.RiskPOCriticActor", SUBMITTER,
      "as for the reference model", {"num_gpus": 1}),
     ("openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "rollout_actor.RiskPORolloutActor", SUBMITTER,
-     "checks and limits calls for rewards, drops stale image embeddings, keeps Python's collector off vLLM; Ray "
-     "starts it again with `--riskpo.max_restarts`",
+     "checks and limits calls for rewards, keeps the error of a process that died, drops stale image embeddings, "
+     "keeps Python's collector off vLLM; Ray starts it again with `--riskpo.max_restarts`",
      {}),
+    ("importlib.util", "module_from_spec", "user_files.module_from_spec", ENGINE,
+     "a reward or agent file may use dataclasses and import modules beside it"),
     ("openrlhf.trainer.ray.vllm_engine", "RolloutRayActor", "evaluation_engines.RiskPOEvaluationActor", EVALUATION,
      "returns each graded sample as soon as it is done", {}),
 ))  # fmt: skip
@@ -225,14 +229,16 @@ def get_strategy(args):
     if args.riskpo.dry_run:
         from riskpo_openrlhf.integration import dry_run
 
+        for problem in folders.in_use(flat(args)):
+            say(f"dry run: note: {problem}")
         sys.exit(dry_run.report(args))
     from riskpo_openrlhf.integration import check_start, fingerprints
     from riskpo_openrlhf.integration.engine_restarts import replaceable
-    from riskpo_openrlhf.integration.final_flags import flat, write_settings
 
     values = flat(args)
     found = check_start.check(values)
-    _refuse_or_note([*found.problems, *check_start.resume_problems(args)], found.notes)
+    problems = [*found.problems, *check_start.resume_problems(args)]
+    _refuse_or_note(problems or [*folders.hold(values, ending.process())], found.notes)
     _job.clear()
     _start_ray(values)
     if replaceable(args):

@@ -12,8 +12,8 @@ import openrlhf.trainer.ray.vllm_engine as vllm_engine
 from riskpo_openrlhf.integration import determinism
 from riskpo_openrlhf.integration.contract import plain_class
 from riskpo_openrlhf.integration.engine_restarts import BROKEN, KNOWN, NEW
+from riskpo_openrlhf.integration.launch import ENGINE, replace_names
 from riskpo_openrlhf.integration.reward_calls import RewardCalls
-from riskpo_openrlhf.integration.user_files import findable_modules
 from riskpo_openrlhf.integration.watch import beat, join
 from riskpo_openrlhf.runtime import ERROR_FILE, ERROR_VARIABLE, RUNTIME_VARIABLE
 
@@ -27,14 +27,14 @@ class RiskPORolloutActor(plain_class(vllm_engine.RolloutRayActor)):
 
     async def __init__(self, *args, **kwargs):
         join("vLLM engine", self._fault)
+        replace_names(ENGINE)  # OpenRLHF's constructor loads the user's file
         if os.environ.get(RUNTIME_VARIABLE) == "cpu":
             kwargs |= whole_prompts(kwargs) | one_process(kwargs)
         # An engine process writes there why it failed; vLLM itself says "see above". The file ends with this process.
         self._errors = os.memfd_create(ERROR_FILE)
         os.environ[ERROR_VARIABLE] = f"/proc/{os.getpid()}/fd/{self._errors}"
         try:
-            with findable_modules():
-                await super().__init__(*args, **kwargs)
+            await super().__init__(*args, **kwargs)
         except RuntimeError as error:
             raise RuntimeError(f"{error}{self._root_cause()}") from error
         finally:

@@ -48,12 +48,14 @@ class RiskPOStrategy(DeepspeedStrategy):
             if writing.exists():
                 shutil.rmtree(writing)
             checkpoints.require_space(part, tag, BYTES_A_PARAMETER * _parameters(model))
+            writing.mkdir()  # DeepSpeed's writer would not say why it can't
 
         self._on_rank_0(prepare)
         try:
             model.save_checkpoint(save_dir, tag=writing.name, client_state=client_state or {}, save_latest=False)
             torch.save(_random_state(), writing / _random_file(self.get_rank()))
         except (OSError, RuntimeError) as error:
+            checkpoints.require_writable(writing, error)
             if checkpoints.is_disk_full(error, part):
                 shutil.rmtree(writing, ignore_errors=True)
                 raise checkpoints.disk_full(part, tag, str(error).splitlines()[0]) from error

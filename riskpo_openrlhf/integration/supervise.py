@@ -13,6 +13,7 @@ import ctypes
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -24,15 +25,21 @@ from pathlib import Path
 from riskpo_openrlhf.console import MARK, say
 from riskpo_openrlhf.integration import causes, checkpoints, contract
 from riskpo_openrlhf.integration.causes import Fault
-from riskpo_openrlhf.integration.ending import RECORD_VARIABLE
+from riskpo_openrlhf.integration.ending import LOOKS_VARIABLE, RECORD_VARIABLE
 from riskpo_openrlhf.integration.parser import early_flags
 from riskpo_openrlhf.runtime import RUN_VARIABLE
 
 MODULE = "riskpo_openrlhf.cli.train"
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+# All that ask a process to end. Slurm and others send some of them before a time limit.
+CODES = {
+    number: 128 + number
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+                   signal.SIGXCPU)
+}  # fmt: skip
 START_TRIES = 3  # of a fault that another start may mend, such as a port that is taken, whatever --riskpo.max_restarts
 LONGEST_WAIT = 60  # seconds between two starts
 TERM_SECONDS, KILL_SECONDS = 3, 10
+LATE = 60  # seconds beyond --riskpo.stall_timeout after which a job counts as hung that does not end itself
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -65,6 +72,7 @@ class Supervisor:
         self.argv, self.flags, self.command = list(argv), flags, list(command)
         self.child: subprocess.Popen | None = None
         self.signal: int | None = None
+        self.hung: Fault | None = None  # why the job was ended here
         self.before = {} if flags["ckpt.load_enable"] else self._checkpoints()
         self.restarts, self.tries, self.wait = 0, 0, 0
         self.last: Fault | None = None
@@ -86,7 +94,8 @@ class Supervisor:
                 return 0
             if code in (0, 2, 3) and "fault" not in record:
                 return code
-            fault = Fault(**record["fault"]) if "fault" in record else causes.died(code)
+            told = record.get("fault") or record.get("suspect")
+            fault = Fault(**told) if told else self.hung or causes.died(code)
             again = self._again(fault, record.get("steps", 0))
             if not again:
                 for line in fault.lines():
@@ -121,7 +130,10 @@ class Supervisor:
         """Run one job. Return its exit code and its record, after every process of it has ended."""
         with tempfile.TemporaryDirectory(prefix="riskpo-") as folder:
             path = Path(folder) / "record.json"
+            looks, write = os.pipe()
+            os.set_blocking(write, False)
             environment = {**os.environ, RECORD_VARIABLE: str(path), RUN_VARIABLE: uuid.uuid4().hex}
+            environment[LOOKS_VARIABLE] = str(write)
             parent = os.getpid()
 
             def die_with_parent() -> None:
@@ -133,29 +145,50 @@ class Supervisor:
             # A session of its own: Ctrl-C reaches the supervisor alone.
             self.child = subprocess.Popen(
                 [*self.command, *self.argv, *(self._resume_flags() if self.last else [])],
-                env=environment, start_new_session=True, preexec_fn=die_with_parent,
+                env=environment, start_new_session=True, preexec_fn=die_with_parent, pass_fds=[write],
             )  # fmt: skip
+            os.close(write)
             if self.signal is not None:  # it came before there was a child
-                self.child.kill()
-            code = self._wait()
+                self._kill()
+            code = self._wait(looks)
+            os.close(looks)
             record = json.loads(path.read_text()) if path.exists() else {}
         end_descendants()
         return code, record
 
-    def _wait(self) -> int:
-        """Wait for the child, and bury the orphans that came to this process."""
+    def _wait(self, looks: int) -> int:
+        """Wait for the child, and bury the orphans that came to this process. Return the child's exit code.
+
+        `looks`: a pipe through which the child's watcher sends a byte at each look. If none comes for the stall limit
+        and `LATE` more, the child is killed. Seconds are counted one by one: when the whole machine is suspended, this
+        process is, too.
+        """
+        limit = self.flags["riskpo.stall_timeout"] + LATE
+        watched, quiet, self.hung = limit > LATE, None, None
         while True:
-            pid, status = os.waitpid(-1, 0)
+            pid, status = os.waitpid(-1, os.WNOHANG if watched else 0)
             if pid == self.child.pid:
                 self.child.returncode = code = os.waitstatus_to_exitcode(status)
                 return code
+            if pid:
+                continue
+            if select.select([looks], [], [], 1)[0]:
+                watched, quiet = bool(os.read(looks, 65536)), 0  # nothing to read: the child ends, and has closed it
+            elif quiet is not None:
+                quiet += 1
+                if quiet > limit and self.hung is None:
+                    self.hung = causes.hung(self.child.pid, quiet)
+                    self._kill()
+
+    def _kill(self) -> None:
+        # Not politely: in its main thread Ray would answer SIGTERM with a native stack trace.
+        with contextlib.suppress(ProcessLookupError):  # it has just ended; `_wait` has yet to say so
+            os.kill(self.child.pid, signal.SIGKILL)
 
     def _on_signal(self, number: int, frame) -> None:
         self.signal = number
         if self.child is not None and self.child.returncode is None:
-            # Not politely: in its main thread Ray would answer SIGTERM with a native stack trace.
-            with contextlib.suppress(ProcessLookupError):  # it has just ended; `_wait` has yet to say so
-                os.kill(self.child.pid, signal.SIGKILL)
+            self._kill()
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -8,23 +8,28 @@ needed, and a part that hangs in Python code still answers.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 
 from riskpo_openrlhf.console import say
-from riskpo_openrlhf.integration.causes import PARTS, Fault, explain_text
+from riskpo_openrlhf.integration.causes import PARTS, Fault, explain_text, no_head
 from riskpo_openrlhf.runtime import RUN_VARIABLE
 
 SECONDS = 1.0  # between two looks
 GRACE = 8.0  # for Ray to raise the death of a part where the run waits for it, with all that it knows
 STACKS = 10.0  # for the parts to answer with their stacks
 FRAMES = 14  # of each thread
-_NAMESPACE = "riskpo"
+ANSWER = 3.0  # seconds for one answer of Ray's head
+SUSPENDED = 30.0  # seconds between two looks, more than the slowest look takes
+FAILURES = 20  # looks without an answer, one after the other, after which Ray's head counts as gone
+_NAMESPACE = b"riskpo"
 _IDLE = ("threading.py", "queue.py", "selectors.py", "concurrent/futures/thread.py", "_monitor.py", "socket.py",
          "tqdm/", "integration/watch.py", "multiprocessing/", "ray/_private", "grpc/", "logging/handlers.py",
          "torch/_inductor", "prometheus_client", "tensorboard/summary/writer", "socketserver.py")  # fmt: skip
@@ -60,31 +65,37 @@ class _Part:
 
 
 class _Store:
-    """Ray's key-value store, for the keys of this job."""
+    """Ray's key-value store, for the keys of this job. Each call raises an error if Ray's head does not answer."""
 
     def __init__(self) -> None:
         import ray
+        from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
         self.job = ray.get_runtime_context().get_job_id()
+        self.head = internal_kv_get_gcs_client()
 
     def put(self, key: str, value: dict) -> None:
-        from ray.experimental.internal_kv import _internal_kv_put
-
-        _internal_kv_put(f"{self.job}/{key}", json.dumps(value), namespace=_NAMESPACE)
+        name, text = f"{self.job}/{key}".encode(), json.dumps(value).encode()
+        self.head.internal_kv_put(name, text, True, _NAMESPACE, timeout=ANSWER)
 
     def get(self, key: str) -> dict | None:
-        from ray.experimental.internal_kv import _internal_kv_get
-
-        value = _internal_kv_get(f"{self.job}/{key}", namespace=_NAMESPACE)
+        value = self.head.internal_kv_get(f"{self.job}/{key}".encode(), _NAMESPACE, timeout=ANSWER)
         return json.loads(value) if value else None
 
     def all(self, prefix: str) -> dict[str, dict]:
-        from ray.experimental.internal_kv import _internal_kv_list
+        names = self.head.internal_kv_keys(f"{self.job}/{prefix}".encode(), _NAMESPACE, timeout=ANSWER)
+        found = self.head.internal_kv_multi_get(names, _NAMESPACE, timeout=ANSWER) if names else {}
+        return {name.decode(): json.loads(value) for name, value in found.items()}
 
-        start = f"{self.job}/"
-        names = (name.decode() for name in _internal_kv_list(start + prefix, namespace=_NAMESPACE))
-        found = {name: self.get(name.removeprefix(start)) for name in names}
-        return {name: value for name, value in found.items() if value}
+    def actors(self, state: str) -> list:
+        """Return Ray's records of this job's actors in a state: messages of type `ActorTableData`."""
+        import ray
+
+        async def ask() -> dict:
+            job = ray.JobID(bytes.fromhex(self.job))
+            return await self.head.async_get_all_actor_info(job_id=job, actor_state_name=state, timeout=ANSWER)
+
+        return list(asyncio.run(ask()).values())
 
 
 _part = _Part()
@@ -136,12 +147,21 @@ class Watcher:
     Args:
         end: called with the fault; it does not return.
         stall: seconds without progress after which the run ends; 0 never. A tenth of it gives a warning.
-        progress: called with step number and steps made, after each step.
+        tell: called with what the supervisor should know: `step` and `steps` after each step; `suspect`, what a death
+            without a word would be due to, or None.
+        looked: called at each look.
         folders: where the run writes.
     """
 
-    def __init__(self, end: Callable[[Fault], None], stall: float, progress: Callable[[int, int], None], folders=()):
-        self.end, self.stall, self.progress, self.folders = end, stall, progress, folders
+    def __init__(
+        self,
+        end: Callable[[Fault], None],
+        stall: float,
+        tell: Callable[..., None],
+        looked: Callable[[], None] = lambda: None,
+        folders: Sequence[str] = (),
+    ):
+        self.end, self.stall, self.tell, self.looked, self.folders = end, stall, tell, looked, folders
         self.counts: dict[str, int] = {}
         self.seen: dict[str, float] = {}  # part -> when its count last changed
         self.last = time.monotonic()
@@ -160,16 +180,31 @@ class Watcher:
 
     def _run(self) -> None:
         store = _Store()
-        failures = 0
+        failures, before = 0, time.monotonic()
         while not self._stopped.wait(SECONDS):
+            now = time.monotonic()
+            self.stood_still(now - before)
+            before = now
+            self.looked()
             try:
                 self.look(store.all("beat/"), deaths(store), lambda: ask_for_stacks(store))
+                if failures:
+                    self.tell(suspect=None)
                 failures = 0
-            except Exception as error:  # Ray's head is gone, or busy
+            except Exception as error:
                 failures += 1
-                if failures == 30 and not self._stopped.is_set():
-                    cure = "look into Ray's logs (/tmp/ray/session_latest/logs) for the end of gcs_server"
-                    self.end(Fault(f"Ray's head process does not answer: {type(error).__name__}: {error}", cure))
+                if self._stopped.is_set():
+                    return
+                fault = no_head(error)
+                if failures == 1:  # Ray itself may end this process, without a word of ours
+                    self.tell(suspect=asdict(fault))
+                if failures == FAILURES:
+                    self.end(fault)
+
+    def stood_still(self, seconds: float) -> None:
+        """Leave out a time between two looks that is too long for a look: the machine was suspended, its parts too."""
+        if seconds > SUSPENDED:
+            self.last += seconds
 
     def look(self, beats: dict[str, dict], dead: list[str], ask: Callable[[], dict[str, dict]]) -> None:
         """Judge the run once. `beats`: by part; `dead`: what Ray says of parts that died; `ask` returns stacks."""
@@ -180,7 +215,7 @@ class Watcher:
                 self.last, self.warned = now, False
             if latest["step"] is not None and (self.step is None or latest["step"] > self.step):
                 self.step, self.steps = latest["step"], self.steps + 1
-                self.progress(self.step, self.steps)
+                self.tell(step=self.step, steps=self.steps)
         if dead:
             self.dead_since = self.dead_since or now
             if now - self.dead_since > GRACE and not self._stopped.is_set():
@@ -227,26 +262,23 @@ def ask_for_stacks(store: _Store) -> dict[str, dict]:
 def deaths(store: _Store, states: tuple[str, ...] = ("DEAD",)) -> list[str]:
     """Return what is known of each part that died: its actor, as Ray says, or what it can't go on without."""
     # A dead actor first: a broken connection to it may have ended another part's processes.
-    return dead_actors(store.job, states) + [fault["text"] for fault in store.all("fault/").values()]
+    return dead_actors(store, states) + [fault["text"] for fault in store.all("fault/").values()]
 
 
-def dead_actors(job: str, states: tuple[str, ...] = ("DEAD",)) -> list[str]:
+def dead_actors(store: _Store, states: tuple[str, ...] = ("DEAD",)) -> list[str]:
     """Return what Ray says of each actor of this job that died, other than by the run's own will."""
-    import ray
-    from ray._private.state import actors
-
-    found, of_job = [], ray.JobID(bytes.fromhex(job))
-    for actor in (one for state in states for one in actors(job_id=of_job, actor_state_name=state).values()):
-        cause, own_error = actor["DeathCause"], actor["DeathCause"].creation_task_failure_context
+    found = []
+    for actor in (one for state in states for one in store.actors(state)):
+        cause, own_error = actor.death_cause, actor.death_cause.creation_task_failure_context
         text = str(cause)
         if not text.strip() or any(reason in text for reason in ("OUT_OF_SCOPE", "REF_DELETED", "RAY_KILL")):
             continue
         if own_error.formatted_exception_string:
             text = f"error raised in its creation task\n{own_error.formatted_exception_string}"
-        name = actor["ActorClassName"].rpartition(".")[2]
-        about = f"ActorDiedError: class_name: {name} pid: {actor['Pid']} ip: {actor['Address']['IPAddress']}"
+        name = actor.class_name.rpartition(".")[2]
+        about = f"ActorDiedError: class_name: {name} pid: {actor.pid} ip: {actor.address.ip_address}"
         # What died first is the cause; who died with its owner is a consequence.
-        found.append((name not in PARTS, "OWNER_DIED" in text, actor["EndTime"], f"{about}\n{text}"))
+        found.append((name not in PARTS, "OWNER_DIED" in text, actor.end_time, f"{about}\n{text}"))
     return [text for *_, text in sorted(found)]
 
 

@@ -48,7 +48,8 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def dry_run():
     """`dry_run(words)` dry runs a command -> exit code, everything printed. OpenRLHF is loaded once for all."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # The recipes' models are names on the hub, which a dry run does not ask.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "0"}
     server = subprocess.Popen(
         [sys.executable, "-c", FORKED], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -1,13 +1,14 @@
 """Values that OpenRLHF, DeepSpeed, transformers or vLLM refuse only once models are loaded, told before."""
 
 import json
+import math
 import sys
 
 import pytest
 from openrlhf.models.loss import PolicyLoss
 
 from riskpo_openrlhf.integration import launch
-from riskpo_openrlhf.integration.check_flags import BOUNDS, value_problems
+from riskpo_openrlhf.integration.check_flags import BOUNDS, MAY_BE_INFINITE, OPTIMIZER_BOUNDS, value_problems
 from riskpo_openrlhf.integration.check_sizes import size_problems
 from riskpo_openrlhf.integration.parser import openrlhf_parser
 
@@ -29,10 +30,25 @@ def test_openrlhfs_defaults_pass():
     assert flags() == []
 
 
-@pytest.mark.parametrize("name", BOUNDS)
+ALL_BOUNDS = BOUNDS | {f"{model}.{name}": bound for model in ("actor", "critic")
+                       for name, bound in OPTIMIZER_BOUNDS.items()}  # fmt: skip
+FLOATS = sorted(action.dest for action in openrlhf_parser()._actions if action.type is float)
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_no_flag_takes_nan_and_infinity_only_where_it_means_no_limit(name):
+    pair = isinstance(DEFAULTS[name], (tuple, list)) or name == "actor.eps_clip_low_high"
+    assert f"--{name}" in flags(**{name: (0.5, math.nan) if pair else math.nan})
+    refused = f"--{name}" in flags(**{name: (0.5, math.inf) if pair else math.inf})
+    assert refused == (name not in MAY_BE_INFINITE)
+
+
+@pytest.mark.parametrize("name", ALL_BOUNDS)
 def test_a_value_beyond_either_bound_is_refused_and_the_bounds_pass(name):
-    low, high, _ = BOUNDS[name]
-    more = {"rollout.max_new_tokens": 64}
+    low, high, _ = ALL_BOUNDS[name]
+    more = {"rollout.max_new_tokens": 64, "algo.advantage.estimator": "gae", "actor.optim": "muon"}
+    if name == "actor.muon.lr":
+        more["actor.optim"] = "adam"
     for edge, step in ((low, -1), (high, 1)):
         if edge is not None:
             assert f"--{name}" not in flags(**more, **{name: edge})
@@ -43,6 +59,16 @@ def test_a_value_beyond_either_bound_is_refused_and_the_bounds_pass(name):
     ("changes", "flag"),
     [
         ({"actor.adam.lr": 0.0}, "--actor.adam.lr"),
+        ({"actor.optim": "muon", "actor.muon.lr": 0.0}, "--actor.muon.lr"),
+        ({"actor.adam.betas": (0.9, 1.0)}, "--actor.adam.betas"),
+        ({"train.seed": -1}, "--train.seed"),
+        ({"train.seed": 2**32}, "--train.seed"),
+        ({"train.seed": 2**32 - 1, "vllm.num_engines": 2}, "--train.seed"),
+        ({"reward.clip_range": (10.0, -10.0)}, "--reward.clip_range"),
+        ({"critic.freezing_steps": 5, "algo.advantage.estimator": "riskpo"}, "--critic.freezing_steps"),
+        ({"ds.grad_accum_dtype": "fp8"}, "--ds.grad_accum_dtype"),
+        ({"vllm.sync_backend": "ncll"}, "--vllm.sync_backend"),
+        ({"ds.attn_implementation": "flash_attention"}, "--ds.attn_implementation"),
         ({"actor.eps_clip_low_high": (0.2, -1.0)}, "--actor.eps_clip"),
         ({"ds.param_dtype": "fp16"}, "--ds.param_dtype"),
         ({"ds.load_in_4bit": True}, "--ds.load_in_4bit"),
@@ -52,6 +78,22 @@ def test_a_value_beyond_either_bound_is_refused_and_the_bounds_pass(name):
 )
 def test_a_value_that_ends_the_job_late_is_refused(changes, flag):
     assert flags(**changes) == [flag]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train.seed": 2**32 - 1, "vllm.num_engines": 1},
+        {"actor.max_norm": 0.0},
+        {"actor.max_norm": -1.0},  # DeepSpeed does not clip
+        {"critic.freezing_steps": 5, "algo.advantage.estimator": "gae"},
+        {"ds.grad_accum_dtype": "fp32"},
+        {"ds.attn_implementation": "kernels-community/vllm-flash-attn3"},
+        {"reward.clip_range": (-math.inf, math.inf)},
+    ],
+)
+def test_what_may_look_odd_and_works_is_taken(changes):
+    assert flags(**changes) == []
 
 
 @pytest.mark.parametrize("level", ["off", "token", "seq"])

@@ -14,10 +14,10 @@ from riskpo_openrlhf.verifiers import built_in
 
 
 @pytest.fixture
-def values(tmp_path):
+def values(tmp_path, write_model, monkeypatch):
     """`values(**flags)`: OpenRLHF's defaults, a job that has nothing wrong, and changes; `{tmp_path}` is filled in."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text(json.dumps({"model_type": "qwen2", "max_position_embeddings": 64}))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    write_model(tmp_path / "model", max_position_embeddings=64)
     (tmp_path / "train.jsonl").write_text('{"input": "1+1=", "label": "2", "datasource": "sums"}\n' * 24)
     (tmp_path / "reward.py").write_text(GOOD)
     defaults = vars(openrlhf_parser().parse_args([]))
@@ -57,10 +57,14 @@ def test_a_good_command_has_no_problem_and_no_note(values):
     [
         {"reward__remote_url": ["{tmp_path}/reward.py"]},
         {"reward__remote_url": ["http://127.0.0.1:1/get_reward", "https://other/get_reward"]},
-        {"reward__remote_url": None, "reward__model_name_or_path": "{tmp_path}/model,{tmp_path}/model"},
+        {"reward__remote_url": None, "reward__model_name_or_path": "{tmp_path}/model"},
         {"eval__temperature": 0, "eval__dataset": "{tmp_path}/train.jsonl", "eval__n_samples_per_prompt": 1},
         {"algo__kl__target": 6.0, "algo__kl__init_coef": 0.1},
         {"actor__model_name_or_path": "nobody/a-model-of-the-hub"},
+        {"ckpt__output_dir": "{tmp_path}/model/out", "ckpt__path": "{tmp_path}"},  # beside the model, or below it
+        {"actor__max_norm": -1.0, "rollout__vllm_generate_batch_size": None, "ds__packing_samples": True},
+        {"logger__tensorboard_dir": ""},
+        {"data__image_key": "label", "data__max_images_per_prompt": 1},
     ],
 )
 def test_every_source_of_a_reward_and_what_may_be_left_out_is_taken(flags, values):
@@ -86,17 +90,49 @@ def test_a_job_that_the_card_here_can_not_hold_is_refused_and_without_one_80_gb_
     assert check_start.check(large).memory.training > 100 and check_start.check(values()).memory is None
 
 
-def test_a_reward_function_is_called_in_a_dry_run_only(values, tmp_path):
+def test_a_reward_function_is_called_in_a_dry_run_only_and_may_fail_on_an_empty_response(values, tmp_path):
     (tmp_path / "mine.py").write_text("def reward_func(queries, prompts, labels): raise KeyError(labels[0])\n")
     mine = values(reward__remote_url=[str(tmp_path / "mine.py")])
-    assert found(mine) == []
-    (problem,) = check_start.check(mine, call_reward=True).problems
-    assert str(problem).startswith("--reward.remote_url") and "KeyError: '2'" in str(problem)
+    assert check_start.check(mine)[:2] == ([], [])
+    problems, (note,), _ = check_start.check(mine, call_reward=True)
+    assert problems == []
+    assert note.startswith("--reward.remote_url") and "with an empty response: KeyError: '2'" in note
+
+
+def test_a_folder_that_is_a_link_to_nowhere_is_refused(values, tmp_path):
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "scratch" / "me")
+    at = values(ckpt__path=str(tmp_path / "checkpoints"))
+    (problem,) = found(at)
+    assert problem.startswith("--ckpt.path") and "scratch/me, which is not there" in problem
+    (tmp_path / "scratch" / "me").mkdir(parents=True)
+    assert found(at) == []
 
 
 def test_a_folder_that_this_user_may_not_write_is_refused(values, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)  # tests may run as root, who may write anywhere
     assert [message.split()[0] for message in found(values())] == ["--ckpt.path", "--ckpt.output_dir"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "flag"),
+    [
+        ({"ckpt__output_dir": "{tmp_path}/model/"}, "--ckpt.output_dir"),
+        ({"ckpt__output_dir": "{tmp_path}/link"}, "--ckpt.output_dir"),
+        ({"ckpt__output_dir": "{tmp_path}/x/../model"}, "--ckpt.output_dir"),
+        ({"ckpt__output_dir": "{tmp_path}/judge", "reward__model_name_or_path": "{tmp_path}/judge"},
+         "--ckpt.output_dir"),
+        ({"ckpt__output_dir": "{tmp_path}/judge", "critic__model_name_or_path": "{tmp_path}/judge_critic",
+          "critic__save_value_network": True}, "--ckpt.output_dir"),
+        ({"ckpt__path": "{tmp_path}/run", "ckpt__save_hf": True,
+          "actor__model_name_or_path": "{tmp_path}/run/global_step10_hf"}, "--ckpt.path"),
+    ],
+)  # fmt: skip
+def test_a_run_never_writes_over_a_model_that_it_reads(flags, flag, values, tmp_path, write_model):
+    for name in ("judge", "judge_critic", "run/global_step10_hf"):
+        write_model(tmp_path / name, max_position_embeddings=64)
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    (message,) = found(values(**flags))
+    assert message.startswith(flag) and "would write over the model of" in message
 
 
 @pytest.mark.parametrize(
@@ -124,6 +160,14 @@ def test_a_folder_that_this_user_may_not_write_is_refused(values, monkeypatch):
         ({"vllm__num_engines": None}, "--vllm.num_engines", "1 or more"),
         ({"data__max_samples": 0}, "--data.max_samples 0", "1 or more"),
         ({"ckpt__path": "/etc/hostname/here"}, "--ckpt.path", "/etc/hostname is a file"),
+        ({"ckpt__path": ""}, "--ckpt.path", "is empty: name a folder"),
+        ({"ckpt__path": "{tmp_path}/model"}, "--ckpt.path", "write over the model of --actor.model_name_or_path"),
+        ({"data__prompt_dataset": "s3://bucket/train.jsonl"}, "--data.prompt_dataset s3://bucket/train.jsonl:",
+         "is not a local file. Download it first"),
+        ({"data__image_key": "pictures"}, "--data.prompt_dataset --data.image_key pictures: no file has", "leave it"),
+        ({"reward__remote_url": None, "reward__model_name_or_path": "{tmp_path}/model,a/b"},
+         "--reward.model_name_or_path", "OpenRLHF loads one"),
+        ({"ds__ring_attn_size": 2, "actor__num_gpus_per_node": 2}, "--ds.ring_attn_size", "flash-attn"),
         ({"ckpt__output_dir": "/etc/hostname/here"}, "--ckpt.output_dir", "/etc/hostname is a file"),
         ({"logger__tensorboard_dir": "/etc/hostname/a"}, "--logger.tensorboard_dir", "/etc/hostname is a file"),
     ],
@@ -131,6 +175,25 @@ def test_a_folder_that_this_user_may_not_write_is_refused(values, monkeypatch):
 def test_what_flags_and_files_tell_is_refused_with_the_flag(flags, flag, said, values):
     messages = found(values(**flags))
     assert any(message.startswith(flag) and said in message for message in messages), messages
+
+
+def test_an_empty_prompt_is_refused_unless_a_template_fills_it(values, tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"input": "1+1=", "label": "2"}\n' * 23 + '{"input": " ", "label": "2"}\n')
+    (message,) = found(values())
+    assert "row 23: 'input' is empty. Remove the row" in message
+    assert found(values(data__input_template="1+1={}")) == []
+    assert any("input_template has no effect" in note for note in check_start.check(
+        values(data__input_template="1+1={}", data__apply_chat_template=True)).notes)  # fmt: skip
+
+
+def test_the_seed_decides_how_many_rows_a_mixture_has(values, tmp_path):
+    (tmp_path / "b.jsonl").write_text('{"input": "1+1=", "label": "2", "datasource": "sums"}\n' * 24)
+    mixed = {"data__prompt_dataset": f"{tmp_path}/train.jsonl,{tmp_path}/b.jsonl", "data__prompt_probs": "0.5,0.5"}
+    rows = {check_start.read_files(values(**mixed, train__seed=seed)).rows for seed in range(5)}
+    assert len(rows) > 1
+    for wrong in ("0.5,0.6", "nan,1", "a,b", "0,1", "1"):
+        messages = found(values(**{**mixed, "data__prompt_probs": wrong}))
+        assert any(f"--data.prompt_probs {wrong}: is not one number above 0" in message for message in messages)
 
 
 def test_surprises_are_notes(values, tmp_path):
@@ -155,14 +218,18 @@ def test_surprises_are_notes(values, tmp_path):
         ("reward_func = 3\n", "has no function `reward_func"),
         ("raise SystemExit(3)\n", "exit code 3"),
         ("import os\nos._exit(7)\n", "exit code 7"),
-        ("async def reward_func(queries, prompts, labels): return labels[3]\n", "fails on the first row of the data"),
+        (
+            "def reward_func(queries, labels): return 1.0\n",
+            "can't be called as `reward_func(queries, prompts, labels)`",
+        ),
         ("def reward_func(queries, prompts, labels): return 'yes'\n", "gives no verdict on the first row"),
     ],
 )
 def test_a_bad_reward_file_is_told_before_the_start(text, said, tmp_path):
     file = tmp_path / "reward.py"
     file.write_text(text)
-    assert said in find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2"})
+    tried = find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2"})
+    assert said in tried.fault and not tried.note
 
 
 def test_a_good_reward_file_passes_whatever_it_prints_and_starts_and_a_hanging_one_ends(tmp_path, monkeypatch):
@@ -172,11 +239,16 @@ def test_a_good_reward_file_passes_whatever_it_prints_and_starts_and_a_hanging_o
         "import os, threading\nprint('hello')\nassert os.environ['CUDA_VISIBLE_DEVICES'] == ''  # it takes no GPU\n"
         f"threading.Thread(target=threading.Event().wait).start()\nasync {GOOD}print('{{}}')\n"
     )
-    assert find_fault(str(file), "reward", {"prompt": "1+1=", "label": "2" * 1_000_000}, seconds=60) == ""
+    row = {"prompt": "1+1=", "label": "2" * 1_000_000}
+    assert find_fault(str(file), "reward", row, seconds=60) == ("", "")
+    file.write_text("import time\ndef reward_func(queries, prompts, labels): time.sleep(600)\n")
+    assert "did not answer within 5 s" in find_fault(str(file), "reward", row, seconds=5).note
+    file.write_text("async def reward_func(queries, prompts, labels): return labels[3]\n")
+    assert "fails on the first row of the data" in find_fault(str(file), "reward", row).note
     file.write_text("raise RuntimeError('No CUDA GPUs are available')\n")  # none is given here, and one in an engine
-    assert find_fault(str(file), "reward") == ""
+    assert find_fault(str(file), "reward") == ("", "")
     file.write_text("import time\ntime.sleep(600)\n")
-    assert "did not load within 3 s" in find_fault(str(file), "reward", seconds=3)
+    assert "did not load within 3 s" in find_fault(str(file), "reward", row, seconds=3).fault
 
 
 def test_a_disk_that_is_smaller_than_one_checkpoint_is_refused_if_checkpoints_are_written(values, monkeypatch):
@@ -201,7 +273,7 @@ def test_an_agent_file_needs_an_executor_of_openrlhfs(values, tmp_path):
         "from openrlhf.utils.agent import AgentExecutorBase\n"
         "class AgentExecutor(AgentExecutorBase):\n    async def execute(self, *args, **kwargs): ...\n"
     )
-    assert find_fault(str(file), "agent") == ""
+    assert find_fault(str(file), "agent") == ("", "")
 
 
 MODELS = {

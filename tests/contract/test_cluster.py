@@ -153,6 +153,15 @@ def test_paths_that_are_there_become_absolute_and_names_of_the_hub_stay(tmp_path
     assert cluster.paths_read(values) == [f"{tmp_path}/model", f"{tmp_path}/a.jsonl"]
 
 
+def test_a_tilde_that_the_shell_leaves_in_a_flag_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.jsonl").touch()
+    values = {"ckpt.path": "~/run", "data.prompt_dataset": "~/a.jsonl,~/none.jsonl,s3://bucket/~x.jsonl"}
+    cluster.absolute_paths(values)
+    assert values["ckpt.path"] == f"{tmp_path}/run"
+    assert values["data.prompt_dataset"] == f"{tmp_path}/a.jsonl,{tmp_path}/none.jsonl,s3://bucket/~x.jsonl"
+
+
 def test_recipes_which_need_no_package_know_the_same_flags_of_paths_and_settings_of_verifiers():
     recipes = runpy.run_path(str(Path(__file__).parents[2] / "recipes/lib/command.py"))
     assert set(recipes["VERIFIERS"]) == set(cluster.VERIFIERS)

@@ -32,10 +32,9 @@ OWN_PARSER = (ROOT / "docs/own_launch.py").read_text()
 
 
 @pytest.fixture
-def flags(tmp_path):
+def flags(tmp_path, write_model):
     """A command line whose files are there."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text("{}")
+    write_model(tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text('{"input": "1+1=", "label": "2", "datasource": "sums"}\n' * 1024)
     (tmp_path / "reward.py").write_text("def reward_func(queries, prompts, labels): return 1.0\n")
     return [

@@ -41,7 +41,8 @@ def sets(task: str) -> list[str]:
 def recipe(task: str, *options, **environment) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["bash", str(RECIPES / f"{task}.sh"), *map(str, options)],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "0", **environment},
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ from openrlhf.utils.agent import SingleTurnAgentExecutor
 
 from riskpo_openrlhf.integration.rollout_actor import RiskPORolloutActor
 from riskpo_openrlhf.integration.try_reward import find_fault
-from riskpo_openrlhf.integration.user_files import AGENT, REWARD, findable_modules
+from riskpo_openrlhf.integration.user_files import AGENT, REWARD, module_from_spec
 from riskpo_openrlhf.runtime import ERROR_FILE, ERROR_VARIABLE, vllm_plugin
 
 FILE = """
@@ -51,12 +52,12 @@ def user_file(tmp_path, monkeypatch):
     return str(path)
 
 
-def test_openrlhfs_loaders_take_files_with_dataclasses_and_neighbours(user_file):
-    with findable_modules():
-        assert SingleTurnAgentExecutor(user_file).reward_func([""], [""], [""])["rewards"] == [0.5]
-        assert _load_agent_executor(user_file) is not None
-    assert find_fault(user_file, "reward", {"prompt": "1+1=", "label": "2"}) == ""
-    assert find_fault(user_file, "agent") == ""
+def test_openrlhfs_loaders_take_files_with_dataclasses_and_neighbours(user_file, monkeypatch):
+    monkeypatch.setattr(importlib.util, "module_from_spec", module_from_spec)
+    assert SingleTurnAgentExecutor(user_file).reward_func([""], [""], [""])["rewards"] == [0.5]
+    assert _load_agent_executor(user_file) is not None
+    assert find_fault(user_file, "reward", {"prompt": "1+1=", "label": "2"}) == ("", "")
+    assert find_fault(user_file, "agent") == ("", "")
 
 
 def log_as_an_engine_process_does(errors: list[tuple[str, str]]) -> None:

@@ -1,6 +1,8 @@
 """What the strategy does with files that a folder holds already. `tests/system/test_strategy.py` has real ranks."""
 
+import errno
 import json
+import os
 import time
 from types import SimpleNamespace
 
@@ -53,6 +55,41 @@ def test_what_an_interrupted_run_left_is_never_taken_for_a_new_runs_checkpoint(a
     assert checkpoints.choose(tmp_path, False)[0] == "global_step5"
     assert not list((tmp_path / ACTOR).glob(".*"))
     assert (tmp_path / ACTOR / "global_step100" / "weights").read_text() == "global_step100"  # and nothing is lost
+
+
+def save(strategy, tmp_path, model):
+    """Save step 2 with this model; the folder counts as large enough."""
+    model.parameters = list
+    strategy.save_ckpt(model, str(tmp_path / ACTOR), "global_step2")
+
+
+def test_a_folder_that_can_not_be_made_is_the_error_itself(alone, tmp_path, monkeypatch):
+    def mkdir(path, *args, **options):
+        if path.name.startswith(WRITING):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    (tmp_path / ACTOR).mkdir()
+    monkeypatch.setattr(strategy.Path, "mkdir", mkdir)
+    with pytest.raises(OSError, match="Read-only file system.*writing-global_step2"):
+        save(alone, tmp_path, SimpleNamespace(save_checkpoint=pytest.fail))
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [(None, "No space left on device: checkpoint global_step2"), (errno.ENOSPC, "No space left on device: checkpoint"),
+     (errno.EROFS, "Read-only file system: .*/.writing-global_step2"), (errno.EIO, "Input/output error")],
+)  # fmt: skip
+def test_what_torchs_writer_does_not_say_is_asked_of_the_disk(alone, tmp_path, monkeypatch, reason, told):
+    def write_bytes(path, data):
+        if reason:
+            raise OSError(reason, os.strerror(reason), str(path))
+
+    def save_checkpoint(*args, **options):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(checkpoints.Path, "write_bytes", write_bytes)
+    with pytest.raises((OSError, checkpoints.RunFault), match=told):
+        save(alone, tmp_path, SimpleNamespace(save_checkpoint=save_checkpoint))
 
 
 def test_a_model_is_saved_over_an_earlier_one_whose_files_are_in_folders_too(alone, tmp_path, monkeypatch):

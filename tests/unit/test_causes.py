@@ -32,6 +32,27 @@ ERRORS = {
                       causes.INFRASTRUCTURE),
     "NCCL": (RuntimeError("NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled system error"), "connection between",
              causes.INFRASTRUCTURE),
+    "Ray's node process": (
+        RuntimeError("ActorUnavailableError: The actor 6b is unavailable: RPC Error message: Socket closed; "),
+        "Ray's node process (raylet) ended", causes.INFRASTRUCTURE),
+    "a long path": (
+        OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /scratch/x/ray"),
+        "Ray's temporary folder is too long", RUN_FAULT),
+    "Ray's own start": (
+        RuntimeError("Timed out waiting for file /tmp/ray/session_1/gcs_server_port_6b"), "Ray did not start",
+        causes.INFRASTRUCTURE),
+    "a wrong key of Weights & Biases": (
+        RuntimeError("x\nwandb.errors.errors.AuthenticationError: API key must have 40+ characters, has 3."),
+        "Weights & Biases failed: AuthenticationError: API key must have 40+ characters, has 3.", RUN_FAULT),
+    "a disk that turned read-only": (
+        OSError(30, "Read-only file system", "/data/_actor/.writing-global_step2"),
+        "a file or folder can't be used: OSError: [Errno 30] Read-only file system: '/data/_actor/.writing-global",
+        RUN_FAULT),
+    "a file of another user": (
+        PermissionError(13, "Permission denied", "/data/x"),
+        "a file or folder can't be used: PermissionError: [Errno 13] Permission denied: '/data/x'", RUN_FAULT),
+    "a broken disk": (OSError(5, "Input/output error", "/data/x"), "or a server of files, failed: OSError: [Errno 5]",
+                      causes.INFRASTRUCTURE),
     "gloo": (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:36"),
              "connection between", causes.INFRASTRUCTURE),
 }  # fmt: skip
@@ -60,13 +81,29 @@ def test_a_known_error_is_found_at_any_depth_and_gives_its_row(name):
 def test_every_row_of_the_table_is_reached_by_one_of_these_errors_or_by_its_own_test():
     reached = {explain(error).cure for error, _, _ in ERRORS.values()}
     assert {row.cause for row in causes.TABLE if row.cure not in reached} == {
-        "a vLLM engine failed in its start{engine}"
+        "a vLLM engine failed in its start{engine}",
+        "a process of a vLLM engine died{engine}",
     }
+
+
+def test_what_ray_could_not_write_at_its_start_names_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(causes, "FULL", 2**70)  # every disk counts as full
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "other"))
+    cause = explain(RuntimeError("Timed out waiting for file /x/gcs_server_port_6b. Is it full?")).cause
+    assert f"{tmp_path}/ray (" in cause and f"{tmp_path}/other (" in cause and "MiB free)" in cause
 
 
 def test_an_engines_start_names_the_root_cause_that_it_left():
     text = "RuntimeError: Engine core initialization failed. root cause: ValueError: 3 heads on 2 GPUs"
     assert explain_text(text).cause == "a vLLM engine failed in its start: ValueError: 3 heads on 2 GPUs"
+
+
+def test_an_engine_that_dies_in_a_run_names_the_root_cause_and_does_not_blame_memory():
+    text = "EngineDeadError: class_name: RiskPORolloutActor pid: 7 root cause: IndexError: index 18 is out of bounds"
+    found = explain_text(text)
+    assert found.cause.startswith("a process of a vLLM engine died: IndexError: index 18 is out of bounds")
+    assert "memory" not in found.cure
 
 
 def test_the_innermost_run_fault_is_the_cause_whatever_wraps_it():

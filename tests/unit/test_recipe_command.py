@@ -159,3 +159,4 @@ def test_relative_paths_become_absolute_and_names_of_the_hub_and_addresses_stay(
         "--ckpt.path", f"{tmp_path}/run/c", "--actor.adam.lr", "1e-6",
     ]  # fmt: skip
     assert functions["absolute"](["train", "--actor.model_name_or_path", "mine/at-hub"])[2] == "mine/at-hub"
+    assert functions["absolute"](["train", "--ckpt.path=~/run"])[1] == f"--ckpt.path={Path.home()}/run"

@@ -19,8 +19,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="orphans are ado
 SUPERVISE = """
 import json, sys
 from riskpo_openrlhf.integration.supervise import Supervisor
+from riskpo_openrlhf.integration import supervise
+supervise.LATE = 2
 flags = {"riskpo.max_restarts": int(sys.argv[2]), "ckpt.path": sys.argv[3], "logger.wandb.run_name": "run",
-         "ckpt.load_enable": False}
+         "ckpt.load_enable": False, "riskpo.stall_timeout": float(sys.argv[4])}
 sys.exit(Supervisor(["--flag"], flags, (sys.executable, sys.argv[1])).run())
 """
 PREAMBLE = """
@@ -47,11 +49,12 @@ def orphan():
 
 
 class Run:
-    def __init__(self, folder: Path, job: str, restarts: int = 0):
+    def __init__(self, folder: Path, job: str, restarts: int = 0, stall: float = 0):
         (folder / "job.py").write_text(PREAMBLE + job)
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SUPERVISE, folder / "job.py", str(restarts), folder / "checkpoints"],
+            [sys.executable, "-c", SUPERVISE, folder / "job.py", str(restarts), folder / "checkpoints",
+             str(stall)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
             # A shell starts what it runs in the background deaf to SIGINT, nohup to SIGHUP.
             preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGHUP)],
@@ -122,7 +125,11 @@ def test_no_process_of_a_job_outlives_it_however_it_ends(run, end):
     assert gone(int((job.folder / "orphan").read_text()), 0.1)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131), (signal.SIGUSR1, 138),
+     (signal.SIGUSR2, 140), (signal.SIGXCPU, 152)],
+)  # fmt: skip
 def test_a_signal_ends_the_job_whole_with_one_line(run, number, code):
     job = run("signal.signal(signal.SIGTERM, signal.SIG_IGN)\norphan()\ntime.sleep(1000)", restarts=3)
     orphan = job.wait_for("orphan")
@@ -130,6 +137,49 @@ def test_a_signal_ends_the_job_whole_with_one_line(run, number, code):
     job.process.send_signal(number)
     assert job.end() == [f"[riskpo] {signal.Signals(number).name}: ended"] and job.code == code
     assert time.monotonic() - start < 15 and gone(orphan, 0.1) and len(job.starts()) == 1
+
+
+def test_a_job_that_ends_by_itself_without_a_word_is_not_blamed_on_memory(run):
+    job = run("sys.exit(1)")
+    lines = job.end()
+    assert job.code == 1 and "ended by itself, with exit code 1" in lines[-2] and "memory" not in lines[-1]
+
+
+def test_what_the_job_suspected_before_it_ended_without_a_word_is_the_cause(run):
+    job = run("tell(suspect={'cause': 'no head', 'cure': 'mend it', 'kind': 'infrastructure'})\nsys.exit(1)")
+    assert job.end() == ["[riskpo] failed: no head", "[riskpo] cure: mend it"]
+
+
+LOOKS = """
+def look(times):
+    for _ in range(times):
+        os.write(int(os.environ['RISKPO_LOOKS']), b'.')
+        time.sleep(.2)
+"""
+
+
+def test_a_job_whose_watcher_stands_still_is_ended_with_its_processes(run):
+    job = run(f"{LOOKS}orphan()\nlook(5)\nos.kill(os.getpid(), signal.SIGSTOP)", stall=1)
+    lines = job.end()
+    assert job.code == 1 and "stood still: no look of its watcher for 4 s" in lines[-2] and "SIGSTOP" in lines[-1]
+    assert gone(int((job.folder / "orphan").read_text()), 0.1)
+
+
+@pytest.mark.parametrize("stall", [0, 1])
+def test_a_job_is_not_ended_without_a_limit_or_before_its_first_look_or_while_it_looks(run, stall):
+    job = run(f"{LOOKS}time.sleep(5)\nlook(25 if {stall} else 1)\ntime.sleep(0 if {stall} else 5)", stall=stall)
+    assert job.end() == [] and job.code == 0
+
+
+def test_a_machine_that_is_suspended_as_a_whole_goes_on(run):
+    job = run(f"{LOOKS}(here / 'job').write_text(str(os.getpid()))\nlook(50)", stall=1)
+    pid = job.wait_for("job")
+    time.sleep(1)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        os.kill(job.process.pid, number)
+        os.kill(pid, number)
+        time.sleep(6 if number == signal.SIGSTOP else 0)
+    assert job.end() == [] and job.code == 0
 
 
 def test_a_killed_supervisor_takes_its_job_along(run):
@@ -210,7 +260,7 @@ def test_a_signal_while_a_restart_waits_ends_the_run(run):
 
 
 def test_a_signal_to_a_job_that_has_just_ended_raises_nothing():
-    supervisor = Supervisor([], {"ckpt.load_enable": True})
+    supervisor = Supervisor([], {"ckpt.load_enable": True, "riskpo.stall_timeout": 0})
     supervisor.child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitpid(supervisor.child.pid, 0)  # as `_wait` does, before it notes the exit code
     supervisor._on_signal(signal.SIGTERM, None)

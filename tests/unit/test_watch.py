@@ -32,7 +32,7 @@ def watcher(stall: float = 100) -> tuple[Watcher, list]:
     def end(fault):
         raise Ended(fault)
 
-    return Watcher(end, stall, lambda step, made: steps.append((step, made))), steps
+    return Watcher(end, stall, lambda **told: steps.append(told)), steps
 
 
 def beats(**counts) -> dict:
@@ -99,7 +99,64 @@ def test_steps_are_told_once_each_and_counted(clock):
         seen["01/beat/driver"]["step"] = step
         judge.look(seen, [], dict)
         clock.now += 1
-    assert steps == [(4, 1), (5, 2)]
+    assert steps == [{"step": 4, "steps": 1}, {"step": 5, "steps": 2}]
+
+
+def test_a_machine_that_was_suspended_for_longer_than_the_limit_goes_on(clock):
+    judge, _ = watcher()
+    judge.look(beats(driver=1), [], dict)
+    clock.now += 500
+    judge.stood_still(500)
+    judge.look(beats(driver=1), [], dict)
+    judge.stood_still(1)  # an ordinary time between two looks counts
+    clock.now += 101
+    with pytest.raises(Ended):
+        judge.look(beats(driver=1), [], dict)
+
+
+class Head(watch._Store):
+    """Ray's head that answers some of the calls: `answers` says which."""
+
+    def __init__(self, answers):
+        self.job, self.answers = "01", iter(answers)
+
+    def all(self, prefix: str) -> dict:
+        if prefix == "beat/" and not next(self.answers):
+            raise TimeoutError("Deadline Exceeded")
+        return {}
+
+    def actors(self, state: str) -> list:
+        return []
+
+
+def looks(monkeypatch, answers) -> tuple[list, list]:
+    """Let a watcher look as often as there are answers. Return what it told, and the faults that it ended with."""
+    monkeypatch.setattr(watch, "SECONDS", 0)
+    monkeypatch.setattr(watch, "_Store", lambda: Head(answers))
+    told, ends, seen = [], [], []
+
+    def looked():
+        seen.append(1)
+        if len(seen) == len(answers) or ends:
+            judge.stop()
+
+    judge = Watcher(ends.append, 0, lambda **fields: told.append(fields), looked)
+    judge._run()
+    assert ends or len(seen) == len(answers)
+    return told, ends
+
+
+def test_a_head_that_never_answers_ends_the_run(monkeypatch):
+    _, ends = looks(monkeypatch, [True] + [False] * (watch.FAILURES + 2))
+    assert [end.cause for end in ends] == [
+        "Ray's head process (gcs_server) does not answer: TimeoutError: Deadline Exceeded"
+    ]
+    assert "gcs_server.out" in ends[0].cure
+
+
+def test_a_head_that_answers_again_does_not_end_it_and_is_no_suspect_any_more(monkeypatch):
+    told, ends = looks(monkeypatch, ([False] * (watch.FAILURES - 1) + [True]) * 3)
+    assert not ends and [fields["suspect"] is None for fields in told] == [False, True] * 3
 
 
 def test_stacks_show_where_a_thread_waits_and_leave_out_idle_ones():

@@ -20,6 +20,7 @@ POLICY = ("ray::RiskPOPolicyActor", "ray::PolicyModelActor")
 DRIVER = ("ray::RiskPOTrainer", "ray::PPOTrainer.")
 TRAINING_DRIVER = ("ray::RiskPOTrainingActor", "ray::TrainingActor")
 GENERATOR = ("ray::RiskPOGenerateSamplesActor", "ray::GenerateSamplesActor")
+HEAD, RAYLET = ("gcs_server",), ("raylet",)  # names of programs
 LAUNCHER = ("ray::RiskPOTrainerAsync", "ray::PPOTrainerAsync")
 
 
@@ -57,6 +58,7 @@ class Job:
 
     def __init__(self, words: list[str], folder: Path, name: str = "job", address: str = ""):
         folder.mkdir(parents=True, exist_ok=True)
+        self.words = words
         self.log = folder / f"{name}.log"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "WANDB_MODE": "offline"}
         environment.pop("RAY_ADDRESS", None)
@@ -82,8 +84,12 @@ class Job:
         return found
 
     def find(self, title: tuple[str, ...]) -> list[psutil.Process]:
-        """Return the processes whose title starts with one of these."""
-        return [process for process in self.processes() if _title(process.pid).startswith(title)]
+        """Return the processes whose title, or whose program's name, starts with one of these."""
+        titles = {process: _title(process.pid) for process in self.processes()}
+        return [
+            process for process, found in titles.items()
+            if found.startswith(title) or found.partition(" ")[0].rpartition("/")[2].startswith(title)
+        ]  # fmt: skip
 
     def wait_for(self, condition: Callable[[], object], seconds: float, pause: float = 0.05):
         """Wait until `condition` gives something true, and return it. Raises TimeoutError, also if the job ends."""

@@ -32,7 +32,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(1, str(Path(__file__).parents[1]))
 import job as jobs
 from cluster import cluster
-from job import DRIVER, ENGINE_ACTOR, ENGINE_CORE, GENERATOR, LAUNCHER, POLICY, TRAINING_DRIVER, Job
+from job import (
+    DRIVER,
+    ENGINE_ACTOR,
+    ENGINE_CORE,
+    GENERATOR,
+    HEAD,
+    LAUNCHER,
+    POLICY,
+    RAYLET,
+    TRAINING_DRIVER,
+    Job,
+)
 
 SLOW = "import time\ndef reward_func(queries, prompts, labels):\n    time.sleep(.3)\n    return [{}]\n"
 ONE = '{"rewards": float(len(q) % 2), "scores": float(len(q) % 2), "extra_logs": {}} for q in queries'
@@ -50,6 +61,7 @@ REWARDS = {
 ASYNC = ("--train.async_enable",)
 TWO = ("--actor.num_gpus_per_node", 2)
 NO_SAVES = ("--ckpt.save_steps", -1)
+LONG = ("--train.num_episodes", 30)
 STALL = ("--riskpo.stall_timeout", 60)
 
 
@@ -97,6 +109,16 @@ def send(number: int, step: int = 1, seconds: float = 0):
     return breaks
 
 
+def start_a_second(job: Job) -> None:
+    """Start the same job once more, in the same folders. Raises TimeoutError unless it is refused."""
+    job.until_step(1)
+    second = Job(job.words, job.log.parent, "second")
+    second.process.wait(120)
+    holder = f"is in use by another job, process {job.process.pid} on {socket.gethostname()}"
+    if second.process.returncode != 2 or second.text().count(holder) != 2:
+        raise TimeoutError(f"the second job was not refused: {second.text()[-500:]}")
+
+
 SYNC_WEIGHTS, SAVES = "broadcast_to_vllm", "save_checkpoint"  # methods of a policy worker
 ROWS = [
     Row("engine process killed in generation", kill(ENGINE_CORE)),
@@ -122,6 +144,11 @@ ROWS = [
     Row("training driver killed, asynchronous", kill(TRAINING_DRIVER), ASYNC),
     Row("launcher killed, asynchronous", kill(LAUNCHER), ASYNC),
     Row("generator stopped, asynchronous", kill(GENERATOR, signal.SIGSTOP), (*ASYNC, *STALL)),
+    Row("Ray's head stopped", kill(HEAD, signal.SIGSTOP), LONG),
+    Row("Ray's head stopped in the last steps", kill(HEAD, signal.SIGSTOP), ("--data.max_samples", 36), code=0),
+    Row("Ray's head killed", kill(HEAD)),
+    Row("Ray's node process killed", kill(RAYLET)),
+    Row("second job in the same folders", start_a_second, ("--data.max_samples", 60), code=0),
     Row("reward function hangs", None, ("--riskpo.reward_timeout", 10), "hangs", owner="guards", resumable=False),
     Row("reward function raises", None, (), "raises", owner="guards", resumable=False),
     # The last good step is kept as a checkpoint.
