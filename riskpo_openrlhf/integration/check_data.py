@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -82,7 +81,7 @@ def read_files(values: Mapping) -> DataFiles:
         seed = values["train.seed"] if training else 42  # with probabilities it decides how many rows are drawn
         reader = Reader({key: values[f"data.{key}"] for key in KEYS}, values[split], split, flag, most, seed)
         with _quiet():
-            for address in (name for name in files if "://" in name):
+            for address in filter(_is_unreadable_address, files):
                 reader.add(ERROR, address, "is not a local file", "Download it first, and give the file")
             local = [Path(name) for name in files if is_local(name) and "://" not in name]
             tables = {path: table for path in local if (table := reader.read(path)) is not None}
@@ -99,7 +98,8 @@ def read_files(values: Mapping) -> DataFiles:
                 "label": str(joined[0][label]) if label else "",
             }
             prompts = joined.select_columns([values["data.input_key"]])
-            reader.image_column(joined)
+            if values["data.max_images_per_prompt"] > 0:
+                reader.image_column(joined)
         found += reader.findings
     return DataFiles([finding for finding in found if finding.level == ERROR], *counts, first, prompts)
 
@@ -273,7 +273,7 @@ class Reader:
                 problem = f"row {place}: {self.data.input_key!r} is {str(prompt)[:80]!r}", cure
             elif isinstance(prompt, list) and not self.data.apply_chat_template:
                 problem = "prompts are lists of chat turns", "Add --data.apply_chat_template to your command"
-            elif bare and not prompt.strip():
+            elif bare and not prompt:
                 problem = f"row {place}: {self.data.input_key!r} is empty", "Remove the row: vLLM ends the run at it"
             elif not self.data.apply_chat_template and "<image>" in prompt:
                 problem = "prompts have <image>, which stays text", "Add --data.apply_chat_template"
@@ -315,7 +315,12 @@ def _are_probabilities(text: str, count: int) -> bool:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         return False
-    return len(numbers) == count and all(number > 0 for number in numbers) and math.isclose(sum(numbers), 1)
+    return len(numbers) == count and all(number > 0 for number in numbers) and abs(sum(numbers) - 1) < 1e-8
+
+
+def _is_unreadable_address(name: str) -> bool:
+    """Tell an address that OpenRLHF does not read. A file at one of these addresses is loaded by `datasets`."""
+    return "://" in name and not (name.startswith(("hf://", "http")) and Path(name).suffix in EXTENSIONS)
 
 
 def is_local(name: str) -> bool:
@@ -324,7 +329,8 @@ def is_local(name: str) -> bool:
 
 
 def _is_turn(turn) -> bool:
-    return isinstance(turn, dict) and bool(turn.get("role")) and bool(turn.get("content"))
+    """Tell whether this is {role, content}. An empty system prompt switches off the template's own."""
+    return isinstance(turn, dict) and bool(turn.get("role")) and bool(turn.get("content") or turn["role"] == "system")
 
 
 def _expand(path: Path) -> list[Path]:

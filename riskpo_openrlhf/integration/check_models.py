@@ -34,6 +34,12 @@ class Tokens(NamedTuple):
     highest: int
 
 
+def loaded(values: dict) -> dict[str, str]:
+    """Return each model that the run loads, with the first flag that names it: no reward model beside a function."""
+    scored = values["reward.remote_url"] or values["train.agent_func_path"]
+    return {name: flag for name, flag in named(values).items() if not (scored and flag.startswith("--reward"))}
+
+
 def named(values: dict) -> dict[str, str]:
     """Return each model of the flags, with the first flag that names it: OpenRLHF's critic may be the policy."""
     found = {}
@@ -49,18 +55,23 @@ def folder_of(name: str) -> Path | None:
     Raises `ValueError` for what is neither a folder nor a name that the hub could have, and `FileNotFoundError` if the
     hub may not be asked (HF_HUB_OFFLINE) and the cache has no such model.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.utils import validate_repo_id
 
     if is_local(name):
         return Path(name)
     validate_repo_id(name)
-    return Path(snapshot_download(name, local_files_only=True)) if constants.HF_HUB_OFFLINE else None
+    if not constants.HF_HUB_OFFLINE:
+        return None
+    config = try_to_load_from_cache(name, "config.json")  # the cache need not hold every file of the model
+    if not isinstance(config, str):
+        raise FileNotFoundError(name)
+    return Path(config).parent
 
 
 def model_problems(values: dict, config: PretrainedConfig | None) -> Iterator[Problem]:
     """Find models that can't be loaded, and a policy (`config`) that is too short for its sequences."""
-    for name, flag in named(values).items():
+    for name, flag in loaded(values).items():
         try:
             folder = folder_of(name)
         except ValueError:
@@ -88,7 +99,7 @@ def model_problems(values: dict, config: PretrainedConfig | None) -> Iterator[Pr
 
 
 def _positions(config: PretrainedConfig) -> int | None:
-    text = config.get_text_config()
+    text = _text_config(config)
     scaled = getattr(text, "rope_scaling", None) or getattr(text, "rope_parameters", None) or {}
     # Some engines multiply the positions by the factor: leave the verdict to them.
     stretched = isinstance(scaled, dict) and scaled.get("rope_type", scaled.get("type", "default")) != "default"
@@ -152,22 +163,36 @@ def read_tokenizer(values: dict) -> tuple[PreTrainedTokenizerBase | None, list[P
     except Exception as error:  # whatever transformers raises is the finding
         what = f"its tokenizer can't be loaded: {first_line(error)}. Save the tokenizer beside the weights"
         return None, [Problem(flag, f" {model}: {what}")]
-    inner = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
+    inner = _of_text(tokenizer)
     if set(inner.get_vocab()) <= set(inner.all_special_tokens):
         return None, [Problem(flag, f" {model}: its tokenizer has no words. Save the tokenizer beside the weights")]
     problems = []
     if inner.pad_token_id is None:
         cure = "Set eos_token in its tokenizer_config.json, as the model was trained"
         problems.append(Problem(flag, f" {model}: its tokenizer has neither an eos_token nor a pad_token. {cure}"))
-    if values["data.apply_chat_template"] and not tokenizer.chat_template:
+    if values["data.apply_chat_template"] and not _has_chat_template(tokenizer):
         cure = "Take a model with one, or give --data.input_template instead of --data.apply_chat_template"
         problems.append(Problem("--data.apply_chat_template", f" {model}: its tokenizer has no chat template. {cure}"))
     return (None if problems else tokenizer), problems
 
 
+def _of_text(tokenizer):
+    """Return the tokenizer of a processor of images; a tokenizer as it is."""
+    return tokenizer.tokenizer if hasattr(tokenizer, "image_processor") else tokenizer
+
+
+def _has_chat_template(tokenizer) -> bool:
+    if tokenizer.chat_template:
+        return True
+    try:  # one that is no text, as Mistral's
+        return bool(tokenizer.apply_chat_template([{"role": "user", "content": "1+1="}], tokenize=False))
+    except Exception:
+        return False
+
+
 def read_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], room: int) -> Tokens:
     """Tokenize prompts as OpenRLHF does. `room`: how many tokens a prompt may have. Images count one token each."""
-    inner = getattr(tokenizer, "tokenizer", tokenizer)
+    inner = _of_text(tokenizer)
     ids = inner(list(prompts), add_special_tokens=False)["input_ids"]
     highest = max((max(row) for row in ids if row), default=-1)
     return Tokens(len(ids), sum(not row for row in ids), sum(len(row) > room for row in ids), highest)
@@ -175,9 +200,9 @@ def read_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], room
 
 def vocabulary_problems(values: dict, tokenizer: PreTrainedTokenizerBase, highest: int) -> Iterator[Problem]:
     """Find a model without embeddings for the tokens that it will get: padding, the end, those of prompts."""
-    inner = getattr(tokenizer, "tokenizer", tokenizer)
+    inner = _of_text(tokenizer)
     used = {"pad_token": inner.pad_token_id, "eos_token": inner.eos_token_id, "a prompt": highest}
-    for name, flag in named(values).items():
+    for name, flag in loaded(values).items():
         rows = _embeddings(name)
         beyond = {what: token for what, token in used.items() if rows and token is not None and token >= rows}
         for what, token in list(beyond.items())[:1]:
@@ -191,7 +216,7 @@ def vocabulary_problems(values: dict, tokenizer: PreTrainedTokenizerBase, highes
 
 def token_notes(values: dict, tokenizer: PreTrainedTokenizerBase, tokens: Tokens, rows: int) -> Iterator[str]:
     """Say what may surprise about the policy's tokens. `rows`: of the data; `tokens`: of some of them."""
-    inner, name = getattr(tokenizer, "tokenizer", tokenizer), values["actor.model_name_or_path"]
+    inner, name = _of_text(tokenizer), values["actor.model_name_or_path"]
     embeddings, special = _embeddings(name), set(inner.all_special_ids)  # of which prompts are free
     words = max(token for token in inner.get_vocab().values() if token not in special)
     if embeddings and words >= embeddings > max(tokens.highest, inner.pad_token_id):
@@ -212,4 +237,11 @@ def token_notes(values: dict, tokenizer: PreTrainedTokenizerBase, tokens: Tokens
 
 def _embeddings(name: str) -> int | None:
     config = memory.read_config(name)
-    return config and getattr(config.get_text_config(), "vocab_size", None)
+    return config and getattr(_text_config(config), "vocab_size", None)
+
+
+def _text_config(config: PretrainedConfig) -> PretrainedConfig | None:
+    try:
+        return config.get_text_config()
+    except ValueError:  # a model with several parts for text
+        return None

@@ -76,6 +76,13 @@ def resume_problems(args: SimpleNamespace) -> Iterator[Problem]:
 
 def check_tokens(values: dict, data: DataFiles) -> tuple[list[Problem], list[str]]:
     """Read prompts through the policy's tokenizer, as far as both are here. Return problems and notes."""
+    try:
+        return _tokens(values, data)
+    except (AttributeError, NotImplementedError) as error:  # a tokenizer of the model's own code
+        return [], [f"the tokenizer of {values['actor.model_name_or_path']} can't be checked: {first_line(error)}"]
+
+
+def _tokens(values: dict, data: DataFiles) -> tuple[list[Problem], list[str]]:
     tokenizer, problems = read_tokenizer(values)
     if tokenizer is None or data.prompts is None:
         return problems, []

@@ -22,7 +22,10 @@ def prepare() -> None:
     """Choose the folder for this process and those it starts, unless it is set, and remove stale locks in it."""
     if VARIABLE not in os.environ and os.access(sys.prefix, os.W_OK):
         os.environ[VARIABLE] = str(Path(sys.prefix) / "torch_extensions")
-        os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+        if sys.prefix != sys.base_prefix:
+            os.environ["PATH"] = os.pathsep.join(
+                (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
+            )
     if VARIABLE in os.environ:
         remove_stale_locks(Path(os.environ[VARIABLE]))
 

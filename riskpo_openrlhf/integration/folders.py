@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -13,6 +14,8 @@ from riskpo_openrlhf.files import LOCK, lock
 from riskpo_openrlhf.integration.faults import Problem
 
 FLAGS = ("ckpt.path", "ckpt.output_dir")
+BUSY = "busy"
+PATIENCE = 10  # seconds for a job that was killed to be gone
 _held: list[IO] = []  # until this process ends, however it ends
 
 
@@ -22,17 +25,26 @@ def hold(values: dict, process: int) -> Iterator[Problem]:
     Yields a problem for each folder that another job holds. Where no lock can be made, nothing is locked.
     """
     for flag, folder in _folders(values):
-        try:
-            file = lock(folder)
-        except BlockingIOError:
+        until = time.monotonic() + PATIENCE
+        while (file := _locked(folder)) is BUSY and time.monotonic() < until:
+            time.sleep(0.5)
+        if file is BUSY:
             yield _problem(flag, folder)
-        except OSError:
-            continue
-        else:
+        elif file:
             _held.append(file)
             with contextlib.suppress(OSError):  # the disk is full: the lock holds without a name
                 file.truncate(0)
                 print(f"process {process} on {socket.gethostname()}", file=file, flush=True)
+
+
+def _locked(folder: Path) -> IO | str | None:
+    """Lock a folder. Return the file that holds the lock, `BUSY`, or None where no lock can be made."""
+    try:
+        return lock(folder)
+    except BlockingIOError:
+        return BUSY
+    except OSError:
+        return None
 
 
 def in_use(values: dict) -> Iterator[Problem]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from riskpo_openrlhf.console import MARK, say
 from riskpo_openrlhf.integration import causes, checkpoints, contract
 from riskpo_openrlhf.integration.causes import Fault
+from riskpo_openrlhf.integration.cluster import absolute_paths
 from riskpo_openrlhf.integration.ending import LOOKS_VARIABLE, RECORD_VARIABLE
 from riskpo_openrlhf.integration.parser import early_flags
 from riskpo_openrlhf.runtime import RUN_VARIABLE
@@ -56,6 +57,7 @@ def main() -> None:
 
         launch.main()
     else:
+        absolute_paths(flags)  # as the job does, to find its checkpoints
         sys.exit(Supervisor(sys.argv[1:], flags).run())
 
 

@@ -1,6 +1,7 @@
 """What the files of a model tell before a GPU is taken: weights, tokenizer, and the tokens of prompts."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import datasets
@@ -141,6 +142,45 @@ def test_a_chat_template_that_fails_and_prompts_without_tokens_are_told(model):
     assert "chat template fails: no user turn" in problem.message
     (problem,), _ = read(model, ["1+1=", ""])
     assert "1 of 2 prompts have no token" in problem.message
+
+
+def test_a_tokenizer_of_the_models_own_code_is_not_taken_apart(model, monkeypatch):
+    class Own:  # as Mistral's, and those of models with code of their own
+        tokenizer, chat_template, pad_token_id, eos_token_id, all_special_tokens = object(), None, 0, 1, []
+
+        def get_vocab(self):
+            return {"a": 0}
+
+        def apply_chat_template(self, turns, tokenize):
+            return turns[0]["content"]
+
+    monkeypatch.setattr("openrlhf.utils.utils.get_tokenizer", lambda *args, **more: Own())
+    found, problems = read_tokenizer(values(model, data__apply_chat_template=True))
+    assert isinstance(found, Own) and problems == []
+    monkeypatch.delattr(Own, "get_vocab")
+    data = SimpleNamespace(prompts=datasets.Dataset.from_list([{"input": "1+1="}]))
+    problems, (note,) = check_start.check_tokens(values(model), data)
+    assert problems == [] and "can't be checked" in note
+
+
+def test_a_reward_model_that_no_run_loads_is_not_checked(model):
+    flags = {"reward__model_name_or_path": "/no/such/model", "reward__remote_url": ["riskpo"]}
+    assert not [*model_problems(values(model, **flags), None)]
+    assert [*model_problems(values(model, reward__model_name_or_path="/no/such/model"), None)]
+
+
+def test_a_model_of_which_the_cache_holds_only_what_was_needed_is_taken_offline(monkeypatch, tmp_path, model):
+    commit = "0" * 40
+    home = tmp_path / "hub" / "models--owner--name"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(commit)
+    (home / "trees").mkdir()
+    tree = [{"path": name, "type": "file", "size": 1, "oid": "0"} for name in ("config.json", "README.md")]
+    (home / "trees" / f"{commit}.json").write_text(json.dumps(tree))  # as a download by pattern leaves it
+    shutil.copytree(model, home / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert not [*model_problems(values("owner/name"), None)]
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,8 @@ def test_a_run_never_writes_over_a_model_that_it_reads(flags, flag, values, tmp_
         ({"rollout__top_p": 0}, "--rollout.top_p 0", "(0, 1]"),
         ({"actor__model_name_or_path": ""}, "--actor.model_name_or_path", "is missing"),
         ({"critic__model_name_or_path": "/no/model"}, "--critic.model_name_or_path", "no config.json"),
-        ({"reward__model_name_or_path": "{tmp_path}/model,/no/model"}, "--reward.model_name_or_path /no", "no con"),
+        ({"reward__remote_url": None, "reward__model_name_or_path": "{tmp_path}/model,/no/model"},
+         "--reward.model_name_or_path /no", "no con"),
         ({"rollout__temperature": 0}, "--rollout.temperature 0", "above 0"),
         ({"vllm__num_engines": None}, "--vllm.num_engines", "1 or more"),
         ({"data__max_samples": 0}, "--data.max_samples 0", "1 or more"),
@@ -164,7 +165,8 @@ def test_a_run_never_writes_over_a_model_that_it_reads(flags, flag, values, tmp_
         ({"ckpt__path": "{tmp_path}/model"}, "--ckpt.path", "write over the model of --actor.model_name_or_path"),
         ({"data__prompt_dataset": "s3://bucket/train.jsonl"}, "--data.prompt_dataset s3://bucket/train.jsonl:",
          "is not a local file. Download it first"),
-        ({"data__image_key": "pictures"}, "--data.prompt_dataset --data.image_key pictures: no file has", "leave it"),
+        ({"data__image_key": "pictures", "data__max_images_per_prompt": 1},
+         "--data.prompt_dataset --data.image_key pictures: no file has", "leave it"),
         ({"reward__remote_url": None, "reward__model_name_or_path": "{tmp_path}/model,a/b"},
          "--reward.model_name_or_path", "OpenRLHF loads one"),
         ({"ds__ring_attn_size": 2, "actor__num_gpus_per_node": 2}, "--ds.ring_attn_size", "flash-attn"),
@@ -178,7 +180,7 @@ def test_what_flags_and_files_tell_is_refused_with_the_flag(flags, flag, said, v
 
 
 def test_an_empty_prompt_is_refused_unless_a_template_fills_it(values, tmp_path):
-    (tmp_path / "train.jsonl").write_text('{"input": "1+1=", "label": "2"}\n' * 23 + '{"input": " ", "label": "2"}\n')
+    (tmp_path / "train.jsonl").write_text('{"input": "1+1=", "label": "2"}\n' * 23 + '{"input": "", "label": "2"}\n')
     (message,) = found(values())
     assert "row 23: 'input' is empty. Remove the row" in message
     assert found(values(data__input_template="1+1={}")) == []

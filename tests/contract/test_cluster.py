@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from riskpo_openrlhf.integration import cluster, extensions
+from riskpo_openrlhf.integration import cluster, extensions, supervise
 from riskpo_openrlhf.integration.ports import HeldSocket, HoldsPort
 from riskpo_openrlhf.runtime import cpu
 
@@ -197,6 +197,24 @@ def test_a_lock_that_a_killed_job_left_is_removed_and_one_that_is_held_stays(tmp
         os.close(descriptor)
     assert [str(lock.relative_to(tmp_path)) for lock in tmp_path.rglob("lock")] == ["held/lock"]
     assert str(tmp_path / "left/lock") in capsys.readouterr().out
+
+
+def test_the_supervisor_looks_for_checkpoints_where_the_job_writes_them(monkeypatch):
+    taken = []
+
+    class Supervisor:
+        def __init__(self, argv, flags):
+            taken.append(flags["ckpt.path"])
+
+        def run(self):
+            return 0
+
+    monkeypatch.setattr(supervise, "Supervisor", Supervisor)
+    for given, expected in (("~/run", Path.home() / "run"), ("run", Path.cwd() / "run")):
+        monkeypatch.setattr(sys, "argv", ["train", f"--ckpt.path={given}"])
+        with pytest.raises(SystemExit):
+            supervise.main()
+        assert taken.pop() == str(expected)
 
 
 def test_operators_are_compiled_by_this_environments_ninja(monkeypatch):
