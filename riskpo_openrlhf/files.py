@@ -51,14 +51,14 @@ def existing(folder: str | os.PathLike) -> Path:
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
-def lock(folder: Path, wait: bool = False) -> IO:
+def lock(folder: Path, wait: bool = False, name: str = LOCK) -> IO:
     """Lock a folder, which is made if it is missing, until the returned file is closed or this process ends.
 
     On a file system without locks this does nothing. Raises `BlockingIOError` if another process has locked the
-    folder, unless `wait`.
+    folder, unless `wait`. `name`: of the file that is locked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / LOCK, "a")
+    file = open(folder / name, "a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:

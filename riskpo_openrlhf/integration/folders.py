@@ -13,7 +13,6 @@ from typing import IO
 from riskpo_openrlhf.files import LOCK, lock
 from riskpo_openrlhf.integration.faults import Problem
 
-FLAGS = ("ckpt.path", "ckpt.output_dir")
 BUSY = "busy"
 PATIENCE = 10  # seconds for a job that was killed to be gone
 _held: list[IO] = []  # until this process ends, however it ends
@@ -24,12 +23,12 @@ def hold(values: dict, process: int) -> Iterator[Problem]:
 
     Yields a problem for each folder that another job holds. Where no lock can be made, nothing is locked.
     """
-    for flag, folder in _folders(values):
+    for flag, folder, path in _locks(values):
         until = time.monotonic() + PATIENCE
-        while (file := _locked(folder)) is BUSY and time.monotonic() < until:
+        while (file := _locked(path)) is BUSY and time.monotonic() < until:
             time.sleep(0.5)
         if file is BUSY:
-            yield _problem(flag, folder)
+            yield _problem(flag, folder, path)
         elif file:
             _held.append(file)
             with contextlib.suppress(OSError):  # the disk is full: the lock holds without a name
@@ -37,10 +36,10 @@ def hold(values: dict, process: int) -> Iterator[Problem]:
                 print(f"process {process} on {socket.gethostname()}", file=file, flush=True)
 
 
-def _locked(folder: Path) -> IO | str | None:
-    """Lock a folder. Return the file that holds the lock, `BUSY`, or None where no lock can be made."""
+def _locked(path: Path) -> IO | str | None:
+    """Lock a file. Return what holds the lock, `BUSY`, or None where no lock can be made."""
     try:
-        return lock(folder)
+        return lock(path.parent, name=path.name)
     except BlockingIOError:
         return BUSY
     except OSError:
@@ -49,32 +48,32 @@ def _locked(folder: Path) -> IO | str | None:
 
 def in_use(values: dict) -> Iterator[Problem]:
     """Find the folders that another job holds, for the dry run: makes and keeps nothing."""
-    for flag, folder in _folders(values):
+    for flag, folder, path in _locks(values):
         try:
-            with open(folder / LOCK) as file:
+            with open(path) as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield _problem(flag, folder)
+            yield _problem(flag, folder, path)
         except OSError:  # no job was ever here, or there are no locks
             continue
 
 
-def _folders(values: dict) -> Iterator[tuple[str, Path]]:
-    """Yield flag and folder, a folder that several flags name once."""
-    seen = set()
-    for flag in FLAGS:
-        if values[flag] and (folder := Path(values[flag]).resolve()) not in seen:
-            seen.add(folder)
-            yield flag, folder
+def _locks(values: dict) -> Iterator[tuple[str, Path, Path]]:
+    """Yield flag, folder and the file to lock. That of the model lies beside its folder, which only a model makes."""
+    folder, model = (Path(values[flag] or ".").resolve() for flag in ("ckpt.path", "ckpt.output_dir"))
+    if values["ckpt.path"]:
+        yield "ckpt.path", folder, folder / LOCK
+    if values["ckpt.output_dir"]:
+        yield "ckpt.output_dir", model, model.with_name(f".{model.name}{LOCK}")
 
 
-def _problem(flag: str, folder: Path) -> Problem:
+def _problem(flag: str, folder: Path, path: Path) -> Problem:
     try:
-        holder = (folder / LOCK).read_text().strip()
+        holder = path.read_text().strip()
     except OSError:
         holder = ""
     return Problem(
         f"--{flag}",
         f" {folder} is in use by another job, {holder or 'unknown'}: wait for its end, or name another folder. If "
-        f"that process is gone, delete {folder / LOCK}",
+        f"that process is gone, delete {path}",
     )

@@ -13,6 +13,7 @@ SECONDS = 900
 def bash(script: str, folder: Path, code: int = 0) -> str:
     """What a script printed, from a folder; fails unless it ends with `code`."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment["HF_HUB_OFFLINE"] = "0"  # the dry runs name models of the hub, and load none
     environment.pop("RAY_ADDRESS", None)
     job = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment, timeout=SECONDS, text=True,

@@ -45,7 +45,7 @@ def test_the_second_job_is_told_who_holds_its_folder(job, tmp_path):
     assert said.startswith(
         f"--ckpt.output_dir {tmp_path}/b is in use by another job, process 41 on {os.uname().nodename}"
     )
-    assert f"delete {tmp_path}/b/.lock" in said
+    assert f"delete {tmp_path}/.b.lock" in said
 
 
 def test_a_folder_is_free_as_soon_as_its_job_is_killed(job, tmp_path):

@@ -56,8 +56,9 @@ class Run:
             [sys.executable, "-c", SUPERVISE, folder / "job.py", str(restarts), folder / "checkpoints",
              str(stall)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            # A shell starts what it runs in the background deaf to SIGINT, nohup to SIGHUP.
-            preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGHUP)],
+            # A shell starts what it runs in the background deaf to SIGINT and SIGQUIT, nohup to SIGHUP.
+            preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL)
+                                for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)],
         )  # fmt: skip
 
     def end(self) -> list[str]:
