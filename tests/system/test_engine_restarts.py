@@ -15,7 +15,7 @@ from riskpo_openrlhf.analysis.runs import load_runs
 
 
 def test_engines_that_die_are_replaced_with_the_policys_weights_and_the_policy_stays(tmp_path):
-    where = jobs.material(tmp_path)
+    where = jobs.material(tmp_path / "material")
     # A rate at which an engine with the weights of the start would stand out in vllm_kl.
     flags = ["--vllm.num_engines", 2, "--riskpo.max_restarts", 2, "--actor.adam.lr", 3e-3, "--ckpt.save_steps", 100]
     flags += ["--algo.advantage.is_correction_level", "token"]
