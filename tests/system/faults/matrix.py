@@ -148,7 +148,7 @@ ROWS = [
     Row("Ray's head stopped in the last steps", kill(HEAD, signal.SIGSTOP), ("--data.max_samples", 36), code=0),
     Row("Ray's head killed", kill(HEAD)),
     Row("Ray's node process killed", kill(RAYLET)),
-    Row("second job in the same folders", start_a_second, ("--data.max_samples", 60), code=0),
+    Row("second job in the same folders", start_a_second, ("--data.max_samples", 240), code=0),
     Row("reward function hangs", None, ("--riskpo.reward_timeout", 10), "hangs", owner="guards", resumable=False),
     Row("reward function raises", None, (), "raises", owner="guards", resumable=False),
     # The last good step is kept as a checkpoint.
