@@ -204,8 +204,9 @@ def vocabulary_problems(values: dict, tokenizer: PreTrainedTokenizerBase, highes
     used = {"pad_token": inner.pad_token_id, "eos_token": inner.eos_token_id, "a prompt": highest}
     for name, flag in loaded(values).items():
         rows = _embeddings(name)
-        beyond = {what: token for what, token in used.items() if rows and token is not None and token >= rows}
-        for what, token in list(beyond.items())[:1]:
+        beyond = [(what, token) for what, token in used.items() if rows and token is not None and token >= rows]
+        if beyond:
+            what, token = beyond[0]
             yield Problem(
                 flag,
                 f" {name} has embeddings for {rows} tokens, and the policy's tokenizer has {len(inner)}: token "

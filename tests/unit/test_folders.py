@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from riskpo_openrlhf.files import lock
 from riskpo_openrlhf.integration import folders
 
 JOB = """
@@ -76,3 +78,14 @@ def test_a_file_system_without_locks_is_no_obstacle(monkeypatch, tmp_path, numbe
 def test_a_folder_in_which_no_lock_can_be_written_is_no_obstacle(monkeypatch):
     monkeypatch.setattr(folders, "_held", [])
     assert Path("/proc/self").is_dir() and not [*folders.hold(values("/proc/self/locked"), 41)]
+
+
+@pytest.mark.parametrize(("free_after", "refused"), [(0.7, 0), (60, 1)])
+def test_a_job_waits_a_while_for_one_that_is_ending(monkeypatch, tmp_path, free_after, refused):
+    monkeypatch.setattr(folders, "_held", [])
+    monkeypatch.setattr(folders, "PATIENCE", 3)
+    ending = lock(tmp_path / "a")
+    release = threading.Timer(free_after, ending.close)
+    release.start()
+    assert len([*folders.hold(values(tmp_path / "a"), 41)]) == refused
+    release.cancel()
